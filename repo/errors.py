@@ -1,0 +1,74 @@
+"""What can go wrong in the database, by what has to be done about it.
+
+RepositoryError
+├── PassingFault      busy, locked, interrupted: roll back, try again soon
+├── PlaceFault        full, read-only, I/O, replaced file: no message's fault, reopen later
+│   └── SchemaFault   a table or column is missing, or the schema refuses every row
+├── DataRefused       this row cannot be stored: reject its message
+└── DatabaseUnusable  corrupt, or no database at all: stop
+
+Driver errors become one of these here and nowhere else; the cause is kept.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class RepositoryError(Exception):
+    """The root of this package's errors."""
+
+
+class PassingFault(RepositoryError):
+    """Somebody else has the lock; the same write works in a moment."""
+
+
+class PlaceFault(RepositoryError):
+    """The place cannot take any row now: disk, file, rights."""
+
+
+class SchemaFault(PlaceFault):
+    """The tables are not what the statements expect."""
+
+
+class DataRefused(RepositoryError):
+    """The tables refuse this very row."""
+
+
+class DatabaseUnusable(RepositoryError):
+    """The file is damaged or is no database; writing to it would make it worse."""
+
+
+# Primary result codes, https://www.sqlite.org/rescode.html
+_CLASSES: dict[int, type[RepositoryError]] = {
+    **dict.fromkeys(
+        (
+            sqlite3.SQLITE_BUSY,
+            sqlite3.SQLITE_LOCKED,
+            sqlite3.SQLITE_INTERRUPT,
+            sqlite3.SQLITE_PROTOCOL,
+            sqlite3.SQLITE_SCHEMA,
+        ),
+        PassingFault,
+    ),
+    **dict.fromkeys(
+        (sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH), DataRefused
+    ),
+    **dict.fromkeys((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB), DatabaseUnusable),
+    sqlite3.SQLITE_ERROR: SchemaFault,
+}
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise this package's errors instead of the driver's, from anything that runs inside."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None:  # misuse of the driver is a bug, not a fault of the database
+            raise
+        name = getattr(error, "sqlite_errorname", "")
+        raise _CLASSES.get(code & 0xFF, PlaceFault)(f"{error} ({name})") from error
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise DataRefused(str(error)) from error

@@ -1,0 +1,35 @@
+"""The installable package: `pip install .` puts the command `projector` on the PATH."""
+
+from setuptools import setup
+
+setup(
+    name="start-projector",
+    version="0.1.0",
+    description="Projects a JetStream stream of started runs into SQL: one row a run, acked after commit.",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=["worker", "repo", "sql"],
+    package_data={
+        "sql": ["migrations/*.sql", "queries/*.sql", "README.md"],
+        "worker": ["py.typed", "README.md"],
+        "repo": ["py.typed"],
+    },
+    install_requires=[
+        "nats-py[nkeys]>=2.16",
+        "yoyo-migrations>=9.0",
+        "tenacity>=9.0",
+        "python-json-logger>=3.2",
+        "click>=8.2",  # commands, options, their variables and their help
+        "rich>=13.7",  # the progress bar and the tables that people read
+    ],
+    extras_require={
+        "test": [
+            "pytest>=8.3",
+            "pytest-timeout>=2.3",
+            "hypothesis>=6.100",
+            "mypy>=1.13",
+            "ruff>=0.9",
+        ],
+    },
+    entry_points={"console_scripts": ["projector = worker.command_line:main"]},
+)

@@ -1,0 +1,1 @@
+"""The SQL, as package data: `migrations/` (the schema, applied with yoyo) and `queries/`."""

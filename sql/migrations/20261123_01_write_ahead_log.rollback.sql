@@ -1,0 +1,2 @@
+-- transactional: false
+PRAGMA journal_mode = DELETE;

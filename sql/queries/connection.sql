@@ -1,0 +1,21 @@
+-- Settings of each connection. How often: once, when a pool thread opens its connection.
+
+-- name: set_synchronous
+-- Acks follow commits: with anything less than FULL a power loss could lose an acked start.
+PRAGMA synchronous = FULL;
+
+-- name: set_cache_size
+-- 64 MiB of pages: the indexes on random ids are read on every insert.
+PRAGMA cache_size = -65536;
+
+-- name: set_checkpoint_interval
+-- Pages in the log before a checkpoint. The default of 1000 checkpoints at nearly every batch.
+PRAGMA wal_autocheckpoint = 8000;
+
+-- name: set_journal_size_limit
+-- Trims the log to 64 MiB after a slow reader has made it grow.
+PRAGMA journal_size_limit = 67108864;
+
+-- name: get_journal_mode
+-- Anything but "wal" is said at start: readers would block the worker.
+PRAGMA journal_mode;

@@ -1,0 +1,18 @@
+-- name: runs_in_flight_by_job
+-- Operators: what is running right now, by job, with its deadlines.
+-- How often: when somebody asks.
+-- Index: execution_results_in_flight_started_at, as large as what is in flight. The + keeps the
+-- planner from walking the index on job_id, which holds the finished runs as well.
+SELECT
+    job_id,
+    count(*) AS runs,
+    count(DISTINCT pc_id) AS pcs,
+    min(started_at) AS first_started_at,
+    min(expires_at) AS first_deadline,
+    max(expires_at) AS last_deadline,
+    sum(expires_at IS NULL) AS without_deadline,
+    coalesce(sum(expires_at < strftime('%Y-%m-%dT%H:%M:%S+00:00', 'now')), 0) AS overdue
+FROM execution_results
+WHERE finished_at IS NULL AND started_at > ''
+GROUP BY +job_id
+ORDER BY runs DESC, job_id;

@@ -1,0 +1,127 @@
+"""A real nats-server on a free port of 127.0.0.1, with its own store, for tests and the demo."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+_START_TIMEOUT = 15.0
+_STOP_TIMEOUT = 10.0
+
+
+def find_nats_server() -> str:
+    """Return the server binary: NATS_SERVER if it is set, else the one on the PATH.
+
+    Raises FileNotFoundError with what to do.
+    """
+    binary = os.environ.get("NATS_SERVER") or shutil.which(
+        "nats-server", path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin"
+    )
+    if binary is None:
+        raise FileNotFoundError("no nats-server on the PATH: scripts/setup installs it")
+    return binary
+
+
+class NatsServer:
+    """One server process. `start` after `stop` or `kill` brings it back on its port and store."""
+
+    def __init__(self, folder: Path, *, config: str = "", jetstream: bool = True) -> None:
+        """Prepare a server that keeps everything in `folder`; `config` is added to its file."""
+        self._folder = folder
+        self._config = config
+        self._jetstream = jetstream
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port: int | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        return (self._folder / "server.log").read_text(errors="replace")
+
+    def start(self) -> "NatsServer":
+        """Start the process and return when it takes connections."""
+        assert self._process is None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for ports in self._folder.glob("*.ports"):
+            ports.unlink()
+        config = self._folder / "server.conf"
+        store = f'jetstream {{ store_dir: "{self._folder}/store" }}' if self._jetstream else ""
+        config.write_text(
+            f"listen: 127.0.0.1:{self.port or -1}\n"
+            f'ports_file_dir: "{self._folder}"\n'
+            f'logfile: "{self._folder}/server.log"\n'
+            f"{store}\n{self._config}\n"
+        )
+        self._process = subprocess.Popen(
+            [find_nats_server(), "-c", str(config)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            self._wait_until_listening()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stop the process as an operator would; does nothing if it does not run."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the process at once, as a power cut would; does nothing if it does not run."""
+        self._end(signal.SIGKILL)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(number)
+        try:
+            process.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _wait_until_listening(self) -> None:
+        process = self._process
+        assert process is not None
+        deadline = time.monotonic() + _START_TIMEOUT
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise RuntimeError(f"nats-server ended with {process.returncode}:\n{self.log}")
+            if self.port is None:
+                self.port = self._read_port()
+            if self.port is not None and _takes_connections(self.port):
+                return
+            time.sleep(0.02)
+        raise TimeoutError(f"nats-server does not listen:\n{self.log}")
+
+    def _read_port(self) -> int | None:
+        for ports in self._folder.glob("*.ports"):
+            try:
+                return int(json.loads(ports.read_text())["nats"][0].rpartition(":")[2])
+            except (ValueError, KeyError, IndexError):
+                return None  # still being written
+        return None
+
+
+def _takes_connections(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            return connection.recv(4) == b"INFO"
+    except OSError:
+        return False

@@ -1,0 +1,203 @@
+"""The stream and the durable: get, compare, warn; create what is missing. Broker thread only."""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import nats.errors
+from nats.js import JetStreamContext
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    ConsumerInfo,
+    DeliverPolicy,
+    DiscardPolicy,
+    ReplayPolicy,
+    StreamConfig,
+    StreamInfo,
+)
+from nats.js.errors import BadRequestError, NotFoundError
+
+from worker.errors import BrokerFault, ConfigurationError, PullLost
+from worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# The stream, as the contract has it.
+SUBJECTS = "events.>"
+FILTER = "events.started.>"
+MAX_AGE = 7 * 86_400
+MAX_BYTES = 256 * 1024 * 1024
+
+# Unsettled messages of all workers together. The server stops delivering at this number, and
+# messages that wait for a delayed redelivery count as well.
+MAX_ACK_PENDING = 10_000
+
+
+class StreamMissing(PullLost):
+    """There is no such stream yet; normally the fleet's own set-up makes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A durable that is there, and which one it is: both creation times change with a new one."""
+
+    stream_created: datetime | None
+    durable_created: datetime
+    pending: int
+    unsettled: int
+
+    def same_messages(self, other: "Binding | None") -> bool:
+        """Tell whether a reply subject of the other binding still means the same message."""
+        return (
+            other is not None
+            and self.stream_created == other.stream_created
+            and self.durable_created == other.durable_created
+        )
+
+
+async def bind(js: JetStreamContext, settings: Settings) -> Binding:
+    """Return the durable, made now if it is missing; one that is there is never changed.
+
+    Raises StreamMissing, PullLost where JetStream does not answer, and ConfigurationError where the
+    durable that is there would lose or mistake messages.
+    """
+    try:
+        stream = await _stream(js, settings)
+        durable = await _durable(js, settings)
+    except (nats.errors.Error, TimeoutError) as error:
+        raise PullLost(f"stream {settings.stream} cannot be bound") from error
+    _refuse(settings, durable.config)
+    return Binding(
+        stream_created=stream.created,
+        durable_created=durable.created,
+        pending=durable.num_pending or 0,
+        unsettled=durable.num_ack_pending or 0,
+    )
+
+
+async def backlog(js: JetStreamContext, settings: Settings) -> tuple[int, int]:
+    """Return how many messages are pending and how many are delivered and not settled."""
+    try:
+        durable = await js.consumer_info(settings.stream, settings.durable)
+    except (nats.errors.Error, TimeoutError) as error:
+        raise BrokerFault("the durable does not answer") from error
+    return durable.num_pending or 0, durable.num_ack_pending or 0
+
+
+def wanted_durable(settings: Settings) -> ConsumerConfig:
+    """Return the durable's configuration as this worker would create it."""
+    return ConsumerConfig(
+        durable_name=settings.durable,
+        filter_subject=FILTER,
+        deliver_policy=DeliverPolicy.ALL,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=settings.ack_wait,
+        max_deliver=-1,
+        replay_policy=ReplayPolicy.INSTANT,
+        max_ack_pending=MAX_ACK_PENDING,
+    )
+
+
+def differences(wanted: ConsumerConfig, found: ConsumerConfig) -> dict[str, tuple[Any, Any]]:
+    """Return the settings of a durable that differ, each with the wanted and the found value.
+
+    Filter and ack policy are not among them: they are not a matter of taste.
+    """
+    compared = {
+        "deliver_policy": (wanted.deliver_policy, found.deliver_policy),
+        "ack_wait": (wanted.ack_wait, found.ack_wait),
+        "max_deliver": (wanted.max_deliver, found.max_deliver or -1),
+        "replay_policy": (wanted.replay_policy, found.replay_policy),
+        "max_ack_pending": (wanted.max_ack_pending, found.max_ack_pending),
+        "backoff": (None, found.backoff or None),
+        "rate_limit_bps": (None, found.rate_limit_bps or None),
+        "inactive_threshold": (None, found.inactive_threshold or None),
+        "mem_storage": (None, found.mem_storage or None),
+        "pause_until": (None, found.pause_until or None),
+    }
+    return {
+        name: (_plain(ours), _plain(theirs))
+        for name, (ours, theirs) in compared.items()
+        if ours != theirs
+    }
+
+
+async def _stream(js: JetStreamContext, settings: Settings) -> StreamInfo:
+    try:
+        return await js.stream_info(settings.stream)
+    except NotFoundError as error:
+        if not settings.create_stream:
+            raise StreamMissing(
+                f"there is no stream {settings.stream}; the fleet's set-up makes it, "
+                "or --create-stream does"
+            ) from error
+    try:
+        info = await js.add_stream(
+            StreamConfig(
+                name=settings.stream,
+                subjects=[SUBJECTS],
+                max_age=MAX_AGE,
+                max_bytes=MAX_BYTES,
+                discard=DiscardPolicy.OLD,
+            )
+        )
+    except BadRequestError as error:
+        raise ConfigurationError(f"stream {settings.stream} cannot be created: {error}") from error
+    log.info("stream.created", extra={"stream": settings.stream, "subjects": SUBJECTS})
+    return info
+
+
+async def _durable(js: JetStreamContext, settings: Settings) -> ConsumerInfo:
+    wanted = wanted_durable(settings)
+    try:
+        found: ConsumerInfo = await js.consumer_info(settings.stream, settings.durable)
+    except NotFoundError:
+        try:
+            created: ConsumerInfo = await js.add_consumer(settings.stream, wanted)
+        except BadRequestError as error:
+            raise ConfigurationError(
+                f"durable {settings.durable} cannot be created: {error}"
+            ) from error
+        log.info("durable.created", extra={"durable": settings.durable})
+        return created
+    _tell_differences(settings, wanted, found)
+    return found
+
+
+def _tell_differences(settings: Settings, wanted: ConsumerConfig, found: ConsumerInfo) -> None:
+    for name, (ours, theirs) in differences(wanted, found.config).items():
+        log.warning(
+            "durable.differs",
+            extra={
+                "durable": settings.durable,
+                "setting": name,
+                "expected": ours,
+                "found": theirs,
+                "kept": theirs,
+            },
+        )
+
+
+def _refuse(settings: Settings, found: ConsumerConfig) -> None:
+    """Raise ConfigurationError for a durable that would lose or mistake messages."""
+    filters = found.filter_subjects or ([found.filter_subject] if found.filter_subject else [])
+    problem = ""
+    if filters != [FILTER]:
+        problem = f"filters {', '.join(filters) or 'nothing'}, expected {FILTER}"
+    elif found.ack_policy != AckPolicy.EXPLICIT:
+        problem = f"has the ack policy {_plain(found.ack_policy)}, expected explicit"
+    elif found.deliver_subject:
+        problem = f"pushes to {found.deliver_subject}, expected a pull consumer"
+    elif found.headers_only:
+        problem = "delivers headers only, expected whole messages"
+    if problem:
+        raise ConfigurationError(
+            f"durable {settings.durable} of stream {settings.stream} {problem}; "
+            "it is left as it is: name another with --durable, or delete it"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return getattr(value, "value", value)

@@ -1,0 +1,200 @@
+"""The connection to the broker: options, refusal of plaintext, and what the client reports.
+
+Broker thread only. The client reports most causes through callbacks: permissions, refused
+credentials, a server that closes for good. They end up in one place here.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client, RawCredentials
+from nats.aio.msg import Msg
+
+from worker.errors import BrokerFault, ConfigurationError, describe
+from worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 5.0
+CLOSE_TIMEOUT = 2.0
+_RECONNECT_WAIT = 1
+_PING_INTERVAL = 5
+_REPEAT_WARNING_AFTER = 15.0
+_RECONNECTING_FOR_TOO_LONG = 30.0
+_TICK = 0.5
+
+
+class TlsNotOffered(nats.errors.Error):
+    """TLS was asked for, and the server would go on in plaintext."""
+
+    def __str__(self) -> str:
+        return "TLS was asked for and the server does not offer it"
+
+
+class Connection(Client):
+    """The client library's connection, with two gaps closed.
+
+    `disturbed` is set whenever the state of the connection may have changed.
+    """
+
+    def __init__(self, *, tls_required: bool, fatal: Callable[[BaseException], None]) -> None:
+        super().__init__()
+        self.disturbed = asyncio.Event()
+        self.reconnections = 0
+        self.closing = False
+        self.disconnected_at: float | None = None
+        self._tls_required = tls_required
+        self._fatal = fatal
+        self._was_connected = False
+        self._last_warning = ("", 0.0)
+
+    def _connect_command(self) -> bytes:
+        # The library upgrades to TLS only where the server demands it, and sends the credentials in
+        # plaintext otherwise. This runs at every connect and reconnect, before they are sent.
+        if self._tls_required and not self._server_info.get("tls_required"):
+            raise TlsNotOffered
+        return super()._connect_command()
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        # Servers take any bytes in a subject. The library decodes strictly, in a loop that dies of
+        # it: one such event would stop the worker for good.
+        return Msg(
+            _client=self,
+            subject=subject.decode("utf-8", "backslashreplace"),
+            reply=reply.decode("utf-8", "backslashreplace"),
+            data=data,
+            headers=headers,
+            _sid=sid,
+        )
+
+    async def on_error(self, error: Exception) -> None:
+        """Take an error that the library met in the background."""
+        if isinstance(error, TlsNotOffered) and not self._was_connected:
+            self._fatal(ConfigurationError(str(error)))
+        elif isinstance(error, nats.errors.Error | OSError | TimeoutError):
+            self._warn(describe(error))
+        else:  # raised by a callback of ours: a bug, which must not be mistaken for weather
+            self._fatal(error)
+        self.disturbed.set()
+
+    async def on_disconnected(self) -> None:
+        """Note that the connection is lost for now."""
+        self.disconnected_at = time.monotonic()
+        if not self.closing:
+            log.warning("broker.disconnected")
+        self.disturbed.set()
+
+    async def on_reconnected(self) -> None:
+        """Note that the connection is back; all pulls have to be made anew."""
+        self.disconnected_at = None
+        self.reconnections += 1
+        log.info("broker.reconnected", extra={"server": self.server()})
+        self.disturbed.set()
+
+    async def on_closed(self) -> None:
+        """Note that the library has given the connection up."""
+        self.disturbed.set()
+
+    def check(self) -> None:
+        """Raise BrokerFault if only a new connection can help."""
+        if self.is_closed:
+            raise BrokerFault("the connection was closed for good")
+        since = self.disconnected_at
+        # A reconnect can hang with unsent data on a frozen socket.
+        if since is not None and time.monotonic() - since > _RECONNECTING_FOR_TOO_LONG:
+            raise BrokerFault("reconnecting takes too long")
+
+    async def usable(self) -> None:
+        """Return when the connection is there; raises BrokerFault if it will not come back."""
+        while not self.is_connected:
+            self.check()
+            self.disturbed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK):
+                    await self.disturbed.wait()
+
+    def server(self) -> str:
+        """Return the version of the server behind the connection."""
+        return str(self._server_info.get("version", "unknown"))
+
+    def connected(self) -> None:
+        """Note that the first connect has worked."""
+        self._was_connected = True
+
+    def _warn(self, error: str) -> None:
+        last, at = self._last_warning
+        now = time.monotonic()
+        if error != last or now - at >= _REPEAT_WARNING_AFTER:
+            self._last_warning = (error, now)
+            log.warning("broker.error", extra={"error": error})
+
+
+async def connect(settings: Settings, fatal: Callable[[BaseException], None]) -> Connection:
+    """Return a connection, trying every URL for a few seconds; raises BrokerFault otherwise.
+
+    `fatal` gets what no retry can mend. After that the library reconnects by itself, for ever.
+    """
+    connection = Connection(tls_required=settings.tls.required, fatal=fatal)
+    options: dict[str, Any] = {
+        "servers": list(settings.nats_urls),
+        "name": "start-projector",
+        "tls": settings.tls.context(),
+        "error_cb": connection.on_error,
+        "disconnected_cb": connection.on_disconnected,
+        "reconnected_cb": connection.on_reconnected,
+        "closed_cb": connection.on_closed,
+        "connect_timeout": 2,
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": _RECONNECT_WAIT,
+        "ping_interval": _PING_INTERVAL,
+        "max_outstanding_pings": 2,
+        **_credentials(settings),
+    }
+    try:
+        # A refused certificate can hang the library's own connect for ever.
+        async with asyncio.timeout(CONNECT_TIMEOUT + 2 * len(settings.nats_urls)):
+            await connection.connect(**options)
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        await close(connection)
+        raise BrokerFault("the broker cannot be reached") from error
+    except BaseException:  # cancelled by the stop
+        await close(connection)
+        raise
+    connection.connected()
+    log.info(
+        "broker.connected", extra={"server": connection.server(), "tls": settings.tls.required}
+    )
+    return connection
+
+
+async def close(connection: Connection) -> None:
+    """Close a connection in whatever state it is, within a bound."""
+    connection.closing = True
+    # The library's close can hang on a frozen peer, and can end in a cancellation of its own.
+    with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await connection.close()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+
+
+def _credentials(settings: Settings) -> dict[str, Any]:
+    given = settings.credentials
+    options: dict[str, Any] = {
+        "token": given.token,
+        "user": given.user,
+        "password": given.password,
+        "nkeys_seed_str": given.nkey_seed,
+        "user_credentials": RawCredentials(given.creds) if given.creds is not None else None,
+    }
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,64 @@
+"""What ends the worker or a session with the broker, and the exit codes of the process.
+
+WorkerError
+├── SettingError        an option has a value that cannot be used: exit 64
+├── ConfigurationError  the broker or the database is not set up for this worker: exit 78
+└── BrokerFault         the session with the broker is over: make a new one
+    └── PullLost        only the pull is over: bind and pull again on the same connection
+"""
+
+from repo.errors import DatabaseUnusable
+
+# sysexits.h, so that a unit file can tell what a restart may mend.
+EXIT_OK = 0
+EXIT_USAGE = 64
+EXIT_DATA = 65
+EXIT_SOFTWARE = 70
+EXIT_CONFIGURATION = 78
+
+
+class WorkerError(Exception):
+    """The root of this package's errors."""
+
+
+class SettingError(WorkerError):
+    """An option or its variable has a value that cannot be used."""
+
+    def __init__(self, option: str, problem: str) -> None:
+        super().__init__(f"{option}: {problem}")
+        self.option = option
+        self.problem = problem
+
+
+class ConfigurationError(WorkerError):
+    """Only a person can mend it: a restart would find the same."""
+
+
+class BrokerFault(WorkerError):
+    """The connection is of no more use."""
+
+
+class PullLost(BrokerFault):
+    """The consumer does not answer any more, or is gone."""
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code for what ended the worker."""
+    if isinstance(error, SettingError):
+        return EXIT_USAGE
+    if isinstance(error, ConfigurationError):
+        return EXIT_CONFIGURATION
+    if isinstance(error, DatabaseUnusable):
+        return EXIT_DATA
+    return EXIT_SOFTWARE
+
+
+def describe(error: BaseException) -> str:
+    """Return an error and the chain of its causes on one line."""
+    chain: list[str] = []
+    seen: BaseException | None = error
+    while seen is not None and len(chain) < 10:
+        text = str(seen)
+        chain.append(f"{type(seen).__name__}: {text}" if text else type(seen).__name__)
+        seen = seen.__cause__
+    return " <- ".join(chain)

@@ -1,0 +1,100 @@
+"""Instants: RFC 3339 text in, exact nanoseconds since 1970 inside, canonical UTC text out.
+
+Pure functions. `datetime` stops at microseconds, so instants are whole numbers here.
+"""
+
+import re
+from datetime import date
+
+NANOSECONDS = 1_000_000_000
+_MINUTE = 60
+_DAY = 86_400
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
+
+# `date` knows the years 1 to 9999. Year 0 has the calendar of year 400, one whole cycle later.
+_CYCLE_YEARS = 400
+_CYCLE_DAYS = 146_097
+
+_RFC3339 = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
+    r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
+)
+
+
+def parse_instant(text: str) -> int:
+    """Return the nanoseconds since 1970-01-01T00:00:00Z that an RFC 3339 text names.
+
+    Any offset and 0 to 9 fractional digits are taken. A leap second, which RFC 3339 allows at
+    23:59:60 UTC, counts as the second after it. Raises ValueError for any other text, and for an
+    instant that falls outside the years 0000 to 9999 in UTC.
+    """
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        raise ValueError("not in the form YYYY-MM-DDTHH:MM:SS[.fraction](Z|+HH:MM|-HH:MM)")
+    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    fraction, sign, offset_hour, offset_minute = match.groups()[6:]
+    offset = 0
+    if sign is not None:
+        if int(offset_hour) > 23 or int(offset_minute) > 59:
+            raise ValueError("the offset is out of range")
+        offset = (int(offset_hour) * 60 + int(offset_minute)) * (-1 if sign == "-" else 1)
+    if hour > 23 or minute > 59 or second > 60:
+        raise ValueError("the time of day is out of range")
+    utc_minutes = _days(year, month, day) * 1440 + hour * 60 + minute - offset
+    if second == 60 and utc_minutes % 1440 != 1439:
+        raise ValueError("a leap second falls at 23:59:60 UTC only")
+    nanoseconds = int((fraction or "").ljust(9, "0"))
+    instant = (utc_minutes * _MINUTE + second) * NANOSECONDS + nanoseconds
+    if not is_representable(instant):
+        raise ValueError("outside the years 0000 to 9999 in UTC")
+    return instant
+
+
+def format_instant(instant: int) -> str:
+    """Return the stored text of an instant given in nanoseconds since 1970.
+
+    The form is YYYY-MM-DDTHH:MM:SS[.fff|.ffffff|.fffffffff]+00:00 with the shortest fraction that
+    is exact, so that the order of texts is the order of times. Raises ValueError outside the years
+    0000 to 9999.
+    """
+    if not is_representable(instant):
+        raise ValueError("outside the years 0000 to 9999")
+    seconds, nanoseconds = divmod(instant, NANOSECONDS)
+    days, second_of_day = divmod(seconds, _DAY)
+    hour, rest = divmod(second_of_day, 3600)
+    time_of_day = f"{hour:02}:{rest // 60:02}:{rest % 60:02}"
+    return f"{_day_text(days)}T{time_of_day}{_fraction(nanoseconds)}+00:00"
+
+
+def is_representable(instant: int) -> bool:
+    """Tell whether an instant in nanoseconds since 1970 has a stored text (years 0000 to 9999)."""
+    return FIRST_INSTANT <= instant <= LAST_INSTANT
+
+
+def _days(year: int, month: int, day: int) -> int:
+    """Return the days from 1970-01-01 to a date of the years 0000 to 9999; ValueError if none."""
+    if year == 0:
+        return date(_CYCLE_YEARS, month, day).toordinal() - _EPOCH_DAY - _CYCLE_DAYS
+    return date(year, month, day).toordinal() - _EPOCH_DAY
+
+
+def _day_text(days: int) -> str:
+    ordinal = days + _EPOCH_DAY
+    if ordinal < 1:
+        return "0000" + date.fromordinal(ordinal + _CYCLE_DAYS).isoformat()[4:]
+    return date.fromordinal(ordinal).isoformat()
+
+
+def _fraction(nanoseconds: int) -> str:
+    if nanoseconds == 0:
+        return ""
+    digits = f"{nanoseconds:09}"
+    if digits.endswith("000000"):
+        return "." + digits[:3]
+    if digits.endswith("000"):
+        return "." + digits[:6]
+    return "." + digits
+
+
+FIRST_INSTANT = _days(0, 1, 1) * _DAY * NANOSECONDS
+LAST_INSTANT = (_days(9999, 12, 31) + 1) * _DAY * NANOSECONDS - 1

@@ -1,0 +1,200 @@
+"""Keeps the manifest cache equal to the bucket: a snapshot, then the watch. Broker thread only.
+
+The library's watch can go stale without a word (a bucket made anew, a server restarted), so the
+bucket's last revision is compared with the watch's now and then, and the snapshot is taken anew
+after every reconnect and every few minutes.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import nats.errors
+from nats.js import JetStreamContext
+from nats.js.api import StreamInfo
+from nats.js.errors import BadBucketError, BucketNotFoundError, InvalidBucketNameError
+from nats.js.kv import KeyValue
+
+from worker.errors import describe
+from worker.manifests import Manifest, ManifestCache, NoTimeout, put_later, read_timeout
+
+log = logging.getLogger(__name__)
+
+FIRST_SNAPSHOT_TIMEOUT = 10.0
+_SNAPSHOT_TIMEOUT = 30.0
+_QUIET = 1.0
+_COMPARE_AFTER = 10.0
+_REFRESH_AFTER = 300.0
+_FIRST_BACKOFF = 0.5
+_LONGEST_BACKOFF = 5.0
+
+
+class ManifestWatch:
+    """Follows one bucket into a cache, for ever."""
+
+    def __init__(self, bucket: str, cache: ManifestCache) -> None:
+        self._bucket = bucket
+        self._cache = cache
+        self._attempted = asyncio.Event()
+        self._again = asyncio.Event()
+        self._last_problem = ""
+        self._told: dict[str, int] = {}
+
+    async def first_attempt(self) -> None:
+        """Return when a snapshot was taken or could not be, and after a bounded time at the latest.
+
+        A bucket that cannot be read is no reason not to project.
+        """
+        try:
+            async with asyncio.timeout(FIRST_SNAPSHOT_TIMEOUT):
+                await self._attempted.wait()
+        except TimeoutError:
+            self._tell_problem("no snapshot within the time allowed")
+
+    def refresh(self) -> None:
+        """Take a new snapshot now: the connection was made anew."""
+        self._again.set()
+
+    async def run(self, js: JetStreamContext) -> None:
+        """Follow the bucket until cancelled; what goes wrong is logged and tried again."""
+        backoff = _FIRST_BACKOFF
+        while True:
+            self._again.clear()
+            try:
+                await self._follow(js)
+                backoff = _FIRST_BACKOFF
+            except BucketNotFoundError:
+                self._cache.clear()
+                self._tell_problem("there is no such bucket")
+            except (BadBucketError, InvalidBucketNameError) as error:
+                self._tell_problem(f"this is no key-value bucket ({type(error).__name__})")
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                self._tell_problem(describe(error))
+            else:
+                continue
+            self._attempted.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff):
+                    await self._again.wait()
+            backoff = min(backoff * 2, _LONGEST_BACKOFF)
+
+    async def _follow(self, js: JetStreamContext) -> None:
+        """Take a snapshot and apply changes to it until it is time for another."""
+        bucket = await js.key_value(self._bucket)
+        info = await _info(bucket)
+        async with _watching(bucket) as watcher:
+            async with asyncio.timeout(_SNAPSHOT_TIMEOUT):
+                snapshot, revision = await self._snapshot(watcher, info.state.last_seq)
+            self._cache.replace(snapshot)
+            self._attempted.set()
+            self._last_problem = ""
+            log.info(
+                "manifests.loaded",
+                extra={"bucket": self._bucket, "manifests": len(self._cache), "revision": revision},
+            )
+            await self._changes(bucket, watcher, info, revision)
+
+    async def _snapshot(
+        self, watcher: KeyValue.KeyWatcher, last: int
+    ) -> tuple[dict[str, Manifest], int]:
+        """Return the last value of each key and the highest revision seen, `last` or above.
+
+        The watch's own end marker can come too early, and revision `last` may be gone from the
+        bucket: after the marker a quiet moment ends it as well.
+        """
+        snapshot: dict[str, Manifest] = {}
+        revision = 0
+        marked = False
+        while revision < last:
+            try:
+                entry = await watcher.updates(timeout=_QUIET if marked else _SNAPSHOT_TIMEOUT)
+            except TimeoutError:
+                if marked:
+                    break
+                raise
+            if entry is None:
+                marked = True
+                continue
+            revision = max(revision, entry.revision or 0)
+            put_later(snapshot, entry.key, self._manifest(entry))
+        return snapshot, max(revision, last)
+
+    async def _changes(
+        self, bucket: KeyValue, watcher: KeyValue.KeyWatcher, info: StreamInfo, revision: int
+    ) -> None:
+        """Apply changes until a refresh is due; return early when the watch has gone stale."""
+        refresh_at = time.monotonic() + _REFRESH_AFTER
+        compare_at = time.monotonic() + _COMPARE_AFTER
+        behind = False
+        while not self._again.is_set() and time.monotonic() < refresh_at:
+            entry = await self._next(watcher, compare_at - time.monotonic())
+            if entry is not None:
+                revision = max(revision, entry.revision or 0)
+                self._cache.apply(entry.key, self._manifest(entry))
+            if time.monotonic() < compare_at:
+                continue
+            compare_at = time.monotonic() + _COMPARE_AFTER
+            now = await _info(bucket)
+            if now.created != info.created or (behind and now.state.last_seq > revision):
+                log.warning("manifests.stale", extra={"bucket": self._bucket})
+                return
+            behind = now.state.last_seq > revision
+
+    async def _next(self, watcher: KeyValue.KeyWatcher, seconds: float) -> KeyValue.Entry | None:
+        """Return the next change, or None after a while or when a refresh is wanted."""
+        change = asyncio.ensure_future(watcher.updates(timeout=max(seconds, 0.01)))
+        again = asyncio.ensure_future(self._again.wait())
+        try:
+            await asyncio.wait((change, again), return_when=asyncio.FIRST_COMPLETED)
+            if not change.done():
+                return None
+            try:
+                entry: KeyValue.Entry | None = change.result()
+                return entry
+            except TimeoutError:
+                return None
+        finally:
+            for task in (change, again):
+                task.cancel()
+            await asyncio.gather(change, again, return_exceptions=True)
+
+    def _manifest(self, entry: KeyValue.Entry) -> Manifest:
+        if entry.operation is not None:  # DEL or PURGE
+            return Manifest(entry.revision or 0, None)
+        timeout = read_timeout(entry.value or b"")
+        revision = entry.revision or 0
+        if isinstance(timeout, NoTimeout) and self._told.get(entry.key) != revision:
+            self._told[entry.key] = revision
+            log.warning(
+                "manifest.without_timeout",
+                extra={
+                    "manifest_id": entry.key,
+                    "reason": timeout.reason,
+                    "error": timeout.problem,
+                },
+            )
+        return Manifest(revision, timeout)
+
+    def _tell_problem(self, problem: str) -> None:
+        """Say what is wrong once, not at each attempt."""
+        if problem != self._last_problem:
+            self._last_problem = problem
+            log.warning("manifests.unavailable", extra={"bucket": self._bucket, "error": problem})
+
+
+async def _info(bucket: KeyValue) -> StreamInfo:
+    status = await bucket.status()
+    return status.stream_info
+
+
+@asynccontextmanager
+async def _watching(bucket: KeyValue) -> AsyncIterator[KeyValue.KeyWatcher]:
+    watcher = await bucket.watchall()
+    try:
+        yield watcher
+    finally:
+        with contextlib.suppress(nats.errors.Error, OSError):
+            await watcher.stop()

@@ -1,0 +1,70 @@
+"""The frozen values that cross between the broker thread and the pool. No broker objects here."""
+
+from dataclasses import dataclass
+
+from worker.decisions import Decision
+from worker.instants import is_representable
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of the stream, as much of it as the projection may know.
+
+    `recorded_at` is the instant at which the broker stored it, in nanoseconds since 1970;
+    `delivery` counts from 1.
+    """
+
+    subject: str
+    payload: bytes
+    stream_sequence: int
+    delivery: int
+    recorded_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages that are projected in one transaction, in the order of their arrival."""
+
+    number: int
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What is to become of each message of a batch, in the batch's order.
+
+    `pause` is for how many seconds pulling should stop, because the database cannot take more.
+    """
+
+    batch: Batch
+    decisions: tuple[Decision, ...]
+    pause: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What the broker's reply subject tells of a message."""
+
+    delivery: int
+    stream_sequence: int
+    recorded_at: int
+
+
+def read_delivery(reply: str) -> Delivery | None:
+    """Return what a JetStream reply subject tells; None if it is not one.
+
+    `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>` has 9
+    tokens; the form with a domain and an account hash after `$JS.ACK` has 11 or more. The time is
+    exact here; the client library's own timestamp goes through a float.
+    """
+    tokens = reply.split(".")
+    if len(tokens) < 9 or tokens[:2] != ["$JS", "ACK"]:
+        return None
+    shift = 0 if len(tokens) == 9 else 2
+    try:
+        delivery, stream_sequence, _, recorded_at = map(int, tokens[4 + shift : 8 + shift])
+    except ValueError:
+        return None
+    if not is_representable(recorded_at):
+        return None
+    return Delivery(delivery, stream_sequence, recorded_at)

@@ -1,0 +1,215 @@
+"""The projection of one batch: decode, compute deadlines, write, decide. Runs in a pool thread."""
+
+import logging
+import random
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from repo.errors import DatabaseUnusable, RepositoryError
+from repo.execution_results import Run
+from repo.rejected_events import RejectedEvent
+from repo.repository import Repository, Written
+from worker.deadline import deadline
+from worker.decisions import Ack, Decision, Nak, nak_delay
+from worker.errors import describe
+from worker.events import EventStarted, MalformedEvent, decode_start
+from worker.instants import NANOSECONDS, format_instant
+from worker.manifests import ManifestCache, NoTimeout
+from worker.messages import Batch, Decisions, Message
+from worker.totals import Totals
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 10.0
+_REPEAT_WARNING_AFTER = 60.0
+_MOST_REMEMBERED_WARNINGS = 10_000
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """A batch as rows; `sources[i]` is the message that `runs[i]` was made of."""
+
+    runs: list[Run]
+    sources: list[Message]
+    rejected: list[RejectedEvent]
+
+
+class Projection:
+    """Turns batches into decisions. Shared by the pool threads; each brings its own repository."""
+
+    def __init__(self, stream: str, manifests: ManifestCache, totals: Totals) -> None:
+        self._stream = stream
+        self._manifests = manifests
+        self._totals = totals
+        self._lock = threading.Lock()
+        self._faults_in_a_row = 0
+        self._warned: dict[tuple[str, str], float] = {}
+
+    def project(self, batch: Batch, repository: Repository) -> Decisions:
+        """Write a batch and return a decision for each message, in order.
+
+        Acks stand for rows that are committed. On a fault of the database every message is nak'd,
+        and none is rejected. Raises DatabaseUnusable, with nothing written.
+        """
+        prepared = self._prepare(batch)
+        started = time.monotonic()
+        try:
+            written = repository.write(
+                prepared.runs,
+                prepared.rejected,
+                lambda index, reason: self._rejected(prepared.sources[index], reason),
+            )
+        except DatabaseUnusable:
+            raise
+        except RepositoryError as error:
+            return self._give_back(batch, error)
+        self._account(batch, prepared, written, time.monotonic() - started)
+        return Decisions(batch, (Ack(),) * len(batch.messages))
+
+    def _prepare(self, batch: Batch) -> _Prepared:
+        prepared = _Prepared([], [], [])
+        missing: Counter[tuple[str, NoTimeout]] = Counter()
+        for message in batch.messages:
+            try:
+                start = decode_start(message.payload)
+            except MalformedEvent as error:
+                prepared.rejected.append(self._rejected(message, str(error)))
+                continue
+            prepared.runs.append(self._run(start, message, missing))
+            prepared.sources.append(message)
+        for (manifest_id, no_timeout), runs in missing.items():
+            self._missing_deadline(manifest_id, no_timeout, runs)
+        return prepared
+
+    def _run(
+        self, start: EventStarted, message: Message, missing: Counter[tuple[str, NoTimeout]]
+    ) -> Run:
+        timeout = self._manifests.timeout(start.manifest_id)
+        expires_at: int | None = None
+        if isinstance(timeout, NoTimeout):
+            missing[start.manifest_id, timeout] += 1
+        else:
+            expires_at = deadline(message.recorded_at, timeout.nanoseconds)
+        return Run(
+            result_id=start.result_id,
+            request_id=start.request_id,
+            exec_id=start.exec_id,
+            pc_id=start.pc_id,
+            started_at=format_instant(start.started_at),
+            version=start.version,
+            job_id=start.manifest_id,
+            recorded_at=format_instant(message.recorded_at),
+            expires_at=None if expires_at is None else format_instant(expires_at),
+        )
+
+    def _rejected(self, message: Message, reason: str) -> RejectedEvent:
+        return RejectedEvent(
+            stream=self._stream,
+            stream_sequence=message.stream_sequence,
+            recorded_at=format_instant(message.recorded_at),
+            subject=message.subject,
+            payload=message.payload,
+            reason=reason,
+            rejected_at=format_instant(time.time_ns() // NANOSECONDS * NANOSECONDS),
+        )
+
+    def _account(self, batch: Batch, prepared: _Prepared, written: Written, seconds: float) -> None:
+        with self._lock:
+            recovered, self._faults_in_a_row = self._faults_in_a_row > 0, 0
+        if recovered:
+            log.info("database.recovered")
+        self._totals.add(
+            batches=1,
+            messages=len(batch.messages),
+            redelivered=sum(message.delivery > 1 for message in batch.messages),
+            runs_inserted=written.inserted,
+            runs_there_already=len(prepared.runs) - written.refused - written.inserted,
+            rejected=len(written.rejected),
+            promotions_failed=len(written.promotion_failures),
+        )
+        for event in written.rejected:
+            log.warning(
+                "event.rejected",
+                extra={
+                    "stream_sequence": event.stream_sequence,
+                    "subject": event.subject,
+                    "payload_bytes": len(event.payload),
+                    "error": event.reason,
+                },
+            )
+        for failure in written.promotion_failures:
+            log.warning(
+                "execution.not_promoted",
+                extra={"exec_id": failure.exec_id, "error": failure.reason},
+            )
+        self._tell(batch, prepared, written, seconds)
+
+    def _tell(self, batch: Batch, prepared: _Prepared, written: Written, seconds: float) -> None:
+        if not log.isEnabledFor(logging.DEBUG):
+            return
+        for run, message in zip(prepared.runs, prepared.sources, strict=True):
+            log.debug(
+                "run.projected",
+                extra={
+                    "stream_sequence": message.stream_sequence,
+                    "delivery": message.delivery,
+                    "result_id": run.result_id,
+                    "exec_id": run.exec_id,
+                    "pc_id": run.pc_id,
+                    "manifest_id": run.job_id,
+                },
+            )
+        log.debug(
+            "batch.projected",
+            extra={
+                "batch_size": len(batch.messages),
+                "runs_inserted": written.inserted,
+                "seconds": round(seconds, 6),
+            },
+        )
+
+    def _missing_deadline(self, manifest_id: str, no_timeout: NoTimeout, runs: int) -> None:
+        """Count runs that have no deadline, and say so once a minute for each manifest."""
+        self._totals.add(**{f"deadline_missing_{no_timeout.reason}": runs})
+        now = time.monotonic()
+        key = (manifest_id, no_timeout.reason)
+        with self._lock:
+            told = now - self._warned.get(key, -_REPEAT_WARNING_AFTER) < _REPEAT_WARNING_AFTER
+            if not told:
+                if len(self._warned) >= _MOST_REMEMBERED_WARNINGS:
+                    self._warned.clear()  # the stream names the manifests: memory stays bounded
+                self._warned[key] = now
+        log.log(
+            logging.DEBUG if told else logging.WARNING,
+            "deadline.missing",
+            extra={
+                "manifest_id": manifest_id,
+                "reason": no_timeout.reason,
+                "runs": runs,
+                **({"error": no_timeout.problem} if no_timeout.problem else {}),
+            },
+        )
+
+    def _give_back(self, batch: Batch, error: RepositoryError) -> Decisions:
+        with self._lock:
+            pause = min(_FIRST_PAUSE * 2.0**self._faults_in_a_row, _LONGEST_PAUSE)
+            self._faults_in_a_row = min(self._faults_in_a_row + 1, 10)
+        decisions: list[Decision] = [
+            Nak(nak_delay(message.delivery, random.random()))  # noqa: S311 (jitter, no secret)
+            for message in batch.messages
+        ]
+        self._totals.add(database_faults=1, given_back=len(decisions))
+        log.warning(
+            "database.fault",
+            extra={
+                "error": describe(error),
+                "batch_size": len(batch.messages),
+                "stream_sequence": batch.messages[0].stream_sequence,
+                "delivery": max(message.delivery for message in batch.messages),
+                "pause": pause,
+            },
+        )
+        return Decisions(batch, tuple(decisions), pause)

@@ -1,0 +1,214 @@
+"""Continuous pull with credit and heartbeats from one durable. Broker thread only.
+
+Credit is what was asked for and is not yet here. Requests overlap, so that the server never waits
+for the next one. How the server ends a request: ADR-37 and the statuses in `_STATUSES`.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import nats.errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from worker.connection import Connection
+from worker.errors import PullLost
+from worker.in_flight import InFlight
+from worker.instants import NANOSECONDS
+from worker.messages import Message, read_delivery
+
+log = logging.getLogger(__name__)
+
+MOST_CREDIT = 500
+EXPIRES = 10.0
+HEARTBEAT = 2.0
+_MISSED_HEARTBEATS = 2.5
+_TICK = 0.5
+_DRAIN_TIMEOUT = 3.0
+_BACK_OFF = 1.0
+
+
+@dataclass(slots=True)
+class _Request:
+    messages: int
+    ends: float
+
+
+class Credit:
+    """How many messages the server may still send, whatever it says or forgets to say. Pure.
+
+    Times are in seconds of one monotonic clock.
+    """
+
+    def __init__(self) -> None:
+        self._requests: dict[str, _Request] = {}
+        self._outstanding = 0
+
+    def ask(self, request: str, messages: int, ends: float) -> None:
+        """Count a request that the server ends by itself at `ends`."""
+        self._requests[request] = _Request(messages, ends)
+        self._outstanding += messages
+
+    def arrive(self) -> None:
+        """Count one message; which request it answers cannot be told."""
+        self._outstanding = max(0, self._outstanding - 1)
+
+    def end(self, request: str, undelivered: int | None) -> None:
+        """Count a request as ended, with what the server says was not delivered of it.
+
+        Where it does not say, the whole request is forfeit.
+        """
+        ended = self._requests.pop(request, None)
+        if ended is not None:
+            forfeit = ended.messages if undelivered is None else undelivered
+            self._outstanding = max(0, self._outstanding - forfeit)
+
+    def outstanding(self, now: float) -> int:
+        """Return the credit. Never more than the unexpired requests: that is how leaks end."""
+        self._requests = {
+            name: request for name, request in self._requests.items() if request.ends > now
+        }
+        most = sum(request.messages for request in self._requests.values())
+        self._outstanding = min(self._outstanding, most)
+        if self._outstanding == 0:
+            self._requests.clear()
+        return self._outstanding
+
+
+class Puller:
+    """One pull, on one inbox, from bind to stop or loss."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        subject: str,
+        in_flight: InFlight,
+        arrived: Callable[[], None],
+    ) -> None:
+        self.changed = connection.disturbed
+        self._connection = connection
+        self._subject = subject
+        self._in_flight = in_flight
+        self._arrived = arrived
+        self._inbox = connection.new_inbox()
+        self._credit = Credit()
+        self._last_request = 0
+        self._last_sign = time.monotonic()
+        self._not_before = 0.0
+        self._stopping = False
+        self._lost: str | None = None
+        self._reconnections = connection.reconnections
+        self._subscription: Subscription | None = None
+
+    async def run(self) -> None:
+        """Pull until `stop` is called; raises PullLost or BrokerFault when nothing comes."""
+        self._subscription = await self._connection.subscribe(
+            self._inbox + ".*", cb=self._on_message
+        )
+        try:
+            while not self._stopping:
+                self._check()
+                await self._refill()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_TICK):
+                        await self.changed.wait()
+                self.changed.clear()
+        finally:
+            await self._leave()
+
+    def stop(self) -> None:
+        """Make `run` leave the pull and return."""
+        self._stopping = True
+        self.changed.set()
+
+    def pause(self, seconds: float) -> None:
+        """Ask for no more messages for a while."""
+        self._not_before = max(self._not_before, time.monotonic() + seconds)
+
+    async def _refill(self) -> None:
+        now = time.monotonic()
+        outstanding = self._credit.outstanding(now)
+        if not self._connection.is_connected or now < self._not_before:
+            return
+        messages = min(MOST_CREDIT, self._in_flight.room) - outstanding
+        # Asking for every freed place one by one would double the traffic.
+        if messages <= 0 or outstanding > MOST_CREDIT // 2:
+            return
+        if outstanding == 0:
+            self._last_sign = now
+        self._last_request += 1
+        request = f"{self._inbox}.{self._last_request}"
+        self._credit.ask(request, messages, now + EXPIRES)
+        body = {
+            "batch": messages,
+            "expires": int(EXPIRES * NANOSECONDS),
+            "idle_heartbeat": int(HEARTBEAT * NANOSECONDS),
+        }
+        try:
+            await self._connection.publish(self._subject, json.dumps(body).encode(), request)
+        except nats.errors.Error as error:
+            raise PullLost("the request for messages cannot be sent") from error
+
+    def _check(self) -> None:
+        now = time.monotonic()
+        if self._lost is not None:
+            raise PullLost(self._lost)
+        self._connection.check()
+        if self._connection.reconnections != self._reconnections:
+            raise PullLost("the connection was made anew")
+        if not self._connection.is_connected:
+            self._last_sign = now
+        silent = now - self._last_sign
+        if self._credit.outstanding(now) and silent > HEARTBEAT * _MISSED_HEARTBEATS:
+            raise PullLost(f"no heartbeat for {silent:.1f} s")
+
+    async def _on_message(self, message: Msg) -> None:
+        self._last_sign = time.monotonic()
+        if not message.reply:
+            self._on_status(message)
+            return
+        self._credit.arrive()
+        told = read_delivery(message.reply)
+        self._in_flight.arrive(
+            Message(
+                subject=message.subject,
+                payload=message.data,
+                stream_sequence=told.stream_sequence if told else 0,
+                delivery=told.delivery if told else 1,
+                recorded_at=told.recorded_at if told else time.time_ns(),
+            ),
+            message.reply,
+        )
+        self._arrived()
+        if self._credit.outstanding(self._last_sign) <= MOST_CREDIT // 2:
+            self.changed.set()
+
+    def _on_status(self, message: Msg) -> None:
+        headers = message.headers or {}
+        status, text = headers.get("Status", ""), headers.get("Description", "")
+        if status == "100":  # a heartbeat
+            return
+        undelivered = headers.get("Nats-Pending-Messages", "")
+        self._credit.end(message.subject, int(undelivered) if undelivered.isdigit() else None)
+        self.changed.set()
+        if status in ("404", "408"):  # nothing there, or the request has expired
+            return
+        if status == "409" and "consumer deleted" in text.lower():
+            self._lost = "the durable was deleted"
+            return
+        # Full, refused, or the server is leaving: asking again at once would only spin.
+        self.pause(_BACK_OFF)
+        log.warning("pull.status", extra={"status": status, "error": text})
+
+    async def _leave(self) -> None:
+        """Unsubscribe, and take in what the server had sent by then, so that it can be nak'd."""
+        if self._subscription is None or not self._connection.is_connected:
+            return
+        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+            async with asyncio.timeout(_DRAIN_TIMEOUT):
+                await self._subscription.drain()

@@ -1,0 +1,218 @@
+"""The process: check, start, wait, drain. The main thread, which owns signals and the exit code."""
+
+import logging
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from repo.database import ENGINE, ENGINE_VERSION, Database
+from repo.errors import DatabaseUnusable, RepositoryError
+from repo.schema import pending_migrations
+from worker import __version__
+from worker.broker import Broker
+from worker.errors import EXIT_OK, ConfigurationError, describe, exit_code
+from worker.manifests import ManifestCache
+from worker.messages import Decisions
+from worker.migration import migrate, migrate_command
+from worker.pool import Pool
+from worker.projection import Projection
+from worker.settings import Settings
+from worker.totals import Totals
+
+log = logging.getLogger(__name__)
+
+_LEAVE_TIMEOUT = 5.0
+
+
+class Service:
+    """One run of the worker, from the schema check to the exit code.
+
+    `stop` may be called twice, from any thread, and before `run`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._database = Database(settings.database, busy_timeout=settings.busy_timeout)
+        self._totals = Totals()
+        self._ended = threading.Event()
+        self._failure: BaseException | None = None
+        manifests = ManifestCache()
+        self._pool = Pool(
+            settings.threads,
+            self._database,
+            Projection(settings.stream, manifests, self._totals),
+            retry_for=settings.retry_for,
+            settle=self._settle,
+            failed=self._fail,
+        )
+        self._broker = Broker(
+            settings,
+            manifests,
+            self._totals,
+            submit=self._pool.submit,
+            failed=self._fail,
+            idle=self.stop,
+            connected=self._log_started,
+        )
+
+    def stop(self) -> None:
+        """Ask the run to drain and end."""
+        self._ended.set()
+
+    def run(self) -> int:
+        """Project until stopped; returns the exit code of the process."""
+        self._log_starting()
+        try:
+            check_schema(self._database, apply=self._settings.migrate)
+            with stopping_on_signals(self.stop):
+                self._pool.start()
+                self._broker.start()
+                self._wait()
+                self._drain()
+        except (ConfigurationError, RepositoryError) as error:
+            self._fail(error)
+        return self._log_stop()
+
+    def _settle(self, decisions: Decisions) -> None:
+        self._broker.settle(decisions)
+
+    def _fail(self, error: BaseException) -> None:
+        """Take the error that ended a thread; the first one decides the exit code."""
+        if self._failure is None:
+            self._failure = error
+        self._ended.set()
+
+    def _wait(self) -> None:
+        console = Console(stderr=True)
+        if not (self._settings.until_idle and console.is_terminal):
+            self._ended.wait()
+            return
+        with Progress(
+            TextColumn("projecting"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+        ) as progress:
+            task = progress.add_task("projecting", total=None)
+            while not self._ended.wait(0.1):
+                self._show(progress, task)
+            self._show(progress, task)
+
+    def _show(self, progress: Progress, task: TaskID) -> None:
+        pending = self._broker.pending
+        if pending is not None:
+            done = self._totals["messages"]
+            progress.update(task, completed=done, total=done + pending)
+
+    def _drain(self) -> None:
+        """Leave so that nothing is lost and nothing is stuck, within the drain timeout."""
+        deadline = time.monotonic() + self._settings.drain_timeout
+        log.info("worker.draining", extra={"drain_timeout": self._settings.drain_timeout})
+        self._broker.stop_pulling(self._settings.drain_timeout)
+        finished = self._pool.stop(deadline)
+        unsettled = self._broker.close(_LEAVE_TIMEOUT)
+        if unsettled or not finished:
+            # They stay unacked on the broker, which delivers them to the next worker.
+            log.warning("worker.drained_in_part", extra={"unsettled": unsettled})
+
+    def _log_starting(self) -> None:
+        log.info(
+            "worker.starting",
+            extra={"nats": list(self._settings.nats_urls), "database": self._settings.database},
+        )
+
+    def _log_started(self, server: str) -> None:
+        versions = {
+            "worker": __version__,
+            "python": platform.python_version(),
+            ENGINE: ENGINE_VERSION,
+            "nats-py": version("nats-py"),
+            "server": server,
+        }
+        log.info(
+            "worker.started", extra={"versions": versions, "settings": self._settings.public()}
+        )
+
+    def _log_stop(self) -> int:
+        failure = self._failure
+        code = EXIT_OK if failure is None else exit_code(failure)
+        if failure is not None:
+            expected = isinstance(failure, ConfigurationError | RepositoryError)
+            log.critical(
+                "worker.failed",
+                extra={"error": describe(failure)},
+                exc_info=None if expected else failure,
+            )
+        log.info("worker.stopped", extra={"exit_code": code, "totals": self._totals.as_dict()})
+        return code
+
+
+def check_schema(database: Database, *, apply: bool) -> None:
+    """Make sure that every migration is applied; applies them itself only when told to.
+
+    Raises ConfigurationError with the command to run, and DatabaseUnusable for a file that is no
+    database.
+    """
+    pending = _pending(database)
+    if pending and apply:
+        try:
+            migrate(database.url)
+        except Exception as error:
+            raise ConfigurationError(f"the migrations of {database.url} failed") from error
+        log.info("database.migrated", extra={"migrations": pending})
+        pending = _pending(database)
+    if pending:
+        raise ConfigurationError(
+            f"{len(pending)} migrations are not applied to {database.url} "
+            f"(the first is {pending[0]}); run: {migrate_command(database.url)}"
+        )
+    with database.reading() as connection:
+        mode = connection.journal_mode()
+    if mode != "wal":
+        log.warning("database.not_wal", extra={"expected": "wal", "found": mode})
+
+
+def _pending(database: Database) -> list[str]:
+    try:
+        return pending_migrations(database)
+    except DatabaseUnusable:
+        raise
+    except RepositoryError as error:
+        raise ConfigurationError(f"the database {database.url} cannot be read") from error
+
+
+@contextmanager
+def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` at SIGTERM or SIGINT, end the process at a second one, and restore the old."""
+    signals = (signal.SIGTERM, signal.SIGINT)
+    received: list[int] = []
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+        stop()
+
+    before = {number: signal.signal(number, handle) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
