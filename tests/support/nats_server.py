@@ -80,7 +80,7 @@ class NatsServer:
         """End the process at once, as a power cut would; does nothing if it does not run."""
         self._end(signal.SIGKILL)
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send the process a signal."""
         assert self._process is not None
         self._process.send_signal(number)
