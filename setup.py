@@ -5,13 +5,13 @@ from setuptools import setup
 setup(
     name="start-projector",
     version="0.1.0",
-    description="Projects a JetStream stream of started runs into SQL: one row a run, acked after commit.",
+    description="Projects a JetStream stream of started runs into SQL, acked after commit.",
     license="MIT",
     python_requires=">=3.11",
     packages=["worker", "repo", "sql"],
     package_data={
-        "sql": ["migrations/*.sql", "queries/*.sql", "README.md"],
-        "worker": ["py.typed", "README.md"],
+        "sql": ["migrations/*.sql", "queries/*.sql"],
+        "worker": ["py.typed"],
         "repo": ["py.typed"],
     },
     install_requires=[

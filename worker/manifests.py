@@ -13,6 +13,13 @@ MANIFEST_UNKNOWN = "manifest_unknown"
 MANIFEST_UNREADABLE = "manifest_unreadable"
 TIMEOUT_MISSING = "timeout_missing"
 TIMEOUT_INVALID = "timeout_invalid"
+REASONS = (
+    MANIFESTS_UNAVAILABLE,
+    MANIFEST_UNKNOWN,
+    MANIFEST_UNREADABLE,
+    TIMEOUT_MISSING,
+    TIMEOUT_INVALID,
+)
 
 
 @dataclass(frozen=True, slots=True)

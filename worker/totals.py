@@ -3,13 +3,31 @@
 import threading
 from collections import Counter
 
+from worker.manifests import REASONS
+
+# The names in the stop line of the log, there even when nothing happened.
+NAMES = (
+    "batches",
+    "messages",  # committed, redelivered ones included
+    "redelivered",  # of the messages: delivered more than once
+    "runs_inserted",
+    "runs_there_already",
+    "rejected",
+    "promotions_failed",
+    "database_faults",  # batches that the database did not take
+    "given_back",  # messages nak'd: after a fault, or not begun at the stop
+    "settled",  # acks and naks sent
+    "settlements_dropped",  # could not be sent; the broker delivers the message again
+    *(f"deadline_missing_{reason}" for reason in REASONS),
+)
+
 
 class Totals:
-    """Named counts. The names appear in the stop line of the log."""
+    """Named counts."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
+        self._counts = Counter(dict.fromkeys(NAMES, 0))
 
     def add(self, **counts: int) -> None:
         """Add to one or more counts."""
@@ -24,4 +42,4 @@ class Totals:
     def as_dict(self) -> dict[str, int]:
         """Return a copy of all counts, by name."""
         with self._lock:
-            return dict(sorted(self._counts.items()))
+            return dict(self._counts)
