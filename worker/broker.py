@@ -37,7 +37,8 @@ class Broker:
 
     `failed` gets the error that ended the thread, `idle` is called once when `until_idle` is set
     and nothing is pending and nothing unsettled, `connected` once with the server's version; all
-    are called in the broker thread. `pending` is how many messages the broker still holds.
+    are called in the broker thread. `expected` is how many messages the process will have projected
+    when it is idle, or None before the first bind.
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class Broker:
         idle: Callable[[], None],
         connected: Callable[[str], None],
     ) -> None:
-        self.pending: int | None = None
+        self.expected: int | None = None
         self._settings = settings
+        self._totals = totals
         self._failed = failed
         self._idle = idle
         self._connected = connected
@@ -167,6 +169,7 @@ class Broker:
             await self._flush(connection)
         finally:
             for helper in helpers:
+                helper.remove_done_callback(self._helper_done)
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
             self._handover.connection = None
@@ -181,8 +184,10 @@ class Broker:
         return helpers
 
     def _helper_done(self, helper: asyncio.Task[None]) -> None:
-        error = None if helper.cancelled() else helper.exception()
-        if error is not None:
+        """See to it that no helper ends unseen; the library may cancel what waits on it."""
+        if helper.cancelled():
+            self._end(RuntimeError("a task of the session was cancelled from outside"))
+        elif (error := helper.exception()) is not None:
             self._end(error)
 
     async def _keep_pulling(self, connection: Connection, js: JetStreamContext) -> None:
@@ -207,7 +212,7 @@ class Broker:
             forgotten = self._handover.in_flight.forget()
             log.warning("durable.anew", extra={"messages_forgotten": forgotten})
         self._binding = binding
-        self.pending = binding.pending + binding.unsettled
+        self._expect(binding.pending + binding.unsettled)
         await self._watch.first_attempt()
         log.info(
             "pull.started",
@@ -220,6 +225,9 @@ class Broker:
         )
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{settings.stream}.{settings.durable}"
         return Puller(connection, subject, self._handover.in_flight, self._handover.work.set)
+
+    def _expect(self, more: int) -> None:
+        self.expected = self._totals["messages"] + more
 
     async def _pull(self, puller: Puller) -> None:
         self._handover.puller = puller
@@ -248,7 +256,7 @@ class Broker:
                 pending, unsettled = await backlog(js, self._settings)
             except BrokerFault:
                 continue  # the session notices by itself
-            self.pending = pending + unsettled
-            if self.pending == 0 and len(self._handover.in_flight) == 0:
+            self._expect(pending + unsettled)
+            if pending == unsettled == 0 and len(self._handover.in_flight) == 0:
                 self._idle()
                 return

@@ -130,22 +130,34 @@ class Projection:
             rejected=len(written.rejected),
             promotions_failed=len(written.promotion_failures),
         )
+        self._warn(batch, written)
+        self._tell(batch, prepared, written, seconds)
+
+    def _warn(self, batch: Batch, written: Written) -> None:
+        """Say what a person has to look at; a replay, which is no news, is not told again."""
+        if not written.rejected and not written.promotion_failures:
+            return
+        deliveries = {message.stream_sequence: message.delivery for message in batch.messages}
         for event in written.rejected:
             log.warning(
                 "event.rejected",
                 extra={
                     "stream_sequence": event.stream_sequence,
+                    "delivery": deliveries[event.stream_sequence],
                     "subject": event.subject,
                     "payload_bytes": len(event.payload),
                     "error": event.reason,
                 },
             )
+        # One line a reason: with the table gone, every execution of every batch fails alike.
+        by_reason: dict[str, list[str]] = {}
         for failure in written.promotion_failures:
+            by_reason.setdefault(failure.reason, []).append(failure.exec_id)
+        for reason, exec_ids in by_reason.items():
             log.warning(
                 "execution.not_promoted",
-                extra={"exec_id": failure.exec_id, "error": failure.reason},
+                extra={"exec_id": exec_ids[0], "executions": len(exec_ids), "error": reason},
             )
-        self._tell(batch, prepared, written, seconds)
 
     def _tell(self, batch: Batch, prepared: _Prepared, written: Written, seconds: float) -> None:
         if not log.isEnabledFor(logging.DEBUG):

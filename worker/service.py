@@ -78,16 +78,16 @@ class Service:
     def run(self) -> int:
         """Project until stopped; returns the exit code of the process."""
         self._log_starting()
-        try:
-            check_schema(self._database, apply=self._settings.migrate)
-            with stopping_on_signals(self.stop):
+        with stopping_on_signals(self.stop):
+            try:
+                check_schema(self._database, apply=self._settings.migrate)
                 self._pool.start()
                 self._broker.start()
                 self._wait()
                 self._drain()
-        except (ConfigurationError, RepositoryError) as error:
-            self._fail(error)
-        return self._log_stop()
+            except (ConfigurationError, RepositoryError) as error:
+                self._fail(error)
+            return self._log_stop()
 
     def _settle(self, decisions: Decisions) -> None:
         self._broker.settle(decisions)
@@ -116,10 +116,9 @@ class Service:
             self._show(progress, task)
 
     def _show(self, progress: Progress, task: TaskID) -> None:
-        pending = self._broker.pending
-        if pending is not None:
+        if self._broker.expected is not None:
             done = self._totals["messages"]
-            progress.update(task, completed=done, total=done + pending)
+            progress.update(task, completed=done, total=max(done, self._broker.expected))
 
     def _drain(self) -> None:
         """Leave so that nothing is lost and nothing is stuck, within the drain timeout."""
