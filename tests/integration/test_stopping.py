@@ -1,0 +1,175 @@
+"""A stop loses nothing and leaves nothing stuck; --until-idle stops when all is done."""
+
+import signal
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+
+from tests.integration.conftest import MakeServer, StartWorker
+from tests.support import events
+from tests.support.broker import Broker, Publisher
+from tests.support.nats_server import NatsServer
+from tests.support.rows import Rows
+from tests.support.waiting import eventually
+
+BACKLOG = 4000
+
+
+@contextmanager
+def locked(rows: Rows) -> Iterator[None]:
+    """Hold the write lock of the database, as another program would."""
+    with closing(sqlite3.connect(rows.path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_under_load_drains_and_the_successor_finds_nothing_stuck(
+    server: NatsServer,
+    broker: Broker,
+    rows: Rows,
+    start_worker: StartWorker,
+    number: signal.Signals,
+) -> None:
+    broker.make_stream()
+    backlog = [f"backlog-{i:06}" for i in range(BACKLOG)]
+    broker.publish_starts(events.start(result_id=name) for name in backlog)
+    publisher = Publisher(server.url)
+    first = start_worker(rows, "--ack-wait", "30s", "--batch", "20")
+    eventually(lambda: rows.count() > BACKLOG // 4, 10, lambda: first.text)
+    first.send(number)
+    assert first.exit_code(within=10) == 0
+    before = rows.count()
+    published = backlog + publisher.stop()
+    assert before < len(published)
+    assert first.logged("worker.drained_in_part") == []
+    assert first.totals["settlements_dropped"] == 0
+    assert first.totals["runs_inserted"] == before
+
+    began = time.monotonic()
+    successor = start_worker(rows, "--ack-wait", "30s", "--until-idle")
+    assert successor.exit_code(within=20) == 0
+    assert time.monotonic() - began < 15
+    assert rows.result_ids() == sorted(published)
+    assert first.totals["runs_inserted"] + successor.totals["runs_inserted"] == len(published)
+    assert broker.is_settled()
+
+
+def test_a_second_signal_ends_the_process_at_once(
+    broker: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    broker.make_stream()
+    with locked(rows):
+        worker = start_worker(rows, "--retry-for", "20s", "--drain-timeout", "20s")
+        broker.publish()
+        eventually(lambda: broker.has_durable() and broker.durable().num_ack_pending == 1, 5)
+        worker.send(signal.SIGTERM)
+        worker.wait_for("worker.draining")
+        worker.send(signal.SIGINT)
+        assert worker.exit_code(within=2) == 128 + signal.SIGINT
+    assert worker.logged("worker.stopped") == []
+    assert rows.count() == 0
+
+
+def test_past_the_drain_timeout_what_is_left_goes_to_the_successor(
+    broker: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    broker.make_stream()
+    with locked(rows):
+        worker = start_worker(
+            rows, "--retry-for", "20s", "--drain-timeout", "1s", "--busy-timeout", "3s"
+        )
+        for number in range(10):
+            broker.publish(result_id=f"run-{number}")
+        eventually(lambda: broker.has_durable() and broker.durable().num_ack_pending == 10, 5)
+        worker.send(signal.SIGTERM)
+        assert worker.exit_code(within=8) == 0
+        assert rows.count() == 0
+    assert worker.totals["runs_inserted"] == 0
+    assert worker.totals["given_back"] == worker.totals["settled"] == 10
+
+    successor = start_worker(rows, "--until-idle")
+    assert successor.exit_code(within=10) == 0
+    assert rows.count() == 10
+
+
+def test_a_stop_while_the_broker_is_away_ends_quickly_with_0(
+    make_server: MakeServer, rows: Rows, start_worker: StartWorker
+) -> None:
+    server = make_server().start()
+    connected = start_worker(rows, "--create-stream", nats=server.url)
+    connected.wait_for("pull.started")
+    server.stop()
+    connected.wait_for("broker.disconnected")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        never = start_worker(rows, nats=server.url)
+        hanging = start_worker(rows, nats=f"nats://127.0.0.1:{silent.getsockname()[1]}")
+        silent.settimeout(5)
+        accepted, _ = silent.accept()
+        with accepted:
+            never.wait_for("broker.error")
+            workers = (connected, never, hanging)
+            for worker in workers:
+                worker.send(signal.SIGTERM)
+            began = time.monotonic()
+            for worker in workers:
+                assert worker.exit_code(within=6) == 0
+            assert time.monotonic() - began < 6
+    for worker in workers:
+        assert worker.logged("worker.stopped", exit_code=0)
+        assert worker.logged("worker.failed") == []
+
+
+def test_until_idle_ends_with_0_on_an_empty_stream(
+    broker: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    broker.make_stream()
+    worker = start_worker(rows, "--until-idle")
+
+    assert worker.exit_code(within=5) == 0
+    assert worker.totals["messages"] == 0
+
+
+def test_a_locked_database_means_no_ack_and_until_idle_waits_for_the_delayed_redelivery(
+    broker: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    broker.make_stream()
+    for number in range(50):
+        broker.publish(result_id=f"run-{number}")
+    with locked(rows):
+        worker = start_worker(rows, "--until-idle", "--retry-for", "0.3s", "--busy-timeout", "0.1s")
+        fault = worker.wait_for("database.fault")
+        assert fault["level"] == "warning"
+        assert "locked" in fault["error"]
+        worker.wait_for("database.fault", times=2)
+        assert broker.durable().num_ack_pending == 50
+        assert worker.is_running()
+    assert worker.exit_code() == 0
+    assert rows.count() == 50
+    assert rows.rejected() == []
+    assert worker.logged("database.recovered")
+    assert worker.totals["redelivered"] >= 1
+    assert worker.totals["runs_inserted"] == worker.totals["messages"] == 50
+    assert worker.totals["settled"] == 50 + worker.totals["given_back"]
+    assert broker.is_settled()
+
+
+def test_a_lock_that_is_gone_soon_is_waited_for_without_giving_anything_back(
+    broker: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    broker.make_stream()
+    worker = start_worker(rows, "--until-idle", "--busy-timeout", "0.1s", "--retry-for", "20s")
+    with locked(rows):
+        broker.publish(result_id="patient")
+        eventually(lambda: broker.has_durable() and broker.durable().num_ack_pending == 1, 5)
+        began = time.monotonic()
+        eventually(lambda: time.monotonic() - began > 0.5, 1)
+        assert broker.durable().num_ack_pending == 1
+    assert worker.exit_code() == 0
+    assert rows.result_ids() == ["patient"]
+    assert worker.totals["given_back"] == worker.totals["database_faults"] == 0

@@ -1,0 +1,276 @@
+"""The broker as a test sees it: publish, look, change; synchronous, on a loop of its own."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Coroutine, Iterable
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import nats
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig, ConsumerInfo, StreamConfig, StreamInfo
+from nats.js.errors import NotFoundError
+from nats.js.kv import KeyValue
+
+from tests.support import events
+from tests.support.waiting import eventually
+
+_Result = TypeVar("_Result")
+
+STREAM = "EVENTS"
+DURABLE = "backend_events_projector"
+BUCKET = "jobs"
+_BOUND = 20.0
+
+
+class Broker:
+    """A client's connection for tests. Its loop runs in a thread, so that it answers pings."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._client: Client = self.run(_connect(url, options))
+        self._js: JetStreamContext = self._client.jetstream()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Return what a coroutine returns."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_BOUND)
+
+    def close(self) -> None:
+        self.run(self._client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    # --- streams and durables ---
+
+    def make_stream(self) -> StreamInfo:
+        """Make the stream as the fleet's own set-up does."""
+        config = StreamConfig(name=STREAM, subjects=["events.>"], max_bytes=256 * 1024 * 1024)
+        return self.run(self._js.add_stream(config))
+
+    def delete_stream(self, name: str = STREAM) -> None:
+        self.run(self._js.delete_stream(name))
+
+    def delete_everything(self) -> None:
+        """Delete all streams, and with them durables and buckets."""
+        for stream in self.run(self._js.streams_info()):
+            self.delete_stream(stream.config.name or "")
+
+    def stream_info(self) -> StreamInfo:
+        return self.run(self._js.stream_info(STREAM))
+
+    def has_stream(self) -> bool:
+        try:
+            self.stream_info()
+        except NotFoundError:
+            return False
+        return True
+
+    def make_durable(self, **config: Any) -> ConsumerInfo:
+        """Make a durable by hand; `config` replaces what the contract wants."""
+        wanted = {
+            "durable_name": DURABLE,
+            "filter_subject": "events.started.>",
+            "ack_policy": "explicit",
+            "ack_wait": 30.0,
+            "max_ack_pending": 10_000,
+            **config,
+        }
+        made: ConsumerInfo = self.run(self._js.add_consumer(STREAM, ConsumerConfig(**wanted)))
+        return made
+
+    def delete_durable(self, name: str = DURABLE) -> None:
+        self.run(self._js.delete_consumer(STREAM, name))
+
+    def durable(self, name: str = DURABLE) -> ConsumerInfo:
+        info: ConsumerInfo = self.run(self._js.consumer_info(STREAM, name))
+        return info
+
+    def has_durable(self) -> bool:
+        try:
+            self.durable()
+        except NotFoundError:
+            return False
+        return True
+
+    def is_settled(self, name: str = DURABLE) -> bool:
+        """Tell whether nothing is pending and nothing delivered but not acked."""
+        durable = self.durable(name)
+        return not durable.num_pending and not durable.num_ack_pending
+
+    def take_without_ack(self, messages: int) -> None:
+        """Fetch messages from the durable and never ack them, as a worker that was killed."""
+
+        async def take() -> None:
+            subscription = await self._js.pull_subscribe_bind(DURABLE, STREAM)
+            taken = 0
+            while taken < messages:
+                taken += len(await subscription.fetch(messages - taken, timeout=5))
+            await subscription.unsubscribe()
+
+        self.run(take())
+
+    # --- messages ---
+
+    def publish(
+        self,
+        payload: bytes | None = None,
+        *,
+        subject: str = "",
+        headers: dict[str, str] | None = None,
+        **members: Any,
+    ) -> int:
+        """Publish one event and return its stream sequence; without a payload a valid start."""
+        if payload is None:
+            start = events.start(**members)
+            payload, subject = json.dumps(start).encode(), subject or events.subject(start)
+        ack = self.run(
+            self._js.publish(subject or "events.started.e.pc", payload, headers=headers, timeout=10)
+        )
+        return ack.seq
+
+    def publish_starts(self, starts: Iterable[dict[str, Any]]) -> int:
+        """Publish many starts and return when the stream has them all; returns how many."""
+        published = [(events.subject(start), json.dumps(start).encode()) for start in starts]
+
+        async def publish() -> int:
+            before = (await self._js.stream_info(STREAM)).state.last_seq
+            for number, (subject, payload) in enumerate(published):
+                await self._client.publish(subject, payload)
+                if number % 500 == 0:
+                    await self._client.flush()
+            await self._client.flush()
+            return before + len(published)
+
+        last = self.run(publish())
+        # Without an ack for each, a publish is done when the stream counts it.
+        eventually(lambda: self.stream_info().state.last_seq >= last, _BOUND)
+        return len(published)
+
+    def stored_at(self, sequence: int) -> str:
+        """Return when the broker stored a message, RFC 3339 as the server tells it."""
+        answer = self.run(
+            self._client.request(
+                f"$JS.API.STREAM.MSG.GET.{STREAM}", json.dumps({"seq": sequence}).encode(), 5
+            )
+        )
+        return str(json.loads(answer.data)["message"]["time"])
+
+    # --- manifests ---
+
+    def make_bucket(self) -> None:
+        self.run(self._js.create_key_value(bucket=BUCKET))
+
+    def delete_bucket(self) -> None:
+        self.run(self._js.delete_key_value(BUCKET))
+
+    def put_manifest(self, manifest_id: str, value: object) -> None:
+        """Put a manifest: a value of bytes as it is, any other as its JSON."""
+        raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.run(self._bucket_call(lambda bucket: bucket.put(manifest_id, raw)))
+
+    def delete_manifest(self, manifest_id: str) -> None:
+        self.run(self._bucket_call(lambda bucket: bucket.delete(manifest_id)))
+
+    def purge_manifest(self, manifest_id: str) -> None:
+        self.run(self._bucket_call(lambda bucket: bucket.purge(manifest_id)))
+
+    async def _bucket_call(self, call: Any) -> None:
+        bucket: KeyValue = await self._js.key_value(BUCKET)
+        await call(bucket)
+
+
+class Publisher:
+    """Publishes starts from a thread until told to stop, each until the stream has it."""
+
+    def __init__(self, url: str, *, prefix: str = "streamed") -> None:
+        self.result_ids: list[str] = []
+        self._prefix = prefix
+        self._url = url
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._publish()), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> list[str]:
+        """Stop and return the result_ids that the stream has."""
+        self._ending.set()
+        self._thread.join(_BOUND)
+        assert not self._thread.is_alive()
+        return self.result_ids
+
+    async def _publish(self) -> None:
+        """Publish in groups; a group that was not confirmed is published again.
+
+        So a broker may go and come back meanwhile, and events may be in the stream twice.
+        """
+        client = await _connect(self._url, {})
+        js = client.jetstream(timeout=1)
+        number = 0
+        while not self._ending.is_set():
+            group = [f"{self._prefix}-{number + i:06}" for i in range(200)]
+            try:
+                confirmed = await asyncio.gather(*(self._publish_one(js, name) for name in group))
+            except (nats.errors.Error, OSError, TimeoutError):
+                await asyncio.sleep(0.05)
+                continue
+            self.result_ids += confirmed
+            number += len(group)
+        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+            await client.close()
+
+    async def _publish_one(self, js: JetStreamContext, result_id: str) -> str:
+        start = events.start(result_id=result_id)
+        await js.publish(events.subject(start), json.dumps(start).encode())
+        return result_id
+
+
+def publish_raw(port: int, *frames: bytes) -> None:
+    """Send protocol frames over a bare socket: what no client library would let through."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(b'CONNECT {"verbose":false,"headers":true}\r\n')
+        connection.sendall(b"".join(frames) + b"PING\r\n")
+        received = b""
+        while b"PONG" not in received:
+            more = connection.recv(4096)
+            assert more, f"the server hung up: {received!r}"
+            received += more
+        assert b"-ERR" not in received, received
+
+
+def raw_publish(subject: bytes, payload: bytes, headers: bytes | None = None) -> bytes:
+    """Return the frame that publishes a message with exactly these bytes."""
+    if headers is None:
+        return b"PUB %b %d\r\n%b\r\n" % (subject, len(payload), payload)
+    size = len(headers) + len(payload)
+    return b"HPUB %b %d %d\r\n%b%b\r\n" % (subject, len(headers), size, headers, payload)
+
+
+async def _connect(url: str, options: dict[str, Any]) -> Client:
+    async def ignore(_error: Exception) -> None:
+        """Servers come and go here on purpose."""
+
+    wanted = {
+        "error_cb": ignore,
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": 0.1,
+        "connect_timeout": 2,
+    }
+    async with asyncio.timeout(10):
+        return await nats.connect(url, **{**wanted, **options})

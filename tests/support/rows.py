@@ -1,0 +1,45 @@
+"""What stands in the database, read as any other program would: read only."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+class Rows:
+    """One database file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.path}"
+
+    def query(self, sql: str, *values: object) -> list[Row]:
+        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(sql, values)]
+
+    def count(self, table: str = "execution_results") -> int:
+        return int(self.query(f"SELECT count(*) AS n FROM {table}")[0]["n"])
+
+    def result_ids(self) -> list[str]:
+        return [
+            row["result_id"]
+            for row in self.query("SELECT result_id FROM execution_results ORDER BY result_id")
+        ]
+
+    def run(self, result_id: str) -> Row | None:
+        found = self.query("SELECT * FROM execution_results WHERE result_id = ?", result_id)
+        return found[0] if found else None
+
+    def rejected(self) -> list[Row]:
+        return self.query("SELECT * FROM rejected_events ORDER BY rejected_id")
+
+    def write(self, sql: str, *values: object) -> None:
+        """Do what another program does, in one transaction."""
+        with closing(sqlite3.connect(self.path, timeout=5)) as connection, connection:
+            connection.execute(sql, values)

@@ -1,0 +1,25 @@
+"""Waiting for a condition, with a deadline. Nothing in the tests sleeps and hopes."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+_Value = TypeVar("_Value")
+_PAUSE = 0.02
+
+
+def eventually(
+    condition: Callable[[], _Value],
+    within: float,
+    otherwise: Callable[[], str] = str,
+) -> _Value:
+    """Return the first true value of `condition`; raises AssertionError after `within` seconds.
+
+    `otherwise` gives the text of that error, such as what a worker has logged so far.
+    """
+    deadline = time.monotonic() + within
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within} s, last {value!r}\n{otherwise()}")
+        time.sleep(_PAUSE)
+    return value

@@ -1,0 +1,107 @@
+from worker.decisions import Ack, Decision, Nak
+from worker.in_flight import InFlight
+from worker.messages import Batch, Decisions, Message
+
+
+def message(number: int) -> Message:
+    return Message("events.started.e.p", b"{}", number, 1, 0)
+
+
+def holding(messages: int, *, limit: int = 100) -> InFlight:
+    in_flight = InFlight(limit)
+    for number in range(1, messages + 1):
+        in_flight.arrive(message(number), f"reply-{number}")
+    return in_flight
+
+
+def sequences(batch: Batch) -> list[int]:
+    return [message.stream_sequence for message in batch.messages]
+
+
+def acks(batch: Batch) -> Decisions:
+    return Decisions(batch, (Ack(),) * len(batch.messages))
+
+
+def test_there_is_room_for_the_limit_less_what_waits_and_what_has_begun() -> None:
+    in_flight = holding(5, limit=8)
+    assert (len(in_flight), in_flight.room) == (5, 3)
+    in_flight.begin(2)
+    assert (len(in_flight), in_flight.room, in_flight.waiting) == (5, 3, 3)
+
+
+def test_room_is_never_negative_when_more_arrives_than_was_asked_for() -> None:
+    in_flight = holding(12, limit=8)
+    assert (len(in_flight), in_flight.room) == (12, 0)
+
+
+def test_a_batch_takes_what_waits_in_the_order_of_arrival_up_to_the_most() -> None:
+    in_flight = holding(5)
+    first, second = in_flight.begin(3), in_flight.begin(3)
+    assert (sequences(first), sequences(second)) == ([1, 2, 3], [4, 5])
+    assert first.number != second.number
+    assert (in_flight.waiting, in_flight.batches, len(in_flight)) == (0, 2, 5)
+
+
+def test_settling_gives_each_reply_its_own_decision_whichever_batch_comes_first() -> None:
+    in_flight = holding(4)
+    first, second = in_flight.begin(2), in_flight.begin(2)
+    decisions: tuple[Decision, ...] = (Nak(1.0), Ack())
+    assert list(in_flight.settle(Decisions(second, decisions))) == [
+        ("reply-3", Nak(1.0)),
+        ("reply-4", Ack()),
+    ]
+    assert (len(in_flight), in_flight.batches) == (2, 1)
+    assert list(in_flight.settle(acks(first))) == [("reply-1", Ack()), ("reply-2", Ack())]
+    assert (len(in_flight), in_flight.batches, in_flight.room) == (0, 0, 100)
+
+
+def test_a_batch_is_settled_once() -> None:
+    in_flight = holding(2)
+    batch = in_flight.begin(2)
+    assert len(list(in_flight.settle(acks(batch)))) == 2
+    assert list(in_flight.settle(acks(batch))) == []
+    assert len(in_flight) == 0
+
+
+def test_settling_frees_the_room_even_if_nobody_reads_the_replies() -> None:
+    in_flight = holding(2, limit=2)
+    in_flight.settle(acks(in_flight.begin(2)))
+    assert in_flight.room == 2
+
+
+def test_what_is_given_up_waits_no_more_and_what_has_begun_stays() -> None:
+    in_flight = holding(3)
+    batch = in_flight.begin(1)
+    assert in_flight.give_up_waiting() == ["reply-2", "reply-3"]
+    assert in_flight.give_up_waiting() == []
+    assert (in_flight.waiting, len(in_flight)) == (0, 1)
+    assert list(in_flight.settle(acks(batch))) == [("reply-1", Ack())]
+
+
+def test_forgetting_drops_everything_and_tells_how_much_that_was() -> None:
+    in_flight = holding(5, limit=5)
+    in_flight.begin(2)
+    assert in_flight.forget() == 5
+    assert (len(in_flight), in_flight.waiting, in_flight.batches) == (0, 0, 0)
+    assert in_flight.room == 5
+    assert in_flight.forget() == 0
+
+
+def test_a_forgotten_batch_settles_nothing_and_no_later_batch_instead() -> None:
+    in_flight = holding(2)
+    forgotten = in_flight.begin(2)
+    in_flight.forget()
+    in_flight.arrive(message(9), "reply-9")
+    later = in_flight.begin(1)
+    assert list(in_flight.settle(acks(forgotten))) == []
+    assert len(in_flight) == 1
+    assert list(in_flight.settle(acks(later))) == [("reply-9", Ack())]
+    assert len(in_flight) == 0
+
+
+def test_the_replies_of_all_in_hand_are_those_that_wait_and_those_that_have_begun() -> None:
+    in_flight = holding(3)
+    settled = in_flight.begin(1)
+    in_flight.begin(1)
+    in_flight.settle(acks(settled))
+    assert sorted(in_flight.replies()) == ["reply-2", "reply-3"]
