@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from repo.errors import PlaceFault, RepositoryError, translated
+from repo.errors import (
+    DataRefused,
+    PlaceFault,
+    RepositoryError,
+    SchemaFault,
+    TransactionEnded,
+    translated,
+)
 from repo.statements import statement
 
 _SETTINGS = (
@@ -42,45 +49,57 @@ class Database:
     def __init__(self, url: str, *, busy_timeout: float = 1.0) -> None:
         self.url = url
         self.path = database_path(url)
-        self._busy_timeout = busy_timeout
+        self.busy_timeout = busy_timeout
         # SQLite's own wait is unfair: several waiting threads of one process make commits late.
         self._write_lock = threading.Lock()
 
     def connect(self) -> "Connection":
         """Open the file, which must exist, for reading and writing."""
-        return Connection(self._open("rw"), self.path, self._write_lock)
+        return self._open("rw")
 
     @contextmanager
     def reading(self) -> Iterator["Connection"]:
         """Open the file, which must exist, for reading only, and close it at the end."""
-        connection = Connection(self._open("ro"), self.path, self._write_lock)
+        connection = self._open("ro")
         try:
             yield connection
         finally:
             connection.close()
 
-    def _open(self, mode: str) -> sqlite3.Connection:
+    def _open(self, mode: str) -> "Connection":
+        # Before the open: a file that takes the other's place meanwhile must not pass for it.
+        identity = file_identity(self.path)
         # mode=rw: a missing file is an error, not a new and empty database.
         with translated():
-            return sqlite3.connect(
+            raw = sqlite3.connect(
                 f"file:{self.url.removeprefix(URL_PREFIX)}?mode={mode}",
                 uri=True,
                 isolation_level=None,
-                timeout=self._busy_timeout,
+                timeout=self.busy_timeout,
             )
+        return Connection(raw, self.path, identity, self._write_lock)
 
 
 class Connection:
     """One thread's connection. Statements come from `sql/`; errors are this package's."""
 
-    def __init__(self, raw: sqlite3.Connection, path: Path, write_lock: threading.Lock) -> None:
+    def __init__(
+        self,
+        raw: sqlite3.Connection,
+        path: Path,
+        identity: tuple[int, int],
+        write_lock: threading.Lock,
+    ) -> None:
         self._raw = raw
         self._path = path
+        self._identity = identity
         self._write_lock = write_lock
+        self._log_identity: tuple[int, int] | None = None
         try:
-            self._identity = self._file_identity()
+            self._verify_same_file()
             for setting in _SETTINGS:
                 self.execute(setting)
+            self._has_log = self.journal_mode() == "wal"
         except BaseException:
             raw.close()
             raise
@@ -126,32 +145,40 @@ class Connection:
                 self._roll_back()
                 raise
         self._verify_same_file()
+        self._verify_same_log()
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Run what is inside such that on an error it alone is undone; the error is raised."""
-        self.execute(_OPEN_SAVEPOINT)
-        try:
+        """Run what is inside such that on an error it alone is undone; the error is raised.
+
+        Raises TransactionEnded instead where a refusal has undone the whole transaction.
+        """
+        with self._undoing_on_error():
             yield
-        except RepositoryError:
-            self._undo_savepoint()
-            raise
         self.execute(_RELEASE_SAVEPOINT)
 
     @contextmanager
     def trial(self) -> Iterator[None]:
         """Run what is inside, and undo it whether it works or not; its error is raised."""
+        with self._undoing_on_error():
+            yield
+        self._undo_savepoint()
+
+    @contextmanager
+    def _undoing_on_error(self) -> Iterator[None]:
         self.execute(_OPEN_SAVEPOINT)
         try:
             yield
-        finally:
-            self._undo_savepoint()
+        except BaseException as error:
+            if self._raw.in_transaction:
+                self._undo_savepoint()
+            elif isinstance(error, DataRefused | SchemaFault):
+                raise TransactionEnded(str(error)) from error
+            raise
 
     def _undo_savepoint(self) -> None:
-        # A full disk or an I/O error has ended the transaction, and the savepoint with it.
-        if self._raw.in_transaction:
-            self.execute(_UNDO_SAVEPOINT)
-            self.execute(_RELEASE_SAVEPOINT)
+        self.execute(_UNDO_SAVEPOINT)
+        self.execute(_RELEASE_SAVEPOINT)
 
     def _roll_back(self) -> None:
         if self._raw.in_transaction:
@@ -161,15 +188,27 @@ class Connection:
 
     def _verify_same_file(self) -> None:
         # A file that is replaced under an open connection goes on taking commits that vanish.
-        if self._file_identity() != self._identity:
+        if file_identity(self._path) != self._identity:
             raise PlaceFault(f"the database file was replaced or deleted: {self._path}")
 
-    def _file_identity(self) -> tuple[int, int]:
-        try:
-            status = self._path.stat()
-        except OSError as error:
-            raise PlaceFault(f"the database file cannot be seen: {self._path}: {error}") from error
-        return status.st_dev, status.st_ino
+    def _verify_same_log(self) -> None:
+        # So does a log that is deleted. The engine removes it only when nobody is connected.
+        if not self._has_log:
+            return
+        path = self._path.resolve()
+        identity = file_identity(path.with_name(path.name + "-wal"))
+        if self._log_identity not in (None, identity):
+            raise PlaceFault(f"the write-ahead log was replaced or deleted: {path}-wal")
+        self._log_identity = identity
+
+
+def file_identity(path: Path) -> tuple[int, int]:
+    """Return what tells a file from another of its name; raises PlaceFault if it is gone."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise PlaceFault(f"a file of the database cannot be seen: {error}") from error
+    return status.st_dev, status.st_ino
 
 
 def database_path(url: str) -> Path:

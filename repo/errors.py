@@ -4,6 +4,7 @@ RepositoryError
 ├── PassingFault      busy, locked, interrupted: roll back, try again soon
 ├── PlaceFault        full, read-only, I/O, replaced file: no message's fault, reopen later
 │   └── SchemaFault   a table or column is missing, or the schema refuses every row
+├── TransactionEnded  a statement was refused and took the whole transaction with it
 ├── DataRefused       this row cannot be stored: reject its message
 └── DatabaseUnusable  corrupt, or no database at all: stop
 
@@ -29,6 +30,10 @@ class PlaceFault(RepositoryError):
 
 class SchemaFault(PlaceFault):
     """The tables are not what the statements expect."""
+
+
+class TransactionEnded(RepositoryError):
+    """A trigger of somebody else's refused a statement with RAISE(ROLLBACK)."""
 
 
 class DataRefused(RepositoryError):

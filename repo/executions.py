@@ -1,6 +1,7 @@
 """The table executions: the first start of an execution turns it from pending to running."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from repo.database import Connection
@@ -17,28 +18,37 @@ class PromotionFailure(NamedTuple):
     reason: str
 
 
-def promote(connection: Connection, exec_ids: Iterable[str]) -> list[PromotionFailure]:
+def promote(connection: Connection, exec_ids: Sequence[str]) -> list[PromotionFailure]:
     """Turn pending executions to running, inside the caller's transaction.
 
     Best effort: what the table refuses, or a table that is not there, is returned and does not
-    raise, so that it never costs the rows of the runs.
+    raise, so that it never costs the rows of the runs. Raises TransactionEnded where they are lost
+    already; `promote_each` is for after that.
     """
-    names = [(exec_id,) for exec_id in exec_ids]
-    if not names:
+    if not exec_ids:
         return []
     try:
         with connection.savepoint():
-            connection.execute_many(_PROMOTE, names)
+            connection.execute_many(_PROMOTE, [(exec_id,) for exec_id in exec_ids])
     except (DataRefused, SchemaFault):
-        return _promote_apart(connection, names)
+        return _promote_apart(connection, exec_ids, connection.savepoint)
     return []
 
 
-def _promote_apart(connection: Connection, names: list[tuple[str]]) -> list[PromotionFailure]:
+def promote_each(connection: Connection, exec_ids: Sequence[str]) -> list[PromotionFailure]:
+    """Turn pending executions to running, each in a transaction of its own; best effort."""
+    return _promote_apart(connection, exec_ids, connection.write)
+
+
+def _promote_apart(
+    connection: Connection,
+    exec_ids: Sequence[str],
+    scope: Callable[[], AbstractContextManager[None]],
+) -> list[PromotionFailure]:
     failures = []
-    for (exec_id,) in names:
+    for exec_id in exec_ids:
         try:
-            with connection.savepoint():
+            with scope():
                 connection.execute(_PROMOTE, (exec_id,))
         except (DataRefused, SchemaFault) as error:
             failures.append(PromotionFailure(exec_id, str(error)))

@@ -4,6 +4,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from repo.database import Database
+from repo.errors import PlaceFault
 from repo.statements import statement
 
 _HAS_MIGRATION_TABLE = statement("has_migration_table")
@@ -32,8 +33,12 @@ def pending_migrations(database: Database) -> list[str]:
 
     Raises a RepositoryError if the file is there and cannot be read.
     """
-    if not database.path.exists():
+    try:
+        database.path.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return known_migrations()
+    except OSError as error:
+        raise PlaceFault(f"the database file cannot be seen: {error}") from error
     with database.reading() as connection:
         if connection.fetch(_HAS_MIGRATION_TABLE) == [(0,)]:
             return known_migrations()

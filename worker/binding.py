@@ -34,6 +34,9 @@ MAX_BYTES = 256 * 1024 * 1024
 # messages that wait for a delayed redelivery count as well.
 MAX_ACK_PENDING = 10_000
 
+# The server's default. Each worker has up to three requests waiting.
+_MAX_WAITING = 512
+
 
 class StreamMissing(PullLost):
     """There is no such stream yet; normally the fleet's own set-up makes it."""
@@ -107,10 +110,12 @@ def differences(wanted: ConsumerConfig, found: ConsumerConfig) -> dict[str, tupl
     """
     compared = {
         "deliver_policy": (wanted.deliver_policy, found.deliver_policy),
-        "ack_wait": (wanted.ack_wait, found.ack_wait),
+        # The library cuts a float to nanoseconds: 1.001 s comes back as 1.000999999.
+        "ack_wait": (round(wanted.ack_wait or 0.0, 6), round(found.ack_wait or 0.0, 6)),
         "max_deliver": (wanted.max_deliver, found.max_deliver or -1),
         "replay_policy": (wanted.replay_policy, found.replay_policy),
         "max_ack_pending": (wanted.max_ack_pending, found.max_ack_pending),
+        "max_waiting": (_MAX_WAITING, found.max_waiting or _MAX_WAITING),
         "backoff": (None, found.backoff or None),
         "rate_limit_bps": (None, found.rate_limit_bps or None),
         "inactive_threshold": (None, found.inactive_threshold or None),

@@ -59,6 +59,7 @@ class Broker:
         self._idle = idle
         self._connected = connected
         self._was_connected = False
+        self._is_idle = False
         self._handover = Handover(settings, totals, submit)
         self._watch = ManifestWatch(settings.bucket, manifests)
         self._binding: Binding | None = None
@@ -232,7 +233,7 @@ class Broker:
     async def _pull(self, puller: Puller) -> None:
         self._handover.puller = puller
         stop = asyncio.create_task(self._stop.wait())
-        stop.add_done_callback(lambda _: puller.stop())
+        stop.add_done_callback(lambda _: puller.stop(idle=self._is_idle))
         try:
             await puller.run()
         finally:
@@ -258,5 +259,6 @@ class Broker:
                 continue  # the session notices by itself
             self._expect(pending + unsettled)
             if pending == unsettled == 0 and len(self._handover.in_flight) == 0:
+                self._is_idle = True
                 self._idle()
                 return

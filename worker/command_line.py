@@ -19,7 +19,9 @@ _PREFIX = "PROJECTOR_"
 class _Parsed(click.ParamType[Any]):
     """An option's value, read by one of the functions of `settings`."""
 
-    envvar_list_splitter = ","  # counts for the one option that may be repeated
+    # Never found: the one option that may be repeated splits its variable by itself, since the
+    # library's split would tear a secret from the @ that marks it.
+    envvar_list_splitter = "\0"
 
     def __init__(self, name: str, parse: Callable[[str], Any], shown: Callable[[str], str]) -> None:
         self.name = name
@@ -39,11 +41,17 @@ def _split_urls(text: str) -> list[settings.NatsUrl]:
     return [settings.parse_nats_url(url.strip()) for url in text.split(",")]
 
 
-def _shown_urls(text: str) -> str:
-    return ",".join(map(settings.without_user_information, text.split(",")))
+class _Whole(click.IntRange):
+    """A whole number in a range, told in full where it is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r}: expected a whole number, {self._describe_range()}", param, ctx)
 
 
-_URLS = _Parsed("url", _split_urls, _shown_urls)
+_URLS = _Parsed("url", _split_urls, settings.without_user_information)
 _DATABASE = _Parsed("url", settings.parse_database, str)
 _NAME = _Parsed("name", settings.parse_name, str)
 _BUCKET = _Parsed("name", settings.parse_bucket, str)
@@ -88,7 +96,7 @@ def command() -> None:
     default="backend_events_projector",
     help="The durable pull consumer. It is created if it is missing, and never changed.",
 )
-@_option("--bucket", type=_NAME, default="jobs", help="The key-value bucket of the manifests.")
+@_option("--bucket", type=_BUCKET, default="jobs", help="The key-value bucket of the manifests.")
 @_option(
     "--create-stream",
     is_flag=True,
@@ -106,19 +114,19 @@ def command() -> None:
 )
 @_option(
     "--batch",
-    type=click.IntRange(1, 10_000),
+    type=_Whole(1, 10_000),
     default=500,
     help="Most messages in one transaction. Batches grow by themselves with the load.",
 )
 @_option(
     "--threads",
-    type=click.IntRange(1, 64),
+    type=_Whole(1, 64),
     default=2,
     help="Threads of the repository pool. One writes at a time; the others prepare.",
 )
 @_option(
     "--in-flight",
-    type=click.IntRange(1, 100_000),
+    type=_Whole(1, 100_000),
     default=2000,
     help="Most messages here and not settled. Bounds the memory.",
 )
@@ -245,15 +253,15 @@ def _secret(
     """Return a secret from a file or from its variable; raises SettingError without showing it."""
     option = f"--{name}-file"
     variable = _PREFIX + name.replace("-", "_").upper()
-    text = environment.get(variable)
+    text = environment.get(variable) or None
     if file is not None and text is not None:
         raise SettingError(option, f"expected either the file or {variable}, not both")
-    source = option if file is not None else variable
+    source = variable if file is None else f"{option} {str(file)!r}"
     if file is not None:
         try:
             text = file.read_text("utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingError(option, f"{str(file)!r} cannot be read as text") from error
+            raise SettingError(source, "expected a text file that can be read") from error
     if text is None:
         return None
     if not text:

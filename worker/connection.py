@@ -74,6 +74,13 @@ class Connection(Client):
             _sid=sid,
         )
 
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        # Nor does a header block that is none, or no text, end the library's read loop.
+        try:
+            return await super()._process_headers(headers)
+        except (IndexError, ValueError):
+            return None
+
     async def on_error(self, error: Exception) -> None:
         """Take an error that the library met in the background."""
         if isinstance(error, TlsNotOffered) and not self._was_connected:

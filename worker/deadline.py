@@ -1,19 +1,19 @@
 """The reap deadline: the instant after which a run must be given up. Pure."""
 
-from worker.instants import NANOSECONDS, is_representable
+from worker.instants import LAST_INSTANT, NANOSECONDS, is_representable
 
 _LEAST_SLACK = 120 * NANOSECONDS
 _LONGEST_SPAN = 365 * 86_400 * NANOSECONDS
 _LARGEST_DURATION = (2**64 - 1) * NANOSECONDS + NANOSECONDS - 1
 
 
-def deadline(recorded_at: int, timeout: int) -> int | None:
+def deadline(recorded_at: int, timeout: int) -> int:
     """Return recorded_at + timeout + max(120 s, timeout / 2), all in nanoseconds.
 
     Where timeout plus slack is beyond 64 bits of seconds, or the instant would fall after the year
-    9999, the span is 365 days. None only where even that instant has no text.
+    9999, the span is 365 days, and the instant at most the last one that has a text.
     """
     span = timeout + max(_LEAST_SLACK, timeout // 2)
     if span > _LARGEST_DURATION or not is_representable(recorded_at + span):
         span = _LONGEST_SPAN
-    return recorded_at + span if is_representable(recorded_at + span) else None
+    return min(recorded_at + span, LAST_INSTANT)

@@ -5,7 +5,7 @@ when that batch's decisions are back.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from worker.decisions import Decision
 from worker.messages import Batch, Decisions, Message
@@ -74,9 +74,3 @@ class InFlight:
         self._begun.clear()
         self._begun_messages = 0
         return dropped
-
-    def replies(self) -> Iterable[str]:
-        """Return the reply subjects of all that is in hand, to ask the broker for more time."""
-        yield from (reply for _, reply in self._waiting)
-        for batch in self._begun.values():
-            yield from batch

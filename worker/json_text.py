@@ -20,7 +20,8 @@ def parse_json(payload: bytes) -> Any:
     except RecursionError as error:
         raise ValueError("not JSON that can be read: nested too deeply") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from error
+        problem = error.msg.removesuffix(" at")
+        raise ValueError(f"not JSON: {problem} at character {error.pos + 1}") from error
 
 
 def kind_of(value: object) -> str:

@@ -51,11 +51,11 @@ class _Text(logging.Formatter):
         return "  ".join([super().formatMessage(record), *_pairs(fields)])
 
 
-def _pairs(fields: dict[str, object]) -> Iterator[str]:
+def _pairs(fields: dict[str, object], *, zeros: bool = True) -> Iterator[str]:
     for name, value in fields.items():
         if isinstance(value, dict):
-            yield from _pairs(value)
-        else:
+            yield from _pairs(value, zeros=False)  # of many totals, a reader wants what happened
+        elif zeros or value != 0 or value is False:
             yield f"{name}={_shown(value)}"
 
 

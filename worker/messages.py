@@ -58,13 +58,13 @@ def read_delivery(reply: str) -> Delivery | None:
     exact here; the client library's own timestamp goes through a float.
     """
     tokens = reply.split(".")
-    if len(tokens) < 9 or tokens[:2] != ["$JS", "ACK"]:
+    if tokens[:2] != ["$JS", "ACK"] or not (len(tokens) == 9 or len(tokens) >= 11):
         return None
     shift = 0 if len(tokens) == 9 else 2
-    try:
-        delivery, stream_sequence, _, recorded_at = map(int, tokens[4 + shift : 8 + shift])
-    except ValueError:
+    numbers = tokens[4 + shift : 8 + shift]
+    if not all(number.isascii() and number.isdigit() and len(number) <= 20 for number in numbers):
         return None
+    delivery, stream_sequence, _, recorded_at = map(int, numbers)
     if not is_representable(recorded_at):
         return None
     return Delivery(delivery, stream_sequence, recorded_at)

@@ -66,7 +66,7 @@ class Pool:
         if self._joined(deadline):
             return True
         self._give_up.set()
-        return self._joined(time.monotonic() + 1.0)
+        return self._joined(time.monotonic() + self._database.busy_timeout + 1.0)
 
     def _joined(self, deadline: float) -> bool:
         for thread in self._threads:

@@ -7,10 +7,11 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
+from repo.batch import Written
 from repo.errors import DatabaseUnusable, RepositoryError
 from repo.execution_results import Run
 from repo.rejected_events import RejectedEvent
-from repo.repository import Repository, Written
+from repo.repository import Repository
 from worker.deadline import deadline
 from worker.decisions import Ack, Decision, Nak, nak_delay
 from worker.errors import describe
@@ -88,11 +89,11 @@ class Projection:
         self, start: EventStarted, message: Message, missing: Counter[tuple[str, NoTimeout]]
     ) -> Run:
         timeout = self._manifests.timeout(start.manifest_id)
-        expires_at: int | None = None
+        expires_at: str | None = None
         if isinstance(timeout, NoTimeout):
             missing[start.manifest_id, timeout] += 1
         else:
-            expires_at = deadline(message.recorded_at, timeout.nanoseconds)
+            expires_at = format_instant(deadline(message.recorded_at, timeout.nanoseconds))
         return Run(
             result_id=start.result_id,
             request_id=start.request_id,
@@ -102,7 +103,7 @@ class Projection:
             version=start.version,
             job_id=start.manifest_id,
             recorded_at=format_instant(message.recorded_at),
-            expires_at=None if expires_at is None else format_instant(expires_at),
+            expires_at=expires_at,
         )
 
     def _rejected(self, message: Message, reason: str) -> RejectedEvent:
@@ -128,6 +129,9 @@ class Projection:
             runs_inserted=written.inserted,
             runs_there_already=len(prepared.runs) - written.refused - written.inserted,
             rejected=len(written.rejected),
+            rejected_there_already=(
+                len(prepared.rejected) + written.refused - len(written.rejected)
+            ),
             promotions_failed=len(written.promotion_failures),
         )
         self._warn(batch, written)

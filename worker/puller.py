@@ -25,10 +25,14 @@ from worker.messages import Message, read_delivery
 log = logging.getLogger(__name__)
 
 MOST_CREDIT = 500
-EXPIRES = 10.0
-HEARTBEAT = 2.0
-_MISSED_HEARTBEATS = 2.5
+# Short, so that a stop can wait for the server to end what was asked for: a message that it sends
+# while the subscription goes away is delivered to nobody, and stuck until the ack wait.
+EXPIRES = 1.0
+HEARTBEAT = 0.5
+_EXPIRES_LATE = 1.0
+_LONGEST_SILENCE = 5.0
 _TICK = 0.5
+_LEAVE_TICK = 0.05
 _DRAIN_TIMEOUT = 3.0
 _BACK_OFF = 1.0
 
@@ -101,6 +105,7 @@ class Puller:
         self._last_sign = time.monotonic()
         self._not_before = 0.0
         self._stopping = False
+        self._idle = False
         self._lost: str | None = None
         self._reconnections = connection.reconnections
         self._subscription: Subscription | None = None
@@ -114,16 +119,15 @@ class Puller:
             while not self._stopping:
                 self._check()
                 await self._refill()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_TICK):
-                        await self.changed.wait()
-                self.changed.clear()
+                await self._next_change(_TICK)
+            await self._let_credit_end()
         finally:
             await self._leave()
 
-    def stop(self) -> None:
-        """Make `run` leave the pull and return."""
+    def stop(self, *, idle: bool = False) -> None:
+        """Make `run` leave the pull and return; at once where nothing can come any more."""
         self._stopping = True
+        self._idle = idle
         self.changed.set()
 
     def pause(self, seconds: float) -> None:
@@ -143,11 +147,12 @@ class Puller:
             self._last_sign = now
         self._last_request += 1
         request = f"{self._inbox}.{self._last_request}"
-        self._credit.ask(request, messages, now + EXPIRES)
+        self._credit.ask(request, messages, now + EXPIRES + _EXPIRES_LATE)
         body = {
             "batch": messages,
             "expires": int(EXPIRES * NANOSECONDS),
             "idle_heartbeat": int(HEARTBEAT * NANOSECONDS),
+            "max_bytes": max(8 * 1024 * 1024, 2 * self._connection.max_payload),
         }
         try:
             await self._connection.publish(self._subject, json.dumps(body).encode(), request)
@@ -164,7 +169,7 @@ class Puller:
         if not self._connection.is_connected:
             self._last_sign = now
         silent = now - self._last_sign
-        if self._credit.outstanding(now) and silent > HEARTBEAT * _MISSED_HEARTBEATS:
+        if self._credit.outstanding(now) and silent > _LONGEST_SILENCE:
             raise PullLost(f"no heartbeat for {silent:.1f} s")
 
     async def _on_message(self, message: Msg) -> None:
@@ -201,9 +206,27 @@ class Puller:
         if status == "409" and "consumer deleted" in text.lower():
             self._lost = "the durable was deleted"
             return
+        if status == "503":  # nobody listens: the durable or its stream is gone
+            self._lost = "the durable does not answer"
+            return
+        if status == "409" and ("maxbytes" in text.lower() or "batch completed" in text.lower()):
+            return
         # Full, refused, or the server is leaving: asking again at once would only spin.
         self.pause(_BACK_OFF)
         log.warning("pull.status", extra={"status": status, "error": text})
+
+    async def _next_change(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.changed.wait()
+        self.changed.clear()
+
+    async def _let_credit_end(self) -> None:
+        """Wait until the server has nothing more to send for what was asked."""
+        while not self._idle and self._connection.is_connected and self._lost is None:
+            if self._credit.outstanding(time.monotonic()) == 0:
+                return
+            await self._next_change(_LEAVE_TICK)
 
     async def _leave(self) -> None:
         """Unsubscribe, and take in what the server had sent by then, so that it can be nak'd."""

@@ -1,10 +1,11 @@
 """The process: check, start, wait, drain. The main thread, which owns signals and the exit code."""
 
+import contextlib
 import logging
 import os
 import platform
+import queue
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from rich.progress import (
 )
 
 from repo.database import ENGINE, ENGINE_VERSION, Database
-from repo.errors import DatabaseUnusable, RepositoryError
+from repo.errors import DatabaseUnusable, PassingFault, RepositoryError
 from repo.schema import pending_migrations
 from worker import __version__
 from worker.broker import Broker
@@ -50,7 +51,10 @@ class Service:
         self._settings = settings
         self._database = Database(settings.database, busy_timeout=settings.busy_timeout)
         self._totals = Totals()
-        self._ended = threading.Event()
+        # Not an Event: a signal handler may call `stop` while the main thread waits, and an
+        # Event's lock is not reentrant.
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._stopping = False
         self._failure: BaseException | None = None
         manifests = ManifestCache()
         self._pool = Pool(
@@ -73,14 +77,22 @@ class Service:
 
     def stop(self) -> None:
         """Ask the run to drain and end."""
-        self._ended.set()
+        self._stopping = True
+        self._wake.put(None)
+
+    def _stop_within(self, seconds: float | None) -> bool:
+        """Wait for the stop, up to some seconds or for ever; tell whether it was asked for."""
+        if not self._stopping:
+            with contextlib.suppress(queue.Empty):
+                self._wake.get(timeout=seconds)
+        return self._stopping
 
     def run(self) -> int:
         """Project until stopped; returns the exit code of the process."""
         self._log_starting()
         with stopping_on_signals(self.stop):
             try:
-                check_schema(self._database, apply=self._settings.migrate)
+                self._check_schema()
                 self._pool.start()
                 self._broker.start()
                 self._wait()
@@ -89,6 +101,15 @@ class Service:
                 self._fail(error)
             return self._log_stop()
 
+    def _check_schema(self) -> None:
+        while not self._stopping:
+            try:
+                check_schema(self._database, apply=self._settings.migrate)
+                break
+            except PassingFault as error:
+                log.warning("database.fault", extra={"error": describe(error)})
+                self._stop_within(1.0)
+
     def _settle(self, decisions: Decisions) -> None:
         self._broker.settle(decisions)
 
@@ -96,12 +117,12 @@ class Service:
         """Take the error that ended a thread; the first one decides the exit code."""
         if self._failure is None:
             self._failure = error
-        self._ended.set()
+        self.stop()
 
     def _wait(self) -> None:
         console = Console(stderr=True)
         if not (self._settings.until_idle and console.is_terminal):
-            self._ended.wait()
+            self._stop_within(None)
             return
         with Progress(
             TextColumn("projecting"),
@@ -111,7 +132,7 @@ class Service:
             console=console,
         ) as progress:
             task = progress.add_task("projecting", total=None)
-            while not self._ended.wait(0.1):
+            while not self._stop_within(0.1):
                 self._show(progress, task)
             self._show(progress, task)
 
@@ -166,8 +187,8 @@ class Service:
 def check_schema(database: Database, *, apply: bool) -> None:
     """Make sure that every migration is applied; applies them itself only when told to.
 
-    Raises ConfigurationError with the command to run, and DatabaseUnusable for a file that is no
-    database.
+    Raises ConfigurationError with the command to run, DatabaseUnusable for a file that is no
+    database, and PassingFault for one that is locked.
     """
     pending = _pending(database)
     if pending and apply:
@@ -191,7 +212,7 @@ def check_schema(database: Database, *, apply: bool) -> None:
 def _pending(database: Database) -> list[str]:
     try:
         return pending_migrations(database)
-    except DatabaseUnusable:
+    except (DatabaseUnusable, PassingFault):
         raise
     except RepositoryError as error:
         raise ConfigurationError(f"the database {database.url} cannot be read") from error

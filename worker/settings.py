@@ -4,6 +4,7 @@ Every rule is a function of one value that raises ValueError with what the value
 command line adds which option, variable and value it was. Nothing here shows a secret.
 """
 
+import configparser
 import re
 import ssl
 from dataclasses import dataclass, field, fields
@@ -51,14 +52,18 @@ class Tls:
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
         except (OSError, ValueError) as error:
-            raise SettingError("--tls-ca-file", f"no PEM certificates: {error}") from error
+            raise SettingError(
+                "--tls-ca-file", f"{str(self.ca_file)!r}: expected PEM certificates: {error}"
+            ) from error
         if self.cert_file is not None:
             try:
                 # A password of None would ask for one on the terminal, where nobody sits.
                 context.load_cert_chain(self.cert_file, self.key_file, password=lambda: "")
             except (OSError, ValueError) as error:
                 raise SettingError(
-                    "--tls-cert-file", f"no PEM certificate with its unencrypted key: {error}"
+                    "--tls-cert-file",
+                    f"{str(self.cert_file)!r}: expected a PEM certificate with its unencrypted key"
+                    f" in it or in --tls-key-file: {error}",
                 ) from error
         return context
 
@@ -117,8 +122,11 @@ def parse_nats_url(text: str) -> NatsUrl:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise ValueError(f"{expected}, with a port from 1 to 65535") from error
-    if parts.scheme not in ("nats", "tls") or not host or parts.path.strip("/") or parts.query:
+    if parts.scheme not in ("nats", "tls") or not host or parts.path.strip("/"):
         raise ValueError(expected)
+    if "?" in text or "#" in text:
+        # They would cut the URL, and make a host of what is meant as a secret.
+        raise ValueError(f"{expected}; write ? as %3F, # as %23 and a comma as %2C in a password")
     if port == 0 or any(character.isspace() for character in text):
         raise ValueError(f"{expected}, with a port from 1 to 65535 and no spaces")
     shown_host = f"[{host}]" if ":" in host else host
@@ -137,9 +145,12 @@ def parse_nats_url(text: str) -> NatsUrl:
 
 
 def without_user_information(text: str) -> str:
-    """Return a URL as it may be shown: whatever stands before an @ is left out."""
+    """Return a URL, or several, as they may be shown: all that stands before an @ is left out."""
     before, at, host = text.rpartition("@")
-    return f"{before.partition('://')[0]}://***@{host}" if at else text
+    if not at:
+        return text
+    scheme, there, _ = before.partition("://")
+    return f"{scheme}://***@{host}" if there and scheme in ("nats", "tls") else f"***@{host}"
 
 
 def parse_seconds(text: str) -> float:
@@ -197,7 +208,7 @@ def parse_database(text: str) -> str:
 
 
 def default_database() -> str | None:
-    """Return the `database` of `yoyo.ini`, or None if there is none.
+    """Return the `database` of `yoyo.ini`, or None if there is none; may raise SettingError.
 
     The file of the checkout that this package lies in counts; for an installed package, the one in
     the current folder.
@@ -205,9 +216,17 @@ def default_database() -> str | None:
     for folder in (Path(__file__).parent.parent, Path.cwd()):
         path = folder / "yoyo.ini"
         if path.is_file():
-            url = yoyo.config.read_config(str(path)).get("DEFAULT", "database", fallback=None)
-            return str(url) if url is not None else None
+            return _read_database(path)
     return None
+
+
+def _read_database(path: Path) -> str | None:
+    try:
+        url = yoyo.config.read_config(str(path)).get("DEFAULT", "database", fallback=None)
+        return None if url is None else parse_database(str(url))
+    except (configparser.Error, OSError, ValueError) as error:
+        problem = f"the database of {path} cannot be used: {error}"
+        raise SettingError("--database", problem) from error
 
 
 def merge_credentials(given: Credentials, urls: list[NatsUrl]) -> Credentials:

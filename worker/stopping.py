@@ -43,8 +43,12 @@ class Stop:
                 return task.result()
             raise Stopped
         finally:
-            task.cancel()
             stop.cancel()
+            while not task.done():
+                # One cancel is not enough: wait_for of Python 3.11 swallows it if what it waits for
+                # ends at the same moment.
+                task.cancel()
+                await asyncio.wait({task}, timeout=0.1)
             await asyncio.gather(task, stop, return_exceptions=True)
 
     async def rest(self, backoff: float) -> float:

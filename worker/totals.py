@@ -13,6 +13,7 @@ NAMES = (
     "runs_inserted",
     "runs_there_already",
     "rejected",
+    "rejected_there_already",
     "promotions_failed",
     "database_faults",  # batches that the database did not take
     "given_back",  # messages nak'd: after a fault, or not begun at the stop

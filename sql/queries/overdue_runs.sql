@@ -4,6 +4,6 @@
 -- Index: execution_results_in_flight_expires_at.
 SELECT expires_at, job_id, pc_id, exec_id, result_id, started_at
 FROM execution_results
-WHERE finished_at IS NULL AND expires_at < strftime('%Y-%m-%dT%H:%M:%S+00:00', 'now')
+WHERE finished_at IS NULL AND expires_at < strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')
 ORDER BY expires_at
 LIMIT 100;

@@ -11,7 +11,7 @@ SELECT
     min(expires_at) AS first_deadline,
     max(expires_at) AS last_deadline,
     sum(expires_at IS NULL) AS without_deadline,
-    coalesce(sum(expires_at < strftime('%Y-%m-%dT%H:%M:%S+00:00', 'now')), 0) AS overdue
+    coalesce(sum(expires_at < strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')), 0) AS overdue
 FROM execution_results
 WHERE finished_at IS NULL AND started_at > ''
 GROUP BY +job_id

@@ -209,9 +209,6 @@ def test_a_batch_with_a_refused_row_promotes_only_for_the_rows_that_are_written(
     assert statuses(path) == {"e-1": "running", "e-2": "pending", "e-3": "pending"}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a trigger that rolls back ends the batch's transaction with it"
-)
 @pytest.mark.parametrize(
     "trigger", [FAILS_FOR_EXECUTION_1, FAILS_FOR_ALL], ids=["one execution", "all executions"]
 )

@@ -97,7 +97,6 @@ def test_an_unlimited_durable_may_say_so_in_more_than_one_way() -> None:
     assert differences(WANTED, replace(WANTED, max_deliver=None)) == {}
 
 
-@pytest.mark.xfail(strict=True, reason="differences() does not compare max_waiting")
 def test_a_durable_that_takes_too_few_requests_at_once_differs() -> None:
     assert "max_waiting" in differences(WANTED, replace(WANTED, max_waiting=1))
 

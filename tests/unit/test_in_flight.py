@@ -97,11 +97,3 @@ def test_a_forgotten_batch_settles_nothing_and_no_later_batch_instead() -> None:
     assert len(in_flight) == 1
     assert list(in_flight.settle(acks(later))) == [("reply-9", Ack())]
     assert len(in_flight) == 0
-
-
-def test_the_replies_of_all_in_hand_are_those_that_wait_and_those_that_have_begun() -> None:
-    in_flight = holding(3)
-    settled = in_flight.begin(1)
-    in_flight.begin(1)
-    in_flight.settle(acks(settled))
-    assert sorted(in_flight.replies()) == ["reply-2", "reply-3"]

@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from repo.batch import Refusal, Written
 from repo.errors import (
     DatabaseUnusable,
     PassingFault,
@@ -17,7 +18,7 @@ from repo.errors import (
 from repo.execution_results import Run
 from repo.executions import PromotionFailure
 from repo.rejected_events import RejectedEvent
-from repo.repository import Refusal, Repository, Written
+from repo.repository import Repository
 from tests.support.events import payload
 from worker.decisions import LONGEST_DELAY, Ack, Nak
 from worker.instants import parse_instant
