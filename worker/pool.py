@@ -17,6 +17,29 @@ from worker.projection import Projection
 log = logging.getLogger(__name__)
 
 
+class Turns:
+    """Lets batches be written in the order of their numbers, from 1, whichever thread has them.
+
+    So the first of two starts of one run wins also where they come in neighbouring batches.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._next = 1
+
+    def wait(self, number: int) -> None:
+        """Return when it is a batch's turn."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._next == number)
+
+    def end(self, number: int) -> None:
+        """Give the turn to the next batch; to be called once for each number, in any case."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._next == number)
+            self._next = number + 1
+            self._changed.notify_all()
+
+
 class Pool:
     """A fixed number of threads that project batches.
 
@@ -40,6 +63,7 @@ class Pool:
         self._settle = settle
         self._failed = failed
         self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._turns = Turns()
         self._give_up = threading.Event()
         # Daemons: a write that hangs in a dead disk must not keep the process from ending.
         self._threads = [
@@ -80,6 +104,14 @@ class Pool:
                 self._database, retry_for=self._retry_for, give_up=self._give_up
             ) as repository:
                 while (batch := self._batches.get()) is not None:
-                    self._settle(self._projection.project(batch, repository))
+                    self._settle(self._project(batch, repository))
         except BaseException as error:  # noqa: BLE001 (nothing may end a thread unseen)
             self._failed(error)
+
+    def _project(self, batch: Batch, repository: Repository) -> Decisions:
+        try:
+            return self._projection.project(
+                batch, repository, lambda: self._turns.wait(batch.number)
+            )
+        finally:
+            self._turns.end(batch.number)

@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from repo.batch import Written
@@ -49,13 +50,19 @@ class Projection:
         self._faults_in_a_row = 0
         self._warned: dict[tuple[str, str], float] = {}
 
-    def project(self, batch: Batch, repository: Repository) -> Decisions:
-        """Write a batch and return a decision for each message, in order.
+    def project(
+        self, batch: Batch, repository: Repository, wait_for_turn: Callable[[], None]
+    ) -> Decisions:
+        """Write a batch when it is its turn and return a decision for each message, in order.
 
         Acks stand for rows that are committed. On a fault of the database every message is nak'd,
         and none is rejected. Raises DatabaseUnusable, with nothing written.
         """
         prepared = self._prepare(batch)
+        wait_for_turn()
+        return self._write(batch, prepared, repository)
+
+    def _write(self, batch: Batch, prepared: _Prepared, repository: Repository) -> Decisions:
         started = time.monotonic()
         try:
             written = repository.write(

@@ -207,7 +207,7 @@ def test_a_missing_file_is_a_fault_of_the_place_and_is_not_made(
     away = path.rename(path.with_name("away.db"))
     with pytest.raises(PlaceFault) as fault:
         write_three(repository)
-    assert cause_of(fault) == "SQLITE_CANTOPEN"
+    assert cause_of(fault) == "FileNotFoundError"
     assert not path.exists()
     away.rename(path)
     assert write_three(repository).inserted == 3

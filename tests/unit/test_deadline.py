@@ -72,11 +72,11 @@ def test_a_deadline_one_nanosecond_after_year_9999_becomes_365_days() -> None:
     assert deadline(recorded_at, 2 * half + 1) == recorded_at + YEAR
 
 
-def test_a_deadline_that_no_text_can_hold_is_none_and_stops_nobody() -> None:
-    assert deadline(LAST, 0) is None
+def test_a_deadline_that_no_text_can_hold_is_the_last_one_that_has_a_text() -> None:
+    assert deadline(LAST, 0) == LAST
     assert deadline(LAST - 120 * SECOND, 0) == LAST
     assert deadline(LAST - YEAR, LARGEST_TIMEOUT) == LAST
-    assert deadline(LAST - YEAR + 1, LARGEST_TIMEOUT) is None
+    assert deadline(LAST - YEAR + 1, LARGEST_TIMEOUT) == LAST
 
 
 @settings(deadline=None)

@@ -72,7 +72,7 @@ class Bench:
 
     def project(self, *messages: Message) -> Decisions:
         batch = Batch(1, messages)
-        decisions = self.projection.project(batch, cast(Repository, self.repository))
+        decisions = self.projection.project(batch, cast(Repository, self.repository), lambda: None)
         assert decisions.batch is batch
         return decisions
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from worker import command_line
 from worker import settings as settings_module
 from worker.command_line import main
-from worker.settings import Settings, parse_seconds
+from worker.settings import Credentials, Settings, parse_seconds
 
 ROOT = Path(__file__).parents[2]
 SECRET = "s3cret"
@@ -507,11 +507,11 @@ def test_a_malformed_secret_is_refused_by_its_source_and_never_shown(
         ("--nkey-seed-file", "PROJECTOR_NKEY_SEED"),
     ],
 )
-def test_an_empty_secret_is_refused_by_its_source(
+def test_an_empty_file_of_a_secret_is_refused_and_an_empty_variable_counts_as_unset(
     command: Command, file: Callable[[str], str], option: str, variable: str
 ) -> None:
     assert option in command.refused(option, file("\n"))
-    assert variable in command.refused(**{variable: ""})
+    assert command.chosen(**{variable: ""}).credentials == Credentials()
 
 
 def test_a_file_that_is_no_text_is_refused_by_option_and_path(
