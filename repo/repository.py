@@ -11,7 +11,7 @@ from typing import Self
 
 from repo.batch import BatchWriter, Refusal, Written
 from repo.database import Connection, Database
-from repo.errors import DataRefused, PlaceFault, RepositoryError, SchemaFault
+from repo.errors import DataRefused, PassingFault, PlaceFault, RepositoryError, SchemaFault
 from repo.execution_results import Run
 from repo.rejected_events import RejectedEvent
 from repo.retry import retry_policy
@@ -20,13 +20,15 @@ from repo.retry import retry_policy
 class Repository:
     """Writes whole batches; belongs to one thread.
 
-    Passing faults are tried again for up to `retry_for` seconds, or until `give_up` is set.
+    Passing faults are tried again for up to `retry_for` seconds, or until `give_up` is set, after
+    which nothing is tried at all.
     """
 
     def __init__(self, database: Database, *, retry_for: float, give_up: threading.Event) -> None:
         self._database = database
         self._connection: Connection | None = None
         self._writer: BatchWriter | None = None
+        self._give_up = give_up
         self._retry = retry_policy(retry_for, give_up)
 
     def __enter__(self) -> Self:
@@ -59,6 +61,9 @@ class Repository:
     def _write_once(
         self, runs: Sequence[Run], rejected: Sequence[RejectedEvent], refusal: Refusal
     ) -> Written:
+        if self._give_up.is_set():
+            # One more attempt could wait for a lock for longer than anybody waits for us.
+            raise PassingFault("given up at the stop")
         try:
             return self._open_writer().write(runs, rejected, refusal)
         except DataRefused as error:

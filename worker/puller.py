@@ -102,7 +102,7 @@ class Puller:
         self._inbox = connection.new_inbox()
         self._credit = Credit()
         self._last_request = 0
-        self._last_sign = time.monotonic()
+        self._waiting_since: float | None = None  # for any sign of the server
         self._not_before = 0.0
         self._stopping = False
         self._idle = False
@@ -143,8 +143,8 @@ class Puller:
         # Asking for every freed place one by one would double the traffic.
         if messages <= 0 or outstanding > MOST_CREDIT // 2:
             return
-        if outstanding == 0:
-            self._last_sign = now
+        if self._waiting_since is None:
+            self._waiting_since = now
         self._last_request += 1
         request = f"{self._inbox}.{self._last_request}"
         self._credit.ask(request, messages, now + EXPIRES + _EXPIRES_LATE)
@@ -166,16 +166,18 @@ class Puller:
         self._connection.check()
         if self._connection.reconnections != self._reconnections:
             raise PullLost("the connection was made anew")
+        if self._waiting_since is None:
+            return
         if not self._connection.is_connected:
-            self._last_sign = now
-        silent = now - self._last_sign
-        if self._credit.outstanding(now) and silent > _LONGEST_SILENCE:
-            raise PullLost(f"no heartbeat for {silent:.1f} s")
+            self._waiting_since = now
+        silent = now - self._waiting_since
+        if silent > _LONGEST_SILENCE:
+            raise PullLost(f"no message and no heartbeat for {silent:.1f} s")
 
     async def _on_message(self, message: Msg) -> None:
-        self._last_sign = time.monotonic()
         if not message.reply:
             self._on_status(message)
+            self._note_sign()
             return
         self._credit.arrive()
         told = read_delivery(message.reply)
@@ -190,8 +192,15 @@ class Puller:
             message.reply,
         )
         self._arrived()
-        if self._credit.outstanding(self._last_sign) <= MOST_CREDIT // 2:
+        if self._note_sign() <= MOST_CREDIT // 2:
             self.changed.set()
+
+    def _note_sign(self) -> int:
+        """Note that the server is there and return the credit; without credit it may be silent."""
+        now = time.monotonic()
+        credit = self._credit.outstanding(now)
+        self._waiting_since = now if credit else None
+        return credit
 
     def _on_status(self, message: Msg) -> None:
         headers = message.headers or {}

@@ -114,11 +114,15 @@ def test_giving_up_ends_the_retries_with_a_passing_fault(database: Database, pat
     assert count(path, "execution_results") == 0
 
 
-def test_who_has_given_up_already_still_writes_what_it_has(database: Database, path: Path) -> None:
+def test_who_has_given_up_tries_no_more_and_writes_nothing(database: Database, path: Path) -> None:
     give_up = threading.Event()
     give_up.set()
-    with Repository(database, retry_for=1, give_up=give_up) as repository:
-        assert write_three(repository).inserted == 3
+    with (
+        Repository(database, retry_for=1, give_up=give_up) as repository,
+        pytest.raises(PassingFault),
+    ):
+        write_three(repository)
+    assert count(path, "execution_results") == 0
 
 
 class SmallDatabase(Database):
