@@ -1,7 +1,7 @@
 """Continuous pull with credit and heartbeats from one durable. Broker thread only.
 
-Credit is what was asked for and is not yet here. Requests overlap, so that the server never waits
-for the next one. How the server ends a request: ADR-37 and the statuses in `_STATUSES`.
+Requests overlap, so that the server never waits for the next one. How it ends a request is told by
+statuses on the request's own inbox; NATS's ADR-37 lists them.
 """
 
 import asyncio
@@ -10,13 +10,13 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from worker.connection import Connection
+from worker.credit import Credit
 from worker.errors import PullLost
 from worker.in_flight import InFlight
 from worker.instants import NANOSECONDS
@@ -35,53 +35,6 @@ _TICK = 0.5
 _LEAVE_TICK = 0.05
 _DRAIN_TIMEOUT = 3.0
 _BACK_OFF = 1.0
-
-
-@dataclass(slots=True)
-class _Request:
-    messages: int
-    ends: float
-
-
-class Credit:
-    """How many messages the server may still send, whatever it says or forgets to say. Pure.
-
-    Times are in seconds of one monotonic clock.
-    """
-
-    def __init__(self) -> None:
-        self._requests: dict[str, _Request] = {}
-        self._outstanding = 0
-
-    def ask(self, request: str, messages: int, ends: float) -> None:
-        """Count a request that the server ends by itself at `ends`."""
-        self._requests[request] = _Request(messages, ends)
-        self._outstanding += messages
-
-    def arrive(self) -> None:
-        """Count one message; which request it answers cannot be told."""
-        self._outstanding = max(0, self._outstanding - 1)
-
-    def end(self, request: str, undelivered: int | None) -> None:
-        """Count a request as ended, with what the server says was not delivered of it.
-
-        Where it does not say, the whole request is forfeit.
-        """
-        ended = self._requests.pop(request, None)
-        if ended is not None:
-            forfeit = ended.messages if undelivered is None else undelivered
-            self._outstanding = max(0, self._outstanding - forfeit)
-
-    def outstanding(self, now: float) -> int:
-        """Return the credit. Never more than the unexpired requests: that is how leaks end."""
-        self._requests = {
-            name: request for name, request in self._requests.items() if request.ends > now
-        }
-        most = sum(request.messages for request in self._requests.values())
-        self._outstanding = min(self._outstanding, most)
-        if self._outstanding == 0:
-            self._requests.clear()
-        return self._outstanding
 
 
 class Puller:

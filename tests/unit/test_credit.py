@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.puller import Credit
+from worker.credit import Credit
 
 
 def asked(*requests: tuple[str, int, float]) -> Credit:
