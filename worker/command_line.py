@@ -116,19 +116,22 @@ def command() -> None:
     "--batch",
     type=_Whole(1, 10_000),
     default=500,
-    help="Most messages in one transaction. Batches grow by themselves with the load.",
+    help="Most messages in one transaction. Batches grow by themselves with the load. Measured: "
+    "100 cost a quarter of the throughput, 1000 gained less than a tenth.",
 )
 @_option(
     "--threads",
     type=_Whole(1, 64),
     default=2,
-    help="Threads of the repository pool. One writes at a time; the others prepare.",
+    help="Threads of the repository pool. One writes at a time, the others prepare. Measured: 1, 2 "
+    "and 4 within a tenth of each other; two keep decoding going while a slow disk syncs.",
 )
 @_option(
     "--in-flight",
     type=_Whole(1, 100_000),
     default=2000,
-    help="Most messages here and not settled. Bounds the memory.",
+    help="Most messages here and not settled; bounds the memory. Measured: 500 cost a tenth of "
+    "the throughput, 8000 gained nothing.",
 )
 @_option(
     "--ack-wait",

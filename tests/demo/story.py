@@ -128,7 +128,7 @@ class Story:
 
     def _show_end(self, worker: Worker) -> None:
         totals = worker.totals()
-        counts = ", ".join(f"{name.replace('_', ' ')} {totals.get(name)}" for name in _TOTALS)
+        counts = ", ".join(f"{name.replace('_', ' ')} {totals.get(name, 0)}" for name in _TOTALS)
         self._screen.say(f"It has ended with exit code 0. In its own words: {counts}.")
 
     # --- step 4 ---
