@@ -15,7 +15,7 @@ setup(
         "repo": ["py.typed"],
     },
     install_requires=[
-        "nats-py[nkeys]>=2.16",
+        "nats-py[nkeys]>=2.16,<3",
         "yoyo-migrations>=9.0",
         "tenacity>=9.0",
         "python-json-logger>=3.2",

@@ -45,7 +45,7 @@ class BatchWriter:
     def write(
         self, runs: Sequence[Run], rejected: Sequence[RejectedEvent], refusal: Refusal
     ) -> Written:
-        """Write a batch and return when it is committed; raises with nothing of it written."""
+        """Write a batch and return when it is committed; raises where it may not be."""
         try:
             return self._write_rows(runs, rejected, refusal, executions.promote)
         except TransactionEnded:

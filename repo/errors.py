@@ -3,6 +3,7 @@
 RepositoryError
 ├── PassingFault      busy, locked, interrupted: roll back, try again soon
 ├── PlaceFault        full, read-only, I/O, replaced file: no message's fault, reopen later
+│   ├── DiskFault     full, or an I/O error: it may pass without anybody's help
 │   └── SchemaFault   a table or column is missing, or the schema refuses every row
 ├── TransactionEnded  a statement was refused and took the whole transaction with it
 ├── DataRefused       this row cannot be stored: reject its message
@@ -26,6 +27,10 @@ class PassingFault(RepositoryError):
 
 class PlaceFault(RepositoryError):
     """The place cannot take any row now: disk, file, rights."""
+
+
+class DiskFault(PlaceFault):
+    """The disk is full or does not answer."""
 
 
 class SchemaFault(PlaceFault):
@@ -60,8 +65,10 @@ _CLASSES: dict[int, type[RepositoryError]] = {
         (sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH), DataRefused
     ),
     **dict.fromkeys((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB), DatabaseUnusable),
+    **dict.fromkeys((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR), DiskFault),
     sqlite3.SQLITE_ERROR: SchemaFault,
 }
+_BUGS = (sqlite3.SQLITE_INTERNAL, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE)
 
 
 @contextmanager
@@ -71,7 +78,7 @@ def translated() -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", None)
-        if code is None:  # misuse of the driver is a bug, not a fault of the database
+        if code is None or code & 0xFF in _BUGS:  # misuse, which no retry can mend
             raise
         name = getattr(error, "sqlite_errorname", "")
         raise _CLASSES.get(code & 0xFF, PlaceFault)(f"{error} ({name})") from error

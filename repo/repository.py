@@ -47,8 +47,8 @@ class Repository:
     ) -> Written:
         """Write a batch and return when it is committed in the file that the path names.
 
-        Raises PassingFault when every retry met a lock, PlaceFault and DatabaseUnusable at once;
-        nothing of the batch is written then.
+        Raises PassingFault when every retry met a lock, PlaceFault and DatabaseUnusable at once; a
+        batch may be written then, and is not known to be: it has to come again.
         """
         return self._retry(self._write_once, runs, rejected, refusal)
 

@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import nats.errors
@@ -17,7 +17,7 @@ from nats.js.api import (
     StreamConfig,
     StreamInfo,
 )
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import BadRequestError, NotFoundError, ServiceUnavailableError
 
 from worker.errors import BrokerFault, ConfigurationError, PullLost
 from worker.settings import Settings
@@ -42,6 +42,10 @@ class StreamMissing(PullLost):
     """There is no such stream yet; normally the fleet's own set-up makes it."""
 
 
+# A server 2.9 moves a durable's creation time by a fraction of a millisecond at its restart.
+_SAME_CREATION = timedelta(milliseconds=100)
+
+
 @dataclass(frozen=True, slots=True)
 class Binding:
     """A durable that is there, and which one it is: both creation times change with a new one."""
@@ -56,7 +60,7 @@ class Binding:
         return (
             other is not None
             and self.stream_created == other.stream_created
-            and self.durable_created == other.durable_created
+            and abs(self.durable_created - other.durable_created) < _SAME_CREATION
         )
 
 
@@ -69,6 +73,10 @@ async def bind(js: JetStreamContext, settings: Settings) -> Binding:
     try:
         stream = await _stream(js, settings)
         durable = await _durable(js, settings)
+    except ServiceUnavailableError as error:
+        raise PullLost(
+            "JetStream is off on this server, or not enabled for this account"
+        ) from error
     except (nats.errors.Error, TimeoutError) as error:
         raise PullLost(f"stream {settings.stream} cannot be bound") from error
     _refuse(settings, durable.config)

@@ -17,18 +17,20 @@ from worker.binding import Binding, backlog, bind
 from worker.connection import Connection, close, connect
 from worker.errors import BrokerFault, PullLost, describe
 from worker.handover import Handover
+from worker.logs import Repeats
 from worker.manifest_watch import ManifestWatch
 from worker.manifests import ManifestCache
 from worker.messages import Batch, Decisions
 from worker.puller import Puller
 from worker.settings import Settings
-from worker.stopping import FIRST_BACKOFF, Stop, Stopped
+from worker.stopping import FIRST_BACKOFF, Stop, Stopped, cancel
 from worker.totals import Totals
 
 log = logging.getLogger(__name__)
 
 API_TIMEOUT = 5.0
-_FLUSH_TIMEOUT = 2
+_FLUSH_TIMEOUT = 1
+_REPEAT_WARNING_AFTER = 15.0
 _IDLE_CHECK = 0.1
 
 
@@ -60,8 +62,9 @@ class Broker:
         self._connected = connected
         self._was_connected = False
         self._is_idle = False
-        self._handover = Handover(settings, totals, submit)
+        self._repeats = Repeats(_REPEAT_WARNING_AFTER)
         self._watch = ManifestWatch(settings.bucket, manifests)
+        self._handover = Handover(settings, totals, submit, self._watch.catch_up)
         self._binding: Binding | None = None
         self._stop = Stop()
         self._closing = asyncio.Event()
@@ -100,6 +103,10 @@ class Broker:
             self._thread.join(timeout)
         return len(self._handover.in_flight)
 
+    def is_alive(self) -> bool:
+        """Tell whether the thread still runs."""
+        return self._thread.is_alive()
+
     def _call(self, callback: Callable[[], object]) -> None:
         # A loop that has ended takes nothing more: what was left unsettled is delivered again.
         with contextlib.suppress(RuntimeError):
@@ -130,9 +137,7 @@ class Broker:
                 if part.done():
                     part.result()
         finally:
-            for task in (attend, sessions):
-                task.cancel()
-            await asyncio.gather(attend, sessions, return_exceptions=True)
+            await cancel(attend, sessions)
 
     def _end(self, error: BaseException) -> None:
         """End the thread with an error that happened in a callback."""
@@ -152,7 +157,7 @@ class Broker:
 
     async def _session(self) -> None:
         """Connect, pull until the stop, settle until the close, leave."""
-        connection = await self._stop.interrupts(connect(self._settings, self._end))
+        connection = await self._stop.interrupts(connect(self._settings, self._end, self._repeats))
         self._handover.connection = connection
         if not self._was_connected:
             self._was_connected = True
@@ -167,12 +172,13 @@ class Broker:
             self._pulling_ended.set()
             await self._closing.wait()
             await self._handover.settle_decided()
+            await self._handover.give_back_waiting()
             await self._flush(connection)
         finally:
             for helper in helpers:
                 helper.remove_done_callback(self._helper_done)
-                helper.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
+            await cancel(*helpers)
+            self._handover.unbind()
             self._handover.connection = None
             await close(connection)
 
@@ -201,6 +207,7 @@ class Broker:
                 backoff = FIRST_BACKOFF
                 await self._pull(puller)
             except PullLost as error:
+                self._handover.unbind()
                 connection.check()
                 log.warning("pull.lost", extra={"error": describe(error)})
                 self._watch.refresh()
@@ -209,9 +216,10 @@ class Broker:
     async def _bound(self, connection: Connection, js: JetStreamContext) -> Puller:
         settings = self._settings
         binding = await bind(js, settings)
-        if self._binding is not None and not binding.same_messages(self._binding):
-            forgotten = self._handover.in_flight.forget()
-            log.warning("durable.anew", extra={"messages_forgotten": forgotten})
+        anew = self._binding is not None and not binding.same_messages(self._binding)
+        unsettled = self._handover.bind(anew=anew)
+        if anew:
+            log.warning("durable.anew", extra={"messages_not_settled": unsettled})
         self._binding = binding
         self._expect(binding.pending + binding.unsettled)
         await self._watch.first_attempt()

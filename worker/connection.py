@@ -7,6 +7,7 @@ credentials, a server that closes for good. They end up in one place here.
 import asyncio
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,18 +16,24 @@ import nats.errors
 from nats.aio.client import Client, RawCredentials
 from nats.aio.msg import Msg
 
-from worker.errors import BrokerFault, ConfigurationError, describe
+from worker.errors import BrokerFault, ConfigurationError, SettingError, describe
+from worker.logs import Repeats
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 5.0
-CLOSE_TIMEOUT = 2.0
+CLOSE_TIMEOUT = 1.0
 _RECONNECT_WAIT = 1
 _PING_INTERVAL = 5
-_REPEAT_WARNING_AFTER = 15.0
 _RECONNECTING_FOR_TOO_LONG = 30.0
 _TICK = 0.5
+_QUOTED = re.compile(r'"[^"]*"')
+
+# What is overridden below is not public. Credentials would go out in plaintext if it went away.
+for _name in ("_connect_command", "_build_message", "_process_headers"):
+    if not hasattr(Client, _name):
+        raise ImportError(f"this version of nats-py has no Client.{_name}")
 
 
 class TlsNotOffered(nats.errors.Error):
@@ -42,7 +49,9 @@ class Connection(Client):
     `disturbed` is set whenever the state of the connection may have changed.
     """
 
-    def __init__(self, *, tls_required: bool, fatal: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, *, tls_required: bool, fatal: Callable[[BaseException], None], repeats: Repeats
+    ) -> None:
         super().__init__()
         self.disturbed = asyncio.Event()
         self.reconnections = 0
@@ -51,7 +60,7 @@ class Connection(Client):
         self._tls_required = tls_required
         self._fatal = fatal
         self._was_connected = False
-        self._last_warning = ("", 0.0)
+        self._repeats = repeats
 
     def _connect_command(self) -> bytes:
         # The library upgrades to TLS only where the server demands it, and sends the credentials in
@@ -87,7 +96,7 @@ class Connection(Client):
             self._fatal(ConfigurationError(str(error)))
         elif isinstance(error, nats.errors.Error | OSError | TimeoutError):
             self._warn(describe(error))
-        else:  # raised by a callback of ours: a bug, which must not be mistaken for weather
+        else:  # a bug, of a callback of ours most likely: it must not be mistaken for weather
             self._fatal(error)
         self.disturbed.set()
 
@@ -136,23 +145,28 @@ class Connection(Client):
         self._was_connected = True
 
     def _warn(self, error: str) -> None:
-        last, at = self._last_warning
-        now = time.monotonic()
-        if error != last or now - at >= _REPEAT_WARNING_AFTER:
-            self._last_warning = (error, now)
+        # The subject in a text differs from ack to ack; what is wrong does not.
+        if self._repeats.due(_QUOTED.sub("", error)):
             log.warning("broker.error", extra={"error": error})
 
 
-async def connect(settings: Settings, fatal: Callable[[BaseException], None]) -> Connection:
+async def connect(
+    settings: Settings, fatal: Callable[[BaseException], None], repeats: Repeats
+) -> Connection:
     """Return a connection, trying every URL for a few seconds; raises BrokerFault otherwise.
 
-    `fatal` gets what no retry can mend. After that the library reconnects by itself, for ever.
+    `fatal` gets what no retry can mend, `repeats` keeps warnings from flooding the log. After the
+    first connect the library reconnects by itself, for ever.
     """
-    connection = Connection(tls_required=settings.tls.required, fatal=fatal)
+    connection = Connection(tls_required=settings.tls.required, fatal=fatal, repeats=repeats)
+    try:
+        tls = settings.tls.context()
+    except SettingError as error:  # the files were there at the start, and are being replaced
+        raise BrokerFault("the certificates cannot be read") from error
     options: dict[str, Any] = {
         "servers": list(settings.nats_urls),
         "name": "start-projector",
-        "tls": settings.tls.context(),
+        "tls": tls,
         "error_cb": connection.on_error,
         "disconnected_cb": connection.on_disconnected,
         "reconnected_cb": connection.on_reconnected,
@@ -185,7 +199,9 @@ async def close(connection: Connection) -> None:
     """Close a connection in whatever state it is, within a bound."""
     connection.closing = True
     # The library's close can hang on a frozen peer, and can end in a cancellation of its own.
-    with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+    # On a dead socket it raises whatever the transport does, a TypeError on Python 3.12: nothing of
+    # that matters to a connection that is given up.
+    with contextlib.suppress(Exception):
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await connection.close()

@@ -24,11 +24,18 @@ _YIELD_AFTER = 500
 class Handover:
     """Everything between a message's arrival and its settlement.
 
+    `catch_up` returns when the manifests are as new as the messages that have arrived.
     `connection` and `puller` are the present ones, or None; what is settled while there is no
     connection is dropped, since the broker delivers it again.
     """
 
-    def __init__(self, settings: Settings, totals: Totals, submit: Callable[[Batch], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        totals: Totals,
+        submit: Callable[[Batch], None],
+        catch_up: Callable[[], Awaitable[None]],
+    ) -> None:
         self.in_flight = InFlight(settings.in_flight)
         self.work = asyncio.Event()
         self.connection: Connection | None = None
@@ -36,7 +43,10 @@ class Handover:
         self._settings = settings
         self._totals = totals
         self._submit = submit
+        self._catch_up = catch_up
         self._decided: deque[Decisions] = deque()
+        self._settling = asyncio.Lock()
+        self._bound = False
         self._dispatching = True
         self._paused_until = 0.0
 
@@ -50,7 +60,7 @@ class Handover:
             await self.work.wait()
             self.work.clear()
             await self.settle_decided()
-            self._dispatch()
+            await self._dispatch()
 
     def stop_dispatching(self) -> None:
         """Begin no more batches; those that have begun are still settled."""
@@ -62,28 +72,51 @@ class Handover:
             await self._publish(reply, b"-NAK")
             self._totals.add(given_back=1)
 
+    def bind(self, *, anew: bool) -> int:
+        """Settle from now on; what is in hand only if the durable is the same as before.
+
+        Returns how many messages in hand will not be settled.
+        """
+        self._bound = True
+        self.work.set()
+        return self.in_flight.forget_replies() if anew else 0
+
+    def unbind(self) -> None:
+        """Hold all decisions back until it is known which durable is there."""
+        self._bound = False
+
     async def settle_decided(self) -> None:
         """Publish an ack or a nak for each message of every batch that was decided."""
-        published = 0
-        while self._decided:
-            decisions = self._decided.popleft()
-            for reply, decision in self.in_flight.settle(decisions):
-                await self._publish(reply, _verb(decision))
-                published += 1
-                # A publish that only fills a buffer never yields to the loop by itself.
-                if published % _YIELD_AFTER == 0:
-                    await asyncio.sleep(0)
-            if decisions.pause:
-                self._pause(decisions.pause)
+        async with self._settling:
+            published = 0
+            while self._decided and self._bound:
+                decisions = self._decided.popleft()
+                for reply, decision in self.in_flight.settle(decisions):
+                    await self._publish(reply, _verb(decision))
+                    published += 1
+                    # A publish that only fills a buffer never yields to the loop by itself.
+                    if published % _YIELD_AFTER == 0:
+                        await asyncio.sleep(0)
+                if decisions.pause:
+                    self._pause(decisions.pause)
         if published and self.puller is not None:
             self.puller.changed.set()
 
-    def _dispatch(self) -> None:
+    async def _dispatch(self) -> None:
         """Give all that has arrived to the threads that are free, so that batches grow by load."""
-        if not self._dispatching or asyncio.get_running_loop().time() < self._paused_until:
-            return
-        while self.in_flight.waiting and self.in_flight.batches < self._settings.threads:
-            self._submit(self.in_flight.begin(self._settings.batch))
+        while self._may_begin():
+            arrived = self.in_flight.waiting
+            await self._catch_up()
+            if self._may_begin():
+                self._submit(self.in_flight.begin(min(arrived, self._settings.batch)))
+
+    def _may_begin(self) -> bool:
+        return (
+            self._dispatching
+            and self.in_flight.waiting > 0
+            and self.in_flight.batches < self._settings.threads
+            and asyncio.get_running_loop().time() >= self._paused_until
+        )
 
     def _pause(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()

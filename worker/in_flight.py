@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from worker.decisions import Decision
 from worker.messages import Batch, Decisions, Message
 
+_FORGOTTEN = ""
+
 
 class InFlight:
     """Messages in hand, each with the reply subject that settles it."""
@@ -52,25 +54,26 @@ class InFlight:
         return Batch(self._last_number, tuple(message for message, _ in taken))
 
     def settle(self, decisions: Decisions) -> Iterator[tuple[str, Decision]]:
-        """Return each message's reply subject with its decision; nothing for a forgotten batch."""
+        """Yield each message's reply subject with its decision; nothing for what was forgotten."""
         replies = self._begun.pop(decisions.batch.number, [])
         self._begun_messages -= len(replies)
-        return zip(replies, decisions.decisions, strict=False)
+        for reply, decision in zip(replies, decisions.decisions, strict=False):
+            if reply != _FORGOTTEN:
+                yield reply, decision
 
     def give_up_waiting(self) -> list[str]:
         """Return the reply subjects of all messages in no batch yet, which are in hand no more."""
-        replies = [reply for _, reply in self._waiting]
+        replies = [reply for _, reply in self._waiting if reply != _FORGOTTEN]
         self._waiting.clear()
         return replies
 
-    def forget(self) -> int:
-        """Drop everything in hand and return how many messages that were.
+    def forget_replies(self) -> int:
+        """Make sure that nothing in hand is ever settled, and return how many messages that is.
 
-        For a stream that was made anew: its sequences start again, and a late ack would settle
-        another message that has the same one.
+        For a stream or durable that was made anew: a late ack would settle another message, one
+        with the same sequence. The messages themselves are still projected; they may be in hand
+        and nowhere else any more.
         """
-        dropped = len(self)
-        self._waiting.clear()
-        self._begun.clear()
-        self._begun_messages = 0
-        return dropped
+        self._waiting = deque((message, _FORGOTTEN) for message, _ in self._waiting)
+        self._begun = {number: [_FORGOTTEN] * len(begun) for number, begun in self._begun.items()}
+        return len(self)

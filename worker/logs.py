@@ -2,7 +2,9 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Hashable, Iterator
 from typing import Any, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
@@ -11,6 +13,7 @@ from worker.instants import NANOSECONDS, format_instant
 
 JSON = "json"
 TEXT = "text"
+_MOST_KEYS = 10_000
 
 _OWN_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -63,6 +66,26 @@ def _shown(value: object) -> str:
     text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     # A name from the stream may hold anything: it must not break out of its line or of the field.
     return text if text.isprintable() and " " not in text and text else ascii(text)
+
+
+class Repeats:
+    """Keeps one message from flooding the log: each key is due once in so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._told: dict[Hashable, float] = {}
+
+    def due(self, key: Hashable) -> bool:
+        """Tell whether a message should be logged now, and count it as logged if so."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._told.get(key, -self._seconds) < self._seconds:
+                return False
+            if len(self._told) >= _MOST_KEYS:
+                self._told.clear()  # keys come from the stream: memory stays bounded
+            self._told[key] = now
+            return True
 
 
 def set_up_logging(level: str, form: str) -> None:

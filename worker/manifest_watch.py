@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 FIRST_SNAPSHOT_TIMEOUT = 10.0
 _SNAPSHOT_TIMEOUT = 30.0
 _QUIET = 1.0
+_CATCH_UP_TIMEOUT = 0.25
+_NO_CATCHING_UP = 5.0
 _COMPARE_AFTER = 10.0
 _REFRESH_AFTER = 300.0
 _FIRST_BACKOFF = 0.5
@@ -42,6 +44,10 @@ class ManifestWatch:
         self._again = asyncio.Event()
         self._last_problem = ""
         self._told: dict[str, int] = {}
+        self._following: KeyValue | None = None
+        self._revision = 0
+        self._advanced = asyncio.Event()
+        self._catch_up_after = 0.0
 
     async def first_attempt(self) -> None:
         """Return when a snapshot was taken or could not be, and after a bounded time at the latest.
@@ -53,6 +59,25 @@ class ManifestWatch:
                 await self._attempted.wait()
         except TimeoutError:
             self._tell_problem("no snapshot within the time allowed")
+
+    async def catch_up(self) -> None:
+        """Return when the cache holds all that the bucket holds now; at once where it cannot be.
+
+        A manifest that was put just before a start must count for it: a deadline that is missing
+        is never filled in later. Watch and pull are not ordered against each other otherwise.
+        """
+        bucket = self._following
+        if bucket is None or time.monotonic() < self._catch_up_after:
+            return
+        try:
+            async with asyncio.timeout(_CATCH_UP_TIMEOUT):
+                last = (await _info(bucket)).state.last_seq
+                while self._following is bucket and self._revision < last:
+                    self._advanced.clear()
+                    await self._advanced.wait()
+        except (nats.errors.Error, OSError, TimeoutError):
+            # The comparison or the watch is in trouble, and makes itself heard: do not slow down.
+            self._catch_up_after = time.monotonic() + _NO_CATCHING_UP
 
     def refresh(self) -> None:
         """Take a new snapshot now: the connection was made anew."""
@@ -89,13 +114,19 @@ class ManifestWatch:
             async with asyncio.timeout(_SNAPSHOT_TIMEOUT):
                 snapshot, revision = await self._snapshot(watcher, info.state.last_seq)
             self._cache.replace(snapshot)
+            self._revision = revision
+            self._following = bucket
             self._attempted.set()
             self._last_problem = ""
             log.info(
                 "manifests.loaded",
                 extra={"bucket": self._bucket, "manifests": len(self._cache), "revision": revision},
             )
-            await self._changes(bucket, watcher, info, revision)
+            try:
+                await self._changes(bucket, watcher, info)
+            finally:
+                self._following = None
+                self._advanced.set()
 
     async def _snapshot(
         self, watcher: KeyValue.KeyWatcher, last: int
@@ -123,7 +154,7 @@ class ManifestWatch:
         return snapshot, max(revision, last)
 
     async def _changes(
-        self, bucket: KeyValue, watcher: KeyValue.KeyWatcher, info: StreamInfo, revision: int
+        self, bucket: KeyValue, watcher: KeyValue.KeyWatcher, info: StreamInfo
     ) -> None:
         """Apply changes until a refresh is due; return early when the watch has gone stale."""
         refresh_at = time.monotonic() + _REFRESH_AFTER
@@ -132,16 +163,17 @@ class ManifestWatch:
         while not self._again.is_set() and time.monotonic() < refresh_at:
             entry = await self._next(watcher, compare_at - time.monotonic())
             if entry is not None:
-                revision = max(revision, entry.revision or 0)
                 self._cache.apply(entry.key, self._manifest(entry))
+                self._revision = max(self._revision, entry.revision or 0)
+                self._advanced.set()
             if time.monotonic() < compare_at:
                 continue
             compare_at = time.monotonic() + _COMPARE_AFTER
             now = await _info(bucket)
-            if now.created != info.created or (behind and now.state.last_seq > revision):
+            if now.created != info.created or (behind and now.state.last_seq > self._revision):
                 log.warning("manifests.stale", extra={"bucket": self._bucket})
                 return
-            behind = now.state.last_seq > revision
+            behind = now.state.last_seq > self._revision
 
     async def _next(self, watcher: KeyValue.KeyWatcher, seconds: float) -> KeyValue.Entry | None:
         """Return the next change, or None after a while or when a refresh is wanted."""

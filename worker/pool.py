@@ -16,6 +16,8 @@ from worker.projection import Projection
 
 log = logging.getLogger(__name__)
 
+_GRACE = 2.0
+
 
 class Turns:
     """Lets batches be written in the order of their numbers, from 1, whichever thread has them.
@@ -81,16 +83,17 @@ class Pool:
         self._batches.put(batch)
 
     def stop(self, deadline: float) -> bool:
-        """Let the threads finish what is queued; True if all ended by `deadline` (monotonic).
+        """Let the threads finish what is queued; tell whether all have ended.
 
-        Past the deadline retries are given up; a batch that fails then is nak'd, as ever.
+        Past `deadline` (monotonic) retries are given up, and what is not written is nak'd; an
+        attempt that has begun gets up to 2 s more.
         """
         for _ in self._threads:
             self._batches.put(None)
         if self._joined(deadline):
             return True
         self._give_up.set()
-        return self._joined(time.monotonic() + self._database.busy_timeout + 1.0)
+        return self._joined(time.monotonic() + min(self._database.busy_timeout + 0.5, _GRACE))
 
     def _joined(self, deadline: float) -> bool:
         for thread in self._threads:
@@ -106,6 +109,7 @@ class Pool:
                 while (batch := self._batches.get()) is not None:
                     self._settle(self._project(batch, repository))
         except BaseException as error:  # noqa: BLE001 (nothing may end a thread unseen)
+            self._give_up.set()  # the others must not go on writing to a damaged file
             self._failed(error)
 
     def _project(self, batch: Batch, repository: Repository) -> Decisions:

@@ -18,6 +18,7 @@ from worker.decisions import Ack, Decision, Nak, nak_delay
 from worker.errors import describe
 from worker.events import EventStarted, MalformedEvent, decode_start
 from worker.instants import NANOSECONDS, format_instant
+from worker.logs import Repeats
 from worker.manifests import ManifestCache, NoTimeout
 from worker.messages import Batch, Decisions, Message
 from worker.totals import Totals
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 10.0
 _REPEAT_WARNING_AFTER = 60.0
-_MOST_REMEMBERED_WARNINGS = 10_000
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class Projection:
         self._totals = totals
         self._lock = threading.Lock()
         self._faults_in_a_row = 0
-        self._warned: dict[tuple[str, str], float] = {}
+        self._repeats = Repeats(_REPEAT_WARNING_AFTER)
 
     def project(
         self, batch: Batch, repository: Repository, wait_for_turn: Callable[[], None]
@@ -197,16 +197,9 @@ class Projection:
     def _missing_deadline(self, manifest_id: str, no_timeout: NoTimeout, runs: int) -> None:
         """Count runs that have no deadline, and say so once a minute for each manifest."""
         self._totals.add(**{f"deadline_missing_{no_timeout.reason}": runs})
-        now = time.monotonic()
-        key = (manifest_id, no_timeout.reason)
-        with self._lock:
-            told = now - self._warned.get(key, -_REPEAT_WARNING_AFTER) < _REPEAT_WARNING_AFTER
-            if not told:
-                if len(self._warned) >= _MOST_REMEMBERED_WARNINGS:
-                    self._warned.clear()  # the stream names the manifests: memory stays bounded
-                self._warned[key] = now
+        due = self._repeats.due((manifest_id, no_timeout.reason))
         log.log(
-            logging.DEBUG if told else logging.WARNING,
+            logging.WARNING if due else logging.DEBUG,
             "deadline.missing",
             extra={
                 "manifest_id": manifest_id,

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import time
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ from nats.aio.subscription import Subscription
 
 from worker.connection import Connection
 from worker.credit import Credit
-from worker.errors import PullLost
+from worker.errors import ConfigurationError, PullLost
 from worker.in_flight import InFlight
 from worker.instants import NANOSECONDS
 from worker.messages import Message, read_delivery
@@ -33,8 +34,9 @@ _EXPIRES_LATE = 1.0
 _LONGEST_SILENCE = 5.0
 _TICK = 0.5
 _LEAVE_TICK = 0.05
-_DRAIN_TIMEOUT = 3.0
+_DRAIN_TIMEOUT = 1.0
 _BACK_OFF = 1.0
+_MOST_IN_A_REQUEST = re.compile(r"Exceeded MaxRequestBatch of (\d+)", re.IGNORECASE)
 
 
 class Puller:
@@ -60,14 +62,22 @@ class Puller:
         self._stopping = False
         self._idle = False
         self._lost: str | None = None
+        self._refused: str | None = None
+        self._most = MOST_CREDIT
         self._reconnections = connection.reconnections
         self._subscription: Subscription | None = None
 
     async def run(self) -> None:
-        """Pull until `stop` is called; raises PullLost or BrokerFault when nothing comes."""
-        self._subscription = await self._connection.subscribe(
-            self._inbox + ".*", cb=self._on_message
-        )
+        """Pull until `stop` is called; raises PullLost or BrokerFault when nothing comes.
+
+        Raises ConfigurationError where the durable allows no request of this kind.
+        """
+        try:
+            self._subscription = await self._connection.subscribe(
+                self._inbox + ".*", cb=self._on_message
+            )
+        except nats.errors.Error as error:
+            raise PullLost("the inbox cannot be subscribed to") from error
         try:
             while not self._stopping:
                 self._check()
@@ -92,9 +102,9 @@ class Puller:
         outstanding = self._credit.outstanding(now)
         if not self._connection.is_connected or now < self._not_before:
             return
-        messages = min(MOST_CREDIT, self._in_flight.room) - outstanding
+        messages = min(self._most, self._in_flight.room) - outstanding
         # Asking for every freed place one by one would double the traffic.
-        if messages <= 0 or outstanding > MOST_CREDIT // 2:
+        if messages <= 0 or outstanding > self._most // 2:
             return
         if self._waiting_since is None:
             self._waiting_since = now
@@ -114,6 +124,8 @@ class Puller:
 
     def _check(self) -> None:
         now = time.monotonic()
+        if self._refused is not None:
+            raise ConfigurationError(self._refused)
         if self._lost is not None:
             raise PullLost(self._lost)
         self._connection.check()
@@ -145,7 +157,7 @@ class Puller:
             message.reply,
         )
         self._arrived()
-        if self._note_sign() <= MOST_CREDIT // 2:
+        if self._note_sign() <= self._most // 2:
             self.changed.set()
 
     def _note_sign(self) -> int:
@@ -172,6 +184,12 @@ class Puller:
             self._lost = "the durable does not answer"
             return
         if status == "409" and ("maxbytes" in text.lower() or "batch completed" in text.lower()):
+            return
+        if limit := _MOST_IN_A_REQUEST.search(text):
+            self._most = int(limit[1])
+            return
+        if status == "400" or "exceeded maxrequest" in text.lower():
+            self._refused = f"the durable refuses every request: {text}"
             return
         # Full, refused, or the server is leaving: asking again at once would only spin.
         self.pause(_BACK_OFF)

@@ -23,7 +23,7 @@ from rich.progress import (
 )
 
 from repo.database import ENGINE, ENGINE_VERSION, Database
-from repo.errors import DatabaseUnusable, PassingFault, RepositoryError
+from repo.errors import DatabaseUnusable, DiskFault, PassingFault, RepositoryError
 from repo.schema import pending_migrations
 from worker import __version__
 from worker.broker import Broker
@@ -38,7 +38,7 @@ from worker.totals import Totals
 
 log = logging.getLogger(__name__)
 
-_LEAVE_TIMEOUT = 5.0
+_LEAVE_TIMEOUT = 1.0
 
 
 class Service:
@@ -96,17 +96,23 @@ class Service:
                 self._pool.start()
                 self._broker.start()
                 self._wait()
-                self._drain()
-            except (ConfigurationError, RepositoryError) as error:
+            except Exception as error:  # noqa: BLE001 (it ends the process, with the code it has)
                 self._fail(error)
-            return self._log_stop()
+            self._drain()
+            code = self._log_stop()
+        if self._broker.is_alive():
+            # Something hangs in the system, a look-up of a name say, which the interpreter's own
+            # end would wait for.
+            logging.shutdown()
+            os._exit(code)
+        return code
 
     def _check_schema(self) -> None:
         while not self._stopping:
             try:
                 check_schema(self._database, apply=self._settings.migrate)
                 break
-            except PassingFault as error:
+            except (PassingFault, DiskFault) as error:
                 log.warning("database.fault", extra={"error": describe(error)})
                 self._stop_within(1.0)
 
@@ -143,9 +149,10 @@ class Service:
 
     def _drain(self) -> None:
         """Leave so that nothing is lost and nothing is stuck, within the drain timeout."""
-        deadline = time.monotonic() + self._settings.drain_timeout
-        log.info("worker.draining", extra={"drain_timeout": self._settings.drain_timeout})
-        self._broker.stop_pulling(self._settings.drain_timeout)
+        timeout = self._settings.drain_timeout
+        deadline = time.monotonic() + max(timeout - _LEAVE_TIMEOUT, timeout / 2)
+        log.info("worker.draining", extra={"drain_timeout": timeout})
+        self._broker.stop_pulling(deadline - time.monotonic())
         finished = self._pool.stop(deadline)
         unsettled = self._broker.close(_LEAVE_TIMEOUT)
         if unsettled or not finished:
@@ -155,17 +162,15 @@ class Service:
     def _log_starting(self) -> None:
         log.info(
             "worker.starting",
-            extra={"nats": list(self._settings.nats_urls), "database": self._settings.database},
+            extra={
+                "versions": _versions(),
+                "nats": list(self._settings.nats_urls),
+                "database": self._settings.database,
+            },
         )
 
     def _log_started(self, server: str) -> None:
-        versions = {
-            "worker": __version__,
-            "python": platform.python_version(),
-            ENGINE: ENGINE_VERSION,
-            "nats-py": version("nats-py"),
-            "server": server,
-        }
+        versions = {**_versions(), "server": server}
         log.info(
             "worker.started", extra={"versions": versions, "settings": self._settings.public()}
         )
@@ -184,11 +189,20 @@ class Service:
         return code
 
 
+def _versions() -> dict[str, str]:
+    return {
+        "worker": __version__,
+        "python": platform.python_version(),
+        ENGINE: ENGINE_VERSION,
+        "nats-py": version("nats-py"),
+    }
+
+
 def check_schema(database: Database, *, apply: bool) -> None:
     """Make sure that every migration is applied; applies them itself only when told to.
 
     Raises ConfigurationError with the command to run, DatabaseUnusable for a file that is no
-    database, and PassingFault for one that is locked.
+    database, and PassingFault or DiskFault for one that cannot be read just now.
     """
     pending = _pending(database)
     if pending and apply:
@@ -212,7 +226,7 @@ def check_schema(database: Database, *, apply: bool) -> None:
 def _pending(database: Database) -> list[str]:
     try:
         return pending_migrations(database)
-    except (DatabaseUnusable, PassingFault):
+    except (DatabaseUnusable, PassingFault, DiskFault):
         raise
     except RepositoryError as error:
         raise ConfigurationError(f"the database {database.url} cannot be read") from error

@@ -120,6 +120,7 @@ def parse_nats_url(text: str) -> NatsUrl:
     try:
         parts = urlsplit(text if "://" in text else f"nats://{text}")
         host, port = parts.hostname, parts.port
+        (host or "").encode("idna")  # as the look-up of the name will
     except ValueError as error:
         raise ValueError(f"{expected}, with a port from 1 to 65535") from error
     if parts.scheme not in ("nats", "tls") or not host or parts.path.strip("/"):
@@ -148,7 +149,8 @@ def without_user_information(text: str) -> str:
     """Return a URL, or several, as they may be shown: all that stands before an @ is left out."""
     before, at, host = text.rpartition("@")
     if not at:
-        return text
+        # What stands where a port belongs may be the password of somebody who forgot the host.
+        return re.sub(r":(?!//)(?![0-9]*(?:$|[,/]))[^,]*", ":***", text)
     scheme, there, _ = before.partition("://")
     return f"{scheme}://***@{host}" if there and scheme in ("nats", "tls") else f"***@{host}"
 

@@ -11,6 +11,17 @@ FIRST_BACKOFF = 0.5
 _LONGEST_BACKOFF = 10.0
 
 
+async def cancel(*tasks: asyncio.Task[Any]) -> None:
+    """End tasks, whatever they are waiting for, and drop what they return or raise."""
+    for task in tasks:
+        while not task.done():
+            # One cancel is not enough: wait_for of Python 3.11 swallows it if what it waits for
+            # ends at the same moment.
+            task.cancel()
+            await asyncio.wait({task}, timeout=0.1)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class Stopped(Exception):
     """The stop came while something else was awaited."""
 
@@ -43,13 +54,7 @@ class Stop:
                 return task.result()
             raise Stopped
         finally:
-            stop.cancel()
-            while not task.done():
-                # One cancel is not enough: wait_for of Python 3.11 swallows it if what it waits for
-                # ends at the same moment.
-                task.cancel()
-                await asyncio.wait({task}, timeout=0.1)
-            await asyncio.gather(task, stop, return_exceptions=True)
+            await cancel(task, stop)
 
     async def rest(self, backoff: float) -> float:
         """Wait for about `backoff` seconds and return the next; raises Stopped at the stop."""
