@@ -5,7 +5,7 @@ Only `decide` may be called by other threads.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import nats.errors
 

@@ -5,7 +5,6 @@ when that batch's decisions are back.
 """
 
 from collections import deque
-from collections.abc import Iterator
 
 from worker.decisions import Decision
 from worker.messages import Batch, Decisions, Message
@@ -53,13 +52,12 @@ class InFlight:
         self._begun_messages += len(taken)
         return Batch(self._last_number, tuple(message for message, _ in taken))
 
-    def settle(self, decisions: Decisions) -> Iterator[tuple[str, Decision]]:
-        """Yield each message's reply subject with its decision; nothing for what was forgotten."""
+    def settle(self, decisions: Decisions) -> list[tuple[str, Decision]]:
+        """Return each message's reply subject with its decision; nothing for what was forgotten."""
         replies = self._begun.pop(decisions.batch.number, [])
         self._begun_messages -= len(replies)
-        for reply, decision in zip(replies, decisions.decisions, strict=False):
-            if reply != _FORGOTTEN:
-                yield reply, decision
+        decided = zip(replies, decisions.decisions, strict=False)
+        return [(reply, decision) for reply, decision in decided if reply != _FORGOTTEN]
 
     def give_up_waiting(self) -> list[str]:
         """Return the reply subjects of all messages in no batch yet, which are in hand no more."""

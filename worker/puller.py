@@ -36,6 +36,7 @@ _TICK = 0.5
 _LEAVE_TICK = 0.05
 _DRAIN_TIMEOUT = 1.0
 _BACK_OFF = 1.0
+_ENDED = re.compile(r"exceeds maxbytes|batch completed", re.IGNORECASE)
 _MOST_IN_A_REQUEST = re.compile(r"Exceeded MaxRequestBatch of (\d+)", re.IGNORECASE)
 
 
@@ -175,25 +176,19 @@ class Puller:
         undelivered = headers.get("Nats-Pending-Messages", "")
         self._credit.end(message.subject, int(undelivered) if undelivered.isdigit() else None)
         self.changed.set()
-        if status in ("404", "408"):  # nothing there, or the request has expired
-            return
-        if status == "409" and "consumer deleted" in text.lower():
+        lower = text.lower()
+        if status == "409" and "consumer deleted" in lower:
             self._lost = "the durable was deleted"
-            return
-        if status == "503":  # nobody listens: the durable or its stream is gone
+        elif status == "503":  # nobody listens: the durable or its stream is gone
             self._lost = "the durable does not answer"
-            return
-        if status == "409" and ("maxbytes" in text.lower() or "batch completed" in text.lower()):
-            return
-        if limit := _MOST_IN_A_REQUEST.search(text):
+        elif limit := _MOST_IN_A_REQUEST.search(text):
             self._most = int(limit[1])
-            return
-        if status == "400" or "exceeded maxrequest" in text.lower():
+        elif status == "400" or "exceeded maxrequest" in lower:
             self._refused = f"the durable refuses every request: {text}"
-            return
-        # Full, refused, or the server is leaving: asking again at once would only spin.
-        self.pause(_BACK_OFF)
-        log.warning("pull.status", extra={"status": status, "error": text})
+        elif status not in ("404", "408") and not _ENDED.search(text):
+            # The server is leaving, or has enough requests: asking again at once would only spin.
+            self.pause(_BACK_OFF)
+            log.warning("pull.status", extra={"status": status, "error": text})
 
     async def _next_change(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -149,8 +149,7 @@ def without_user_information(text: str) -> str:
     """Return a URL, or several, as they may be shown: all that stands before an @ is left out."""
     before, at, host = text.rpartition("@")
     if not at:
-        # What stands where a port belongs may be the password of somebody who forgot the host.
-        return re.sub(r":(?!//)(?![0-9]*(?:$|[,/]))[^,]*", ":***", text)
+        return text
     scheme, there, _ = before.partition("://")
     return f"{scheme}://***@{host}" if there and scheme in ("nats", "tls") else f"***@{host}"
 

@@ -16,6 +16,7 @@ from repo.database import Connection, Database
 from repo.errors import (
     DatabaseUnusable,
     DataRefused,
+    DiskFault,
     PassingFault,
     PlaceFault,
     RepositoryError,
@@ -327,8 +328,8 @@ def test_a_damaged_page_makes_the_database_unusable_and_nothing_is_written(
         (sqlite3.SQLITE_ERROR, SchemaFault),
         (sqlite3.SQLITE_PERM, PlaceFault),
         (sqlite3.SQLITE_READONLY_DBMOVED, PlaceFault),
-        (sqlite3.SQLITE_IOERR_FSYNC, PlaceFault),
-        (sqlite3.SQLITE_FULL, PlaceFault),
+        (sqlite3.SQLITE_IOERR_FSYNC, DiskFault),
+        (sqlite3.SQLITE_FULL, DiskFault),
         (sqlite3.SQLITE_CANTOPEN, PlaceFault),
         (sqlite3.SQLITE_AUTH, PlaceFault),
         (sqlite3.SQLITE_NOMEM, PlaceFault),

@@ -78,22 +78,27 @@ def test_what_is_given_up_waits_no_more_and_what_has_begun_stays() -> None:
     assert list(in_flight.settle(acks(batch))) == [("reply-1", Ack())]
 
 
-def test_forgetting_drops_everything_and_tells_how_much_that_was() -> None:
-    in_flight = holding(5, limit=5)
-    in_flight.begin(2)
-    assert in_flight.forget() == 5
-    assert (len(in_flight), in_flight.waiting, in_flight.batches) == (0, 0, 0)
-    assert in_flight.room == 5
-    assert in_flight.forget() == 0
+def test_forgetting_the_replies_keeps_the_messages_and_settles_none_of_them() -> None:
+    in_flight = holding(5)
+    begun = in_flight.begin(2)
+    assert in_flight.forget_replies() == len(in_flight) == 5
+    waiting = in_flight.begin(2)
+    assert [message.stream_sequence for message in waiting.messages] == [3, 4]
+    assert in_flight.settle(acks(begun)) == in_flight.settle(acks(waiting)) == []
+    assert in_flight.give_up_waiting() == []
+    assert (len(in_flight), in_flight.batches) == (0, 0)
 
 
-def test_a_forgotten_batch_settles_nothing_and_no_later_batch_instead() -> None:
-    in_flight = holding(2)
-    forgotten = in_flight.begin(2)
-    in_flight.forget()
+def test_what_arrives_after_the_replies_were_forgotten_is_settled() -> None:
+    in_flight = holding(1)
+    in_flight.forget_replies()
     in_flight.arrive(message(9), "reply-9")
-    later = in_flight.begin(1)
-    assert list(in_flight.settle(acks(forgotten))) == []
-    assert len(in_flight) == 1
-    assert list(in_flight.settle(acks(later))) == [("reply-9", Ack())]
+    assert in_flight.settle(acks(in_flight.begin(2))) == [("reply-9", Ack())]
+
+
+def test_a_batch_that_is_not_known_settles_nothing() -> None:
+    in_flight = holding(1)
+    batch = in_flight.begin(1)
+    in_flight.settle(acks(batch))
+    assert in_flight.settle(acks(batch)) == []
     assert len(in_flight) == 0
