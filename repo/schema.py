@@ -1,5 +1,6 @@
 """Is every migration applied? Read without writing, which yoyo's own `list` does not."""
 
+import stat
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -34,11 +35,13 @@ def pending_migrations(database: Database) -> list[str]:
     Raises a RepositoryError if the file is there and cannot be read.
     """
     try:
-        database.path.stat()
+        mode = database.path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return known_migrations()
     except OSError as error:
         raise PlaceFault(f"the database file cannot be seen: {error}") from error
+    if not stat.S_ISREG(mode):
+        raise PlaceFault(f"no file: {database.path}")
     with database.reading() as connection:
         if connection.fetch(_HAS_MIGRATION_TABLE) == [(0,)]:
             return known_migrations()

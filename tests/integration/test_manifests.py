@@ -38,6 +38,31 @@ def test_a_deadline_follows_its_manifest_through_change_delete_and_purge(
     assert worker.stop() == 0
 
 
+def test_a_manifest_that_is_put_just_before_a_start_counts_for_it(
+    broker: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    broker.make_stream()
+    broker.make_bucket()
+    broker.put_manifest("changed", {"execute": {"timeout": "0"}})
+    worker = start_worker(rows)
+    worker.wait_for("pull.started")
+    for number in range(1, 101):
+        broker.put_manifest(f"new-{number}", {"execute": {"timeout": "20s"}})
+        broker.publish(result_id=f"new-{number}", manifest_id=f"new-{number}")
+        broker.put_manifest("changed", {"execute": {"timeout": f"{number}h"}})
+        broker.publish(result_id=f"changed-{number}", manifest_id="changed")
+    eventually(lambda: rows.count() == 200, 10, lambda: worker.text)
+
+    assert worker.stop() == 0
+    assert rows.query("SELECT * FROM execution_results WHERE expires_at IS NULL") == []
+    spans = rows.query(
+        "SELECT result_id, round((julianday(expires_at) - julianday(recorded_at)) * 24, 2) AS hours"
+        " FROM execution_results WHERE result_id LIKE 'changed-%'"
+    )
+    late = [row for row in spans if row["hours"] < int(row["result_id"].partition("-")[2]) * 1.5]
+    assert late == []
+
+
 def test_a_manifest_without_a_usable_timeout_gives_no_deadline_a_reason_and_a_count(
     broker: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:

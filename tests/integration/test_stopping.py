@@ -81,14 +81,12 @@ def test_past_the_drain_timeout_what_is_left_goes_to_the_successor(
 ) -> None:
     broker.make_stream()
     with locked(rows):
-        worker = start_worker(
-            rows, "--retry-for", "20s", "--drain-timeout", "1s", "--busy-timeout", "3s"
-        )
+        worker = start_worker(rows, "--retry-for", "20s", "--drain-timeout", "1s")
         for number in range(10):
             broker.publish(result_id=f"run-{number}")
         eventually(lambda: broker.has_durable() and broker.durable().num_ack_pending == 10, 5)
         worker.send(signal.SIGTERM)
-        assert worker.exit_code(within=8) == 0
+        assert worker.exit_code(within=4) == 0
         assert rows.count() == 0
     assert worker.totals["runs_inserted"] == 0
     assert worker.totals["given_back"] == worker.totals["settled"] == 10

@@ -16,7 +16,7 @@ import pytest
 import yoyo
 
 from repo.database import Database
-from repo.errors import DatabaseUnusable, PassingFault, RepositoryError
+from repo.errors import DatabaseUnusable, PassingFault, PlaceFault, RepositoryError
 from repo.repository import Repository
 from repo.schema import known_migrations, migrations_folder, pending_migrations
 from tests.repo.conftest import OpenRepository
@@ -561,7 +561,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(
 def test_a_folder_in_the_databases_place_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as refusal:
         check_schema(Database(url(tmp_path)), apply=False)
-    assert isinstance(refusal.value.__cause__, RepositoryError)
+    assert isinstance(refusal.value.__cause__, PlaceFault)
 
 
 def test_a_database_that_left_wal_mode_is_warned_about(
