@@ -6,6 +6,7 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType
 
 from tests.integration.conftest import MakeServer, StartWorker
 from tests.support.broker import DURABLE, Broker
+from tests.support.events import start
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
 
@@ -39,6 +40,19 @@ def test_the_durable_is_made_as_the_contract_has_it(
     assert made.max_deliver == -1
     assert made.deliver_subject is None
     assert worker.logged("durable.differs") == []
+
+
+def test_a_durable_that_allows_small_requests_only_is_read_in_small_requests(
+    broker: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    broker.make_stream()
+    broker.make_durable_with_limits(max_batch=10)
+    broker.publish_starts(start() for _ in range(100))
+    worker = start_worker(rows, "--until-idle")
+
+    assert worker.exit_code() == 0
+    assert rows.count() == 100
+    assert worker.logged("pull.status") == []
 
 
 def test_a_durable_that_the_worker_made_itself_differs_in_nothing(

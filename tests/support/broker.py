@@ -96,6 +96,21 @@ class Broker:
         made: ConsumerInfo = self.run(self._js.add_consumer(STREAM, ConsumerConfig(**wanted)))
         return made
 
+    def make_durable_with_limits(self, **limits: int) -> None:
+        """Make the durable with limits that the client library has no names for."""
+        config = {
+            "durable_name": DURABLE,
+            "filter_subject": "events.started.>",
+            "ack_policy": "explicit",
+            "deliver_policy": "all",
+            "max_ack_pending": 10_000,
+            **limits,
+        }
+        request = json.dumps({"stream_name": STREAM, "config": config}).encode()
+        subject = f"$JS.API.CONSUMER.DURABLE.CREATE.{STREAM}.{DURABLE}"
+        answer = json.loads(self.run(self._client.request(subject, request)).data)
+        assert "error" not in answer, answer
+
     def delete_durable(self, name: str = DURABLE) -> None:
         self.run(self._js.delete_consumer(STREAM, name))
 
