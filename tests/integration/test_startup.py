@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.integration.conftest import StartWorker
 from tests.support.broker import Broker
+from tests.support.environment import others_environment
 from tests.support.rows import Rows
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}(\d{3})?)?\+00:00")
@@ -26,7 +27,9 @@ def test_pending_migrations_are_refused_with_the_command_that_applies_them(
     assert "exc_info" not in failed
     _, _, command = failed["error"].partition("run: ")
 
-    applied = subprocess.run(shlex.split(command), cwd=tmp_path, timeout=20, check=False)
+    applied = subprocess.run(
+        shlex.split(command), cwd=tmp_path, env=others_environment(), timeout=20, check=False
+    )
     assert applied.returncode == 0
     started = start_worker(rows, "--until-idle")
     assert started.exit_code() == 0

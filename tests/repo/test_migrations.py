@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import re
 import shutil
 import sqlite3
@@ -21,6 +20,7 @@ from repo.repository import Repository
 from repo.schema import known_migrations, migrations_folder, pending_migrations
 from tests.repo.conftest import OpenRepository
 from tests.repo.rows import add_executions, ask, count, refusal_of, run, statuses, url
+from tests.support.environment import others_environment
 from worker.errors import EXIT_CONFIGURATION, EXIT_DATA, ConfigurationError, describe, exit_code
 from worker.migration import migrate
 from worker.service import check_schema
@@ -273,12 +273,10 @@ class Checkout:
 
     def yoyo(self, *arguments: str) -> str:
         command = Path(sys.executable).with_name("yoyo")
-        # yoyo warns where it rolls back one migration only; here that is what is asked for.
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONWARNINGS"}
         done = subprocess.run(
             [command, *arguments],
             cwd=self.folder,
-            env={**environment, "USER": "tester"},
+            env=others_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -484,7 +482,7 @@ def test_the_command_in_the_refusal_applies_the_migrations_when_a_shell_runs_it(
         command,
         shell=True,
         cwd=tmp_path.parent,
-        env={**os.environ, "USER": "tester"},
+        env=others_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=DEADLINE,
@@ -503,7 +501,14 @@ def test_the_command_also_names_a_database_relative_to_the_working_folder(
     with pytest.raises(ConfigurationError) as refusal:
         check_schema(Database("sqlite:///relative.db"), apply=False)
     _, _, command = str(refusal.value).partition("run: ")
-    subprocess.run(command, shell=True, check=True, capture_output=True, timeout=DEADLINE)
+    subprocess.run(
+        command,
+        shell=True,
+        env=others_environment(),
+        check=True,
+        capture_output=True,
+        timeout=DEADLINE,
+    )
     assert_migrated(tmp_path / "relative.db")
 
 
