@@ -5,10 +5,12 @@ tables. Each case below is one of those, and each has to cost no more than what 
 """
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from repo import execution_results, executions, rejected_events
+from repo.checkpoints import Checkpoint, Standing
 from repo.database import Connection
 from repo.errors import DataRefused, RepositoryError, SchemaFault, TransactionEnded
 from repo.execution_results import Run
@@ -38,14 +40,21 @@ class Written:
 class BatchWriter:
     """Writes batches through one connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, standing: Standing | None = None) -> None:
         self._connection = connection
+        self._standing = standing
+        self._reached: Checkpoint | None = None
         self._last_inserted: Run | None = None
 
     def write(
-        self, runs: Sequence[Run], rejected: Sequence[RejectedEvent], refusal: Refusal
+        self,
+        runs: Sequence[Run],
+        rejected: Sequence[RejectedEvent],
+        refusal: Refusal,
+        reached: Checkpoint | None = None,
     ) -> Written:
         """Write a batch and return when it is committed; raises where it may not be."""
+        self._reached = reached
         try:
             return self._write_rows(runs, rejected, refusal, executions.promote)
         except TransactionEnded:
@@ -82,7 +91,7 @@ class BatchWriter:
         self, runs: Sequence[Run], rejected: Sequence[RejectedEvent], promote: Promote
     ) -> Written:
         connection = self._connection
-        with connection.write():
+        with self._transaction():
             inserted = execution_results.insert_all(connection, runs)
             new = rejected_events.insert_all(connection, rejected)
             failures = promote(connection, _exec_ids(runs))
@@ -102,7 +111,7 @@ class BatchWriter:
         connection = self._connection
         refused = dict(known_refused)
         inserted = 0
-        with connection.write():
+        with self._transaction():
             for index, run in enumerate(runs):
                 if index in refused:
                     continue
@@ -119,6 +128,17 @@ class BatchWriter:
             accepted = [run for index, run in enumerate(runs) if index not in refused]
             failures = promote(connection, _exec_ids(accepted))
         return Written(inserted, len(refused), new, failures)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Commit what is inside together with the checkpoint that it reaches."""
+        standing, reached = self._standing, self._reached
+        with self._connection.write():
+            yield
+            if standing is not None and reached is not None:
+                standing.advance(self._connection, reached)
+        if standing is not None and reached is not None:
+            standing.committed(reached)
 
     def _insert(self, run: Run) -> int:
         # The savepoint is for a trigger with RAISE(FAIL), which keeps the row that it refuses.

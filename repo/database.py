@@ -3,6 +3,7 @@
 A `Database` may be shared by threads; a `Connection` belongs to the thread that opened it.
 """
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,8 +19,11 @@ from repo.errors import (
     SchemaFault,
     TransactionEnded,
     translated,
+    translated_os_errors,
 )
 from repo.statements import statement
+
+log = logging.getLogger(__name__)
 
 _SETTINGS = (
     statement("set_synchronous"),
@@ -39,6 +43,9 @@ URL_PREFIX = "sqlite:///"
 ENGINE = "sqlite"
 ENGINE_VERSION = sqlite3.sqlite_version
 
+FileIdentity = tuple[int, int]
+"""What tells a file from another of its name: device and inode."""
+
 
 class Database:
     """A database file, named by the URL that yoyo takes, and the lock of this process's writers.
@@ -52,9 +59,13 @@ class Database:
         self.busy_timeout = busy_timeout
         # SQLite's own wait is unfair: several waiting threads of one process make commits late.
         self._write_lock = threading.Lock()
+        self._log_lock = threading.Lock()
+        self._log_of: tuple[FileIdentity, FileIdentity] | None = None
 
     def connect(self) -> "Connection":
         """Open the file, which must exist, for reading and writing."""
+        with self._log_lock:
+            self._set_stale_log_aside()
         return self._open("rw")
 
     @contextmanager
@@ -77,24 +88,61 @@ class Database:
                 isolation_level=None,
                 timeout=self.busy_timeout,
             )
-        return Connection(raw, self.path, identity, self._write_lock)
+        return Connection(raw, self, identity)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the lock of this process's writers."""
+        with self._write_lock:
+            yield
+
+    def logs_to(self, file: FileIdentity, log_file: FileIdentity) -> None:
+        """Note which write-ahead log belongs to the file."""
+        with self._log_lock:
+            self._log_of = (file, log_file)
+
+    def _set_stale_log_aside(self) -> None:
+        """Move the log of a file that was replaced out of the way of the file that took its place.
+
+        The engine would take it for the new file's own, and mix the two. It is kept, under another
+        name; the events in it are projected again.
+        """
+        if self._log_of is None:
+            return
+        file, log_file = self._log_of
+        log_path, index_path = self.log_path(), self.log_path("-shm")
+        if file_identity(self.path) == file or not log_path.exists():
+            return
+        if file_identity(log_path) == log_file:
+            aside = log_path.with_name(f"{log_path.name}-of-{file[1]}")
+            with translated_os_errors():
+                log_path.rename(aside)
+                index_path.unlink(missing_ok=True)
+            log.warning("database.log_set_aside", extra={"log": str(log_path), "to": str(aside)})
+        self._log_of = None
+
+    def log_path(self, suffix: str = "-wal") -> Path:
+        """Return where the engine keeps the file's write-ahead log, or another file beside it."""
+        path = self.path.resolve()
+        return path.with_name(path.name + suffix)
 
 
 class Connection:
-    """One thread's connection. Statements come from `sql/`; errors are this package's."""
+    """One thread's connection. Statements come from `sql/`; errors are this package's.
+
+    `file` is the identity of the file that was opened.
+    """
 
     def __init__(
         self,
         raw: sqlite3.Connection,
-        path: Path,
-        identity: tuple[int, int],
-        write_lock: threading.Lock,
+        database: Database,
+        identity: FileIdentity,
     ) -> None:
+        self.file = identity
         self._raw = raw
-        self._path = path
-        self._identity = identity
-        self._write_lock = write_lock
-        self._log_identity: tuple[int, int] | None = None
+        self._database = database
+        self._log_identity: FileIdentity | None = None
         try:
             self._verify_same_file()
             for setting in _SETTINGS:
@@ -136,7 +184,7 @@ class Connection:
         names; raises PlaceFault otherwise. On an error everything is undone, and that first error
         is the one that is raised.
         """
-        with self._write_lock:
+        with self._database.writing():
             self.execute(_BEGIN_WRITE)
             try:
                 yield
@@ -188,26 +236,27 @@ class Connection:
 
     def _verify_same_file(self) -> None:
         # A file that is replaced under an open connection goes on taking commits that vanish.
-        if file_identity(self._path) != self._identity:
-            raise PlaceFault(f"the database file was replaced or deleted: {self._path}")
+        path = self._database.path
+        if file_identity(path) != self.file:
+            raise PlaceFault(f"the database file was replaced or deleted: {path}")
 
     def _verify_same_log(self) -> None:
         # So does a log that is deleted. The engine removes it only when nobody is connected.
         if not self._has_log:
             return
-        path = self._path.resolve()
-        identity = file_identity(path.with_name(path.name + "-wal"))
+        path = self._database.log_path()
+        identity = file_identity(path)
         if self._log_identity not in (None, identity):
-            raise PlaceFault(f"the write-ahead log was replaced or deleted: {path}-wal")
-        self._log_identity = identity
+            raise PlaceFault(f"the write-ahead log was replaced or deleted: {path}")
+        if self._log_identity is None:
+            self._log_identity = identity
+            self._database.logs_to(self.file, identity)
 
 
-def file_identity(path: Path) -> tuple[int, int]:
+def file_identity(path: Path) -> FileIdentity:
     """Return what tells a file from another of its name; raises PlaceFault if it is gone."""
-    try:
+    with translated_os_errors():
         status = path.stat()
-    except OSError as error:
-        raise PlaceFault(f"a file of the database cannot be seen: {error}") from error
     return status.st_dev, status.st_ino
 
 

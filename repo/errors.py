@@ -84,3 +84,12 @@ def translated() -> Iterator[None]:
         raise _CLASSES.get(code & 0xFF, PlaceFault)(f"{error} ({name})") from error
     except (OverflowError, UnicodeEncodeError) as error:
         raise DataRefused(str(error)) from error
+
+
+@contextmanager
+def translated_os_errors() -> Iterator[None]:
+    """Raise PlaceFault instead of the system's errors about the files of the database."""
+    try:
+        yield
+    except OSError as error:
+        raise PlaceFault(f"a file of the database cannot be seen: {error}") from error

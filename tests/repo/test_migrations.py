@@ -67,6 +67,14 @@ COLUMNS: dict[str, list[tuple[str, str, int, str | None, int]]] = {
         ("reason", "TEXT", 1, None, 0),
         ("rejected_at", "TIMESTAMP", 1, None, 0),
     ],
+    "checkpoints": [
+        ("stream", "TEXT", 1, None, 1),
+        ("durable", "TEXT", 1, None, 2),
+        ("stream_created_at", "TIMESTAMP", 1, None, 0),
+        ("highest_sequence", "INTEGER", 1, None, 0),
+        ("low_water_mark", "INTEGER", 1, None, 0),
+        ("committed_at", "TIMESTAMP", 1, None, 0),
+    ],
 }
 
 # table, indexed columns, unique, condition
@@ -86,6 +94,7 @@ INDEXES = {
     "sqlite_autoindex_rejected_events_1": (
         ("rejected_events", ["stream", "stream_sequence", "recorded_at"], 1, None)
     ),
+    "sqlite_autoindex_checkpoints_1": ("checkpoints", ["stream", "durable"], 1, None),
 }
 
 
@@ -220,7 +229,7 @@ def test_tables_that_another_program_made_before_are_kept_and_served(
 ) -> None:
     path = tmp_path / "shared.db"
     for table, names in COLUMNS.items():
-        if table != "rejected_events":
+        if table in ("execution_results", "executions"):
             foreign = ", ".join(
                 f"{name} {kind}{' PRIMARY KEY' if key else ''}"
                 f"{' NOT NULL' if required else ''}{f' DEFAULT {default}' if default else ''}"

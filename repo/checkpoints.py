@@ -1,0 +1,108 @@
+"""The table checkpoints: how far a durable's messages are committed in this very file."""
+
+import threading
+from typing import NamedTuple
+
+from repo.database import Connection, FileIdentity
+from repo.errors import PlaceFault
+from repo.statements import statement
+
+_READ = statement("read_checkpoint")
+_HAS_ROWS = statement("has_rows")
+_PUT = statement("put_checkpoint")
+_ADVANCE = statement("advance_checkpoint")
+
+
+class Checkpoint(NamedTuple):
+    """How far one stream's messages are committed. Times are stored text.
+
+    Everything at or below `low_water_mark` is; above `highest_sequence` nothing is known to be.
+    """
+
+    stream_created_at: str
+    highest_sequence: int
+    low_water_mark: int
+    committed_at: str
+
+
+class Position(NamedTuple):
+    """The stream and the durable that a checkpoint is of."""
+
+    stream: str
+    durable: str
+
+
+class Recalled(NamedTuple):
+    """What the database knows before a pull, and in which file it was read."""
+
+    checkpoint: Checkpoint | None
+    has_rows: bool
+    file: FileIdentity
+
+
+class Standing:
+    """What this process has made sure of: which file it writes to, and how far it has come.
+
+    Shared by all threads. Nothing is written before `begin`, nor to any other file afterwards.
+    """
+
+    def __init__(self, position: Position) -> None:
+        self.position = position
+        self._lock = threading.Lock()
+        self._file: FileIdentity | None = None
+        self._stream_created_at = ""
+        self._highest_sequence = 0
+
+    def begin(self, file: FileIdentity, checkpoint: Checkpoint) -> None:
+        """Trust a file from now on, with the checkpoint that was put into it."""
+        with self._lock:
+            self._file = file
+            self._stream_created_at = checkpoint.stream_created_at
+            self._highest_sequence = checkpoint.highest_sequence
+
+    def check(self, file: FileIdentity) -> None:
+        """Raise PlaceFault for a file that was not compared with the broker."""
+        with self._lock:
+            if self._file != file:
+                raise PlaceFault("the database file is another one than was compared")
+
+    def advance(self, connection: Connection, reached: Checkpoint) -> None:
+        """Move the checkpoint on, inside the batch's transaction.
+
+        Raises PlaceFault where it is not where this process left it, or farther on: the file's
+        content went back. A late batch of a stream that is no more moves nothing.
+        """
+        with self._lock:
+            least = self._highest_sequence
+            if reached.stream_created_at != self._stream_created_at:
+                return
+        created, highest, low, now = reached
+        if connection.execute(_ADVANCE, (highest, low, now, *self.position, created, least)):
+            return
+        found = connection.fetch(_READ, self.position)
+        # Another worker may have started it anew, for a stream that is made anew.
+        if not found or found[0][0] == created:
+            raise PlaceFault("the checkpoint went back: an older copy was put into the open file")
+
+    def committed(self, reached: Checkpoint) -> None:
+        """Note that the transaction is committed."""
+        with self._lock:
+            if reached.stream_created_at == self._stream_created_at:
+                self._highest_sequence = max(self._highest_sequence, reached.highest_sequence)
+
+
+def recall(connection: Connection, position: Position) -> Recalled:
+    """Return a checkpoint, or None, and whether any run or rejected event is there."""
+    found = connection.fetch(_READ, position)
+    checkpoint = Checkpoint(*found[0]) if found else None
+    has_rows = checkpoint is not None or bool(connection.fetch(_HAS_ROWS)[0][0])
+    return Recalled(checkpoint, has_rows, connection.file)
+
+
+def put(connection: Connection, position: Position, checkpoint: Checkpoint) -> Checkpoint:
+    """Start a checkpoint, inside a transaction, and return it as it stands then.
+
+    One that is there for the same stream only moves on.
+    """
+    connection.execute(_PUT, (*position, *checkpoint))
+    return Checkpoint(*connection.fetch(_READ, position)[0])
