@@ -14,12 +14,15 @@ from nats.js.api import (
     DeliverPolicy,
     DiscardPolicy,
     ReplayPolicy,
+    SequenceInfo,
     StreamConfig,
     StreamInfo,
 )
 from nats.js.errors import BadRequestError, NotFoundError, ServiceUnavailableError
 
-from worker.errors import BrokerFault, ConfigurationError, PullLost
+from worker.checkpoint import Footing
+from worker.errors import ConfigurationError, PullLost
+from worker.instants import format_instant
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -50,16 +53,17 @@ _SAME_CREATION = timedelta(milliseconds=100)
 class Binding:
     """A durable that is there, and which one it is: both creation times change with a new one."""
 
-    stream_created: datetime | None
     durable_created: datetime
     pending: int
     unsettled: int
+    footing: Footing
+    config: ConsumerConfig
 
     def same_messages(self, other: "Binding | None") -> bool:
         """Tell whether a reply subject of the other binding still means the same message."""
         return (
             other is not None
-            and self.stream_created == other.stream_created
+            and self.footing.stream_created_at == other.footing.stream_created_at
             and abs(self.durable_created - other.durable_created) < _SAME_CREATION
         )
 
@@ -80,21 +84,48 @@ async def bind(js: JetStreamContext, settings: Settings) -> Binding:
     except (nats.errors.Error, TimeoutError) as error:
         raise PullLost(f"stream {settings.stream} cannot be bound") from error
     _refuse(settings, durable.config)
-    return Binding(
-        stream_created=stream.created,
-        durable_created=durable.created,
-        pending=durable.num_pending or 0,
-        unsettled=durable.num_ack_pending or 0,
-    )
+    return _binding(durable, _created_at(stream), stream.state.first_seq)
 
 
-async def backlog(js: JetStreamContext, settings: Settings) -> tuple[int, int]:
-    """Return how many messages are pending and how many are delivered and not settled."""
+async def look(js: JetStreamContext, settings: Settings, bound: Binding) -> Binding:
+    """Return a durable that was bound as it is now.
+
+    Raises PullLost where it does not answer, or is another one by now.
+    """
     try:
         durable = await js.consumer_info(settings.stream, settings.durable)
     except (nats.errors.Error, TimeoutError) as error:
-        raise BrokerFault("the durable does not answer") from error
-    return durable.num_pending or 0, durable.num_ack_pending or 0
+        raise PullLost("the durable does not answer") from error
+    now = _binding(durable, bound.footing.stream_created_at, bound.footing.first_sequence)
+    if not now.same_messages(bound):
+        raise PullLost("the durable was made anew")
+    return now
+
+
+def _binding(durable: ConsumerInfo, stream_created_at: str, first_sequence: int) -> Binding:
+    delivered = durable.delivered or SequenceInfo(0, 0)
+    floor = durable.ack_floor or SequenceInfo(0, 0)
+    # More deliveries above the floor than are unsettled: some were settled out of order.
+    above = delivered.consumer_seq - floor.consumer_seq > (durable.num_ack_pending or 0)
+    return Binding(
+        durable_created=durable.created,
+        pending=durable.num_pending or 0,
+        unsettled=durable.num_ack_pending or 0,
+        footing=Footing(
+            stream_created_at=stream_created_at,
+            first_sequence=first_sequence,
+            has_delivered=delivered.consumer_seq > 0,
+            floor=floor.stream_seq,
+            settled=delivered.stream_seq if above else floor.stream_seq,
+        ),
+        config=durable.config,
+    )
+
+
+def _created_at(stream: StreamInfo) -> str:
+    if stream.created is None:
+        raise PullLost(f"stream {stream.config.name} does not say when it was created")
+    return format_instant(round(stream.created.timestamp() * 1_000_000) * 1000)
 
 
 def wanted_durable(settings: Settings) -> ConsumerConfig:
@@ -111,13 +142,23 @@ def wanted_durable(settings: Settings) -> ConsumerConfig:
     )
 
 
-def differences(wanted: ConsumerConfig, found: ConsumerConfig) -> dict[str, tuple[Any, Any]]:
+def differences(
+    wanted: ConsumerConfig, found: ConsumerConfig, committed: int = 0
+) -> dict[str, tuple[Any, Any]]:
     """Return the settings of a durable that differ, each with the wanted and the found value.
 
-    Filter and ack policy are not among them: they are not a matter of taste.
+    Filter and ack policy are not among them: they are not a matter of taste. Nor is a start that
+    skips nothing but what is `committed` up to that stream sequence: a replay begins there.
     """
+    skips_nothing = (
+        found.deliver_policy == DeliverPolicy.BY_START_SEQUENCE
+        and (found.opt_start_seq or 0) <= committed + 1
+    )
     compared = {
-        "deliver_policy": (wanted.deliver_policy, found.deliver_policy),
+        "deliver_policy": (
+            wanted.deliver_policy,
+            wanted.deliver_policy if skips_nothing else found.deliver_policy,
+        ),
         # The library cuts a float to nanoseconds: 1.001 s comes back as 1.000999999.
         "ack_wait": (round(wanted.ack_wait or 0.0, 6), round(found.ack_wait or 0.0, 6)),
         "max_deliver": (wanted.max_deliver, found.max_deliver or -1),
@@ -175,12 +216,12 @@ async def _durable(js: JetStreamContext, settings: Settings) -> ConsumerInfo:
             ) from error
         log.info("durable.created", extra={"durable": settings.durable})
         return created
-    _tell_differences(settings, wanted, found)
     return found
 
 
-def _tell_differences(settings: Settings, wanted: ConsumerConfig, found: ConsumerInfo) -> None:
-    for name, (ours, theirs) in differences(wanted, found.config).items():
+def tell_differences(settings: Settings, differing: dict[str, tuple[Any, Any]]) -> None:
+    """Warn about each setting of the durable that is not as this worker would create it."""
+    for name, (ours, theirs) in differing.items():
         log.warning(
             "durable.differs",
             extra={

@@ -113,6 +113,12 @@ def command() -> None:
     help="Exit 0 as soon as nothing is pending and nothing unsettled, instead of running on.",
 )
 @_option(
+    "--no-replay",
+    is_flag=True,
+    help="Never replay history by itself. Without it, starts that the broker counts as settled and "
+    "a wiped or restored database lacks are projected again.",
+)
+@_option(
     "--batch",
     type=_Whole(1, 10_000),
     default=500,

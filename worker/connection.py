@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 
 from worker.errors import BrokerFault, ConfigurationError, SettingError, describe
 from worker.logs import Repeats
+from worker.readiness import Readiness
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,9 +30,10 @@ _PING_INTERVAL = 5
 _RECONNECTING_FOR_TOO_LONG = 30.0
 _TICK = 0.5
 _QUOTED = re.compile(r'"[^"]*"')
+_ERROR_LINE = re.compile(rb"-ERR\s+'?([^'\r\n]*)")
 
 # What is overridden below is not public. Credentials would go out in plaintext if it went away.
-for _name in ("_connect_command", "_build_message", "_process_headers"):
+for _name in ("_connect_command", "_build_message", "_process_headers", "_process_err"):
     if not hasattr(Client, _name):
         raise ImportError(f"this version of nats-py has no Client.{_name}")
 
@@ -50,7 +52,12 @@ class Connection(Client):
     """
 
     def __init__(
-        self, *, tls_required: bool, fatal: Callable[[BaseException], None], repeats: Repeats
+        self,
+        *,
+        tls_required: bool,
+        fatal: Callable[[BaseException], None],
+        repeats: Repeats,
+        readiness: Readiness,
     ) -> None:
         super().__init__()
         self.disturbed = asyncio.Event()
@@ -61,6 +68,9 @@ class Connection(Client):
         self._fatal = fatal
         self._was_connected = False
         self._repeats = repeats
+        self._readiness = readiness
+        self._server_error = ""
+        self._problem: tuple[float, str] = (0.0, "")
 
     def _connect_command(self) -> bytes:
         # The library upgrades to TLS only where the server demands it, and sends the credentials in
@@ -90,12 +100,18 @@ class Connection(Client):
         except (IndexError, ValueError):
             return None
 
+    async def _process_err(self, err_msg: str) -> None:
+        # The library tells the text in lower case, the subject in it as well, which is not.
+        line = _ERROR_LINE.match(self._ps.buf)
+        self._server_error = line[1].decode("utf-8", "backslashreplace") if line else ""
+        await super()._process_err(err_msg)
+
     async def on_error(self, error: Exception) -> None:
         """Take an error that the library met in the background."""
         if isinstance(error, TlsNotOffered) and not self._was_connected:
             self._fatal(ConfigurationError(str(error)))
         elif isinstance(error, nats.errors.Error | OSError | TimeoutError):
-            self._warn(describe(error))
+            self._warn(self._described(error))
         else:  # a bug, of a callback of ours most likely: it must not be mistaken for weather
             self._fatal(error)
         self.disturbed.set()
@@ -105,6 +121,7 @@ class Connection(Client):
         self.disconnected_at = time.monotonic()
         if not self.closing:
             log.warning("broker.disconnected")
+            self._readiness.not_ready("the broker is disconnected")
         self.disturbed.set()
 
     async def on_reconnected(self) -> None:
@@ -121,7 +138,7 @@ class Connection(Client):
     def check(self) -> None:
         """Raise BrokerFault if only a new connection can help."""
         if self.is_closed:
-            raise BrokerFault("the connection was closed for good")
+            raise BrokerFault("the connection was closed for good") from self.last_error
         since = self.disconnected_at
         # A reconnect can hang with unsent data on a frozen socket.
         if since is not None and time.monotonic() - since > _RECONNECTING_FOR_TOO_LONG:
@@ -144,6 +161,21 @@ class Connection(Client):
         """Note that the first connect has worked."""
         self._was_connected = True
 
+    def problem_since(self, moment: float) -> str:
+        """Return what went wrong last since a moment (monotonic seconds), or nothing.
+
+        A request that is not permitted only times out; the reason comes as an error of its own.
+        """
+        when, problem = self._problem
+        return problem if when >= moment else ""
+
+    def _described(self, error: Exception) -> str:
+        told = self._server_error
+        known = bool(told) and told.lower() in str(error).lower()
+        problem = f"the server says: {told}" if known else describe(error)
+        self._problem = (time.monotonic(), problem)
+        return problem
+
     def _warn(self, error: str) -> None:
         # The subject in a text differs from ack to ack; what is wrong does not.
         if self._repeats.due(_QUOTED.sub("", error)):
@@ -151,14 +183,19 @@ class Connection(Client):
 
 
 async def connect(
-    settings: Settings, fatal: Callable[[BaseException], None], repeats: Repeats
+    settings: Settings,
+    fatal: Callable[[BaseException], None],
+    repeats: Repeats,
+    readiness: Readiness,
 ) -> Connection:
     """Return a connection, trying every URL for a few seconds; raises BrokerFault otherwise.
 
     `fatal` gets what no retry can mend, `repeats` keeps warnings from flooding the log. After the
     first connect the library reconnects by itself, for ever.
     """
-    connection = Connection(tls_required=settings.tls.required, fatal=fatal, repeats=repeats)
+    connection = Connection(
+        tls_required=settings.tls.required, fatal=fatal, repeats=repeats, readiness=readiness
+    )
     try:
         tls = settings.tls.context()
     except SettingError as error:  # the files were there at the start, and are being replaced
@@ -178,13 +215,17 @@ async def connect(
         "max_outstanding_pings": 2,
         **_credentials(settings),
     }
+    began = time.monotonic()
     try:
         # A refused certificate can hang the library's own connect for ever.
         async with asyncio.timeout(CONNECT_TIMEOUT + 2 * len(settings.nats_urls)):
             await connection.connect(**options)
     except (nats.errors.Error, OSError, TimeoutError) as error:
         await close(connection)
-        raise BrokerFault("the broker cannot be reached") from error
+        problem = connection.problem_since(began)
+        # With time running out the library's own error says nothing; the last callback does.
+        text = f"the broker cannot be reached: {problem}" if problem else "the broker is silent"
+        raise BrokerFault(text) from (None if problem else error)
     except BaseException:  # cancelled by the stop
         await close(connection)
         raise

@@ -3,6 +3,7 @@
 WorkerError
 ├── SettingError        an option has a value that cannot be used: exit 64
 ├── ConfigurationError  the broker or the database is not set up for this worker: exit 78
+├── DatabaseAway        the database takes nothing just now: pause, then try again
 └── BrokerFault         the session with the broker is over: make a new one
     └── PullLost        only the pull is over: bind and pull again on the same connection
 """
@@ -32,6 +33,10 @@ class SettingError(WorkerError):
 
 class ConfigurationError(WorkerError):
     """Only a person can mend it: a restart would find the same."""
+
+
+class DatabaseAway(WorkerError):
+    """Nothing can be written for now: the database is locked, full, or not there."""
 
 
 class BrokerFault(WorkerError):

@@ -4,35 +4,48 @@ Only `decide` may be called by other threads.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 
 import nats.errors
 
+from worker.binding import Binding
 from worker.connection import Connection
 from worker.decisions import Ack, Decision
+from worker.errors import PullLost
 from worker.in_flight import InFlight
 from worker.instants import NANOSECONDS
-from worker.messages import Batch, Decisions
+from worker.messages import Batch, Decisions, Position
 from worker.puller import Puller
+from worker.readiness import Readiness
 from worker.settings import Settings
 from worker.totals import Totals
 
 _YIELD_AFTER = 500
+# Unless the broker has given a sign this recently, the durable is looked at before anything is
+# settled: a late ack would settle another message of one that was made anew meanwhile.
+_FRESH_FOR = 1.0
+_SIGNS_IN_ACK_WAIT = 3
 
 
 class Handover:
     """Everything between a message's arrival and its settlement.
 
     `catch_up` returns when the manifests are as new as the messages that have arrived.
-    `connection` and `puller` are the present ones, or None; what is settled while there is no
-    connection is dropped, since the broker delivers it again.
+    `connection`, `puller` and `look`, which asks the broker for the durable that is bound, are the
+    present session's, or None; what is settled while there is no connection is dropped, since the
+    broker delivers it again.
+
+    After a fault of the database nothing is handed on until `resume`, and then one message alone,
+    on trial: it is known after that whether the database takes the rest.
     """
 
     def __init__(
         self,
         settings: Settings,
         totals: Totals,
+        readiness: Readiness,
         submit: Callable[[Batch], None],
         catch_up: Callable[[], Awaitable[None]],
     ) -> None:
@@ -40,19 +53,71 @@ class Handover:
         self.work = asyncio.Event()
         self.connection: Connection | None = None
         self.puller: Puller | None = None
+        self.look: Callable[[], Awaitable[Binding]] | None = None
+        self.binding: Binding | None = None
+        self.on_trial = False
+        self.fault = asyncio.Event()
         self._settings = settings
         self._totals = totals
+        self._readiness = readiness
         self._submit = submit
         self._catch_up = catch_up
         self._decided: deque[Decisions] = deque()
         self._settling = asyncio.Lock()
         self._bound = False
+        self._dispatching = False
+        self._looked_at = 0.0
+        self._pool_is_idle = asyncio.Event()
+
+    # --- the binding ---
+
+    def bind(self, binding: Binding) -> int:
+        """Settle from now on; what is in hand only if the durable is the same as before.
+
+        Returns how many messages in hand will not be settled.
+        """
+        anew = self.binding is not None and not binding.same_messages(self.binding)
+        self.note(binding)
+        self._bound = True
+        self.work.set()
+        return self.in_flight.forget_replies() if anew else 0
+
+    def note(self, binding: Binding) -> None:
+        """Take what the broker has just told of the durable that is bound."""
+        self.binding = binding
+        self._looked_at = asyncio.get_running_loop().time()
+
+    def unbind(self) -> None:
+        """Hold all decisions back until it is known which durable is there."""
+        self._bound = False
+        self._dispatching = False
+
+    def resume(self) -> None:
+        """Hand on what arrives: database and broker are in step."""
+        self.fault.clear()
         self._dispatching = True
-        self._paused_until = 0.0
+        self.work.set()
+
+    async def pool_idle(self) -> None:
+        """Return when the pool has no batch any more."""
+        while self._in_pool():
+            self._pool_is_idle.clear()
+            await self._pool_is_idle.wait()
+
+    def _in_pool(self) -> bool:
+        return self.in_flight.batches > len(self._decided)
+
+    # --- decisions ---
 
     def decide(self, decisions: Decisions) -> None:
-        """Take the decisions of a batch; `work` has to be set in the broker thread afterwards."""
+        """Take the decisions of a batch; `attend` has to be woken in the broker thread then."""
         self._decided.append(decisions)
+
+    def wake(self) -> None:
+        """Wake `attend`, since something was decided."""
+        self.work.set()
+        if not self._in_pool():
+            self._pool_is_idle.set()
 
     async def attend(self) -> None:
         """Settle what was decided and hand on what arrived, whenever there is something."""
@@ -62,34 +127,11 @@ class Handover:
             await self.settle_decided()
             await self._dispatch()
 
-    def stop_dispatching(self) -> None:
-        """Begin no more batches; those that have begun are still settled."""
-        self._dispatching = False
-
-    async def give_back_waiting(self) -> None:
-        """Nak everything that has arrived and not begun, for another worker to take at once."""
-        for reply in self.in_flight.give_up_waiting():
-            await self._publish(reply, b"-NAK")
-            self._totals.add(given_back=1)
-
-    def bind(self, *, anew: bool) -> int:
-        """Settle from now on; what is in hand only if the durable is the same as before.
-
-        Returns how many messages in hand will not be settled.
-        """
-        self._bound = True
-        self.work.set()
-        return self.in_flight.forget_replies() if anew else 0
-
-    def unbind(self) -> None:
-        """Hold all decisions back until it is known which durable is there."""
-        self._bound = False
-
     async def settle_decided(self) -> None:
         """Publish an ack or a nak for each message of every batch that was decided."""
         async with self._settling:
             published = 0
-            while self._decided and self._bound:
+            while self._decided and self._bound and await self._is_still_bound():
                 decisions = self._decided.popleft()
                 for reply, decision in self.in_flight.settle(decisions):
                     await self._publish(reply, _verb(decision))
@@ -97,10 +139,79 @@ class Handover:
                     # A publish that only fills a buffer never yields to the loop by itself.
                     if published % _YIELD_AFTER == 0:
                         await asyncio.sleep(0)
-                if decisions.pause:
-                    self._pause(decisions.pause)
+                self._weigh(decisions)
         if published and self.puller is not None:
             self.puller.changed.set()
+
+    def _weigh(self, decisions: Decisions) -> None:
+        """Pause at a fault of the database, and end the trial with a batch that it took."""
+        if decisions.fault:
+            self._dispatching = False
+            self.on_trial = True
+            self.fault.set()
+        elif self.on_trial:
+            self.on_trial = False
+            self._readiness.ready()
+
+    async def _is_still_bound(self) -> bool:
+        """Tell whether replies still mean the same messages; looks where that is in doubt."""
+        puller = self.puller
+        if puller is not None and puller.is_lost:
+            return False
+        sign = max(self._looked_at, puller.last_sign if puller is not None else 0.0)
+        if asyncio.get_running_loop().time() - sign <= _FRESH_FOR or self.look is None:
+            return True
+        try:
+            self.note(await self.look())
+        except PullLost as error:
+            self._bound = False
+            if puller is not None:
+                puller.lose(str(error))
+        return self._bound
+
+    # --- messages ---
+
+    @property
+    def room(self) -> int:
+        """How many more messages may be asked for."""
+        if self.on_trial:
+            return max(0, 1 - len(self.in_flight))
+        return self.in_flight.room
+
+    def stop_dispatching(self) -> None:
+        """Begin no more batches; those that have begun are still settled."""
+        self._dispatching = False
+
+    async def give_back_waiting(self) -> None:
+        """Nak everything that has arrived and not begun, for another worker to take at once.
+
+        What can be given back to nobody goes to the pool all the same.
+        """
+        for reply in self.in_flight.give_up_waiting():
+            await self._publish(reply, b"-NAK")
+            self._totals.add(given_back=1)
+        while self.in_flight.waiting and not self.on_trial:
+            self._begin(self._settings.batch)
+
+    async def keep_in_hand(self) -> None:
+        """Tell the broker of all that is in hand for long that it is, so that it stays there."""
+        while True:
+            every = (self._ack_wait() or 1.0) / _SIGNS_IN_ACK_WAIT
+            await asyncio.sleep(every)
+            if not self._bound or self.connection is None or not self.connection.is_connected:
+                continue
+            long_ago = asyncio.get_running_loop().time() - every
+            for number, reply in enumerate(list(self.in_flight.arrived_before(long_ago)), 1):
+                with contextlib.suppress(nats.errors.Error, OSError):
+                    await self.connection.publish(reply, b"+WPI")
+                if number % _YIELD_AFTER == 0:
+                    await asyncio.sleep(0)
+
+    def _ack_wait(self) -> float:
+        if self.binding is None:
+            return self._settings.ack_wait
+        config = self.binding.config
+        return min(config.backoff or [config.ack_wait or self._settings.ack_wait])
 
     async def _dispatch(self) -> None:
         """Give all that has arrived to the threads that are free, so that batches grow by load."""
@@ -108,22 +219,17 @@ class Handover:
             arrived = self.in_flight.waiting
             await self._catch_up()
             if self._may_begin():
-                self._submit(self.in_flight.begin(min(arrived, self._settings.batch)))
+                self._begin(1 if self.on_trial else min(arrived, self._settings.batch))
 
     def _may_begin(self) -> bool:
-        return (
-            self._dispatching
-            and self.in_flight.waiting > 0
-            and self.in_flight.batches < self._settings.threads
-            and asyncio.get_running_loop().time() >= self._paused_until
-        )
+        at_once = 1 if self.on_trial else self._settings.threads
+        return self._dispatching and self.in_flight.waiting > 0 and self.in_flight.batches < at_once
 
-    def _pause(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._paused_until = max(self._paused_until, loop.time() + seconds)
-        loop.call_later(seconds, self.work.set)
-        if self.puller is not None:
-            self.puller.pause(seconds)
+    def _begin(self, most: int) -> None:
+        assert self.binding is not None
+        footing = self.binding.footing
+        position = Position(footing.stream_created_at, footing.floor)
+        self._submit(self.in_flight.begin(most, position))
 
     async def _publish(self, reply: str, verb: bytes) -> None:
         """Settle one message; what cannot be sent is delivered again, which is harmless."""

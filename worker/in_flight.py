@@ -5,11 +5,22 @@ when that batch's decisions are back.
 """
 
 from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from worker.decisions import Decision
-from worker.messages import Batch, Decisions, Message
+from worker.decisions import Decision, Nak
+from worker.messages import Batch, Decisions, Message, Position
 
 _FORGOTTEN = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A message, the reply subject that settles it, and when it arrived (monotonic seconds)."""
+
+    message: Message
+    reply: str
+    arrived: float
 
 
 class InFlight:
@@ -17,8 +28,8 @@ class InFlight:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._waiting: deque[tuple[Message, str]] = deque()
-        self._begun: dict[int, list[str]] = {}
+        self._waiting: deque[_Held] = deque()
+        self._begun: dict[int, list[_Held]] = {}
         self._begun_messages = 0
         self._last_number = 0
 
@@ -40,29 +51,52 @@ class InFlight:
         """How many more messages may be asked for."""
         return max(0, self._limit - len(self))
 
-    def arrive(self, message: Message, reply: str) -> None:
+    def arrive(self, message: Message, reply: str, now: float) -> None:
         """Take a message that the broker delivered."""
-        self._waiting.append((message, reply))
+        self._waiting.append(_Held(message, reply, now))
 
-    def begin(self, most: int) -> Batch:
-        """Return everything that waits, up to `most` messages, as the next batch."""
-        taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+    def begin(self, most: int, position: Position) -> Batch:
+        """Return everything that waits, up to `most` messages, as the next batch.
+
+        Messages of a stream that is no more are not mixed with others: the position is not theirs.
+        """
+        forgotten = self._waiting[0].reply == _FORGOTTEN
+        taken: list[_Held] = []
+        while (
+            self._waiting
+            and len(taken) < most
+            and (self._waiting[0].reply == _FORGOTTEN) == forgotten
+        ):
+            taken.append(self._waiting.popleft())
         self._last_number += 1
-        self._begun[self._last_number] = [reply for _, reply in taken]
+        self._begun[self._last_number] = taken
         self._begun_messages += len(taken)
-        return Batch(self._last_number, tuple(message for message, _ in taken))
+        messages = tuple(held.message for held in taken)
+        return Batch(self._last_number, messages, None if forgotten else position)
 
     def settle(self, decisions: Decisions) -> list[tuple[str, Decision]]:
-        """Return each message's reply subject with its decision; nothing for what was forgotten."""
-        replies = self._begun.pop(decisions.batch.number, [])
-        self._begun_messages -= len(replies)
-        decided = zip(replies, decisions.decisions, strict=False)
-        return [(reply, decision) for reply, decision in decided if reply != _FORGOTTEN]
+        """Return each message's reply subject with its decision.
+
+        What was forgotten has none, and waits again unless it is committed: nobody would deliver
+        it a second time.
+        """
+        begun = self._begun.pop(decisions.batch.number, [])
+        self._begun_messages -= len(begun)
+        settled: list[tuple[str, Decision]] = []
+        for held, decision in zip(begun, decisions.decisions, strict=False):
+            if held.reply != _FORGOTTEN:
+                settled.append((held.reply, decision))
+            elif isinstance(decision, Nak):
+                self._waiting.append(held)
+        return settled
 
     def give_up_waiting(self) -> list[str]:
-        """Return the reply subjects of all messages in no batch yet, which are in hand no more."""
-        replies = [reply for _, reply in self._waiting if reply != _FORGOTTEN]
-        self._waiting.clear()
+        """Return the reply subjects of all messages in no batch yet, which are in hand no more.
+
+        What was forgotten stays: it cannot be given back to anybody.
+        """
+        replies = [held.reply for held in self._waiting if held.reply != _FORGOTTEN]
+        self._waiting = deque(held for held in self._waiting if held.reply == _FORGOTTEN)
         return replies
 
     def forget_replies(self) -> int:
@@ -72,6 +106,23 @@ class InFlight:
         with the same sequence. The messages themselves are still projected; they may be in hand
         and nowhere else any more.
         """
-        self._waiting = deque((message, _FORGOTTEN) for message, _ in self._waiting)
-        self._begun = {number: [_FORGOTTEN] * len(begun) for number, begun in self._begun.items()}
+        self._waiting = deque(_forgotten(held) for held in self._waiting)
+        for number, begun in self._begun.items():
+            self._begun[number] = [_forgotten(held) for held in begun]
         return len(self)
+
+    def arrived_before(self, moment: float) -> Iterator[str]:
+        """Yield the reply subjects of what has been in hand since before a moment."""
+        for held in self._waiting:
+            if held.arrived >= moment:
+                break  # they wait in the order of their arrival
+            if held.reply != _FORGOTTEN:
+                yield held.reply
+        for begun in self._begun.values():
+            yield from (
+                held.reply for held in begun if held.arrived < moment and held.reply != _FORGOTTEN
+            )
+
+
+def _forgotten(held: _Held) -> _Held:
+    return _Held(held.message, _FORGOTTEN, held.arrived)

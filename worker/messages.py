@@ -22,31 +22,51 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """How far the durable was known to be when a batch began.
+
+    `stream_created_at` is stored text; every start at or below the stream sequence `floor` is
+    settled, and so committed.
+    """
+
+    stream_created_at: str
+    floor: int
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """Messages that are projected in one transaction, in the order of their arrival."""
+    """Messages that are projected in one transaction, in the order of their arrival.
+
+    `position` is None for messages of a stream that is no more.
+    """
 
     number: int
     messages: tuple[Message, ...]
+    position: Position | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
     """What is to become of each message of a batch, in the batch's order.
 
-    `pause` is for how many seconds pulling should stop, because the database cannot take more.
+    `fault` tells that the database cannot take any batch just now.
     """
 
     batch: Batch
     decisions: tuple[Decision, ...]
-    pause: float = 0.0
+    fault: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What the broker's reply subject tells of a message."""
+    """What the broker's reply subject tells of a message.
+
+    The durable numbers its deliveries by `consumer_sequence`, from 1, redeliveries included.
+    """
 
     delivery: int
     stream_sequence: int
+    consumer_sequence: int
     recorded_at: int
 
 
@@ -64,7 +84,7 @@ def read_delivery(reply: str) -> Delivery | None:
     numbers = tokens[4 + shift : 8 + shift]
     if not all(number.isascii() and number.isdigit() and len(number) <= 20 for number in numbers):
         return None
-    delivery, stream_sequence, _, recorded_at = map(int, numbers)
+    delivery, stream_sequence, consumer_sequence, recorded_at = map(int, numbers)
     if not is_representable(recorded_at):
         return None
-    return Delivery(delivery, stream_sequence, recorded_at)
+    return Delivery(delivery, stream_sequence, consumer_sequence, recorded_at)

@@ -1,5 +1,7 @@
 """The repository pool: threads that take batches from one queue and hand back decisions.
 
+Between batches they answer questions of the broker thread about what is in the database.
+
 Each thread opens its own database connection and closes it at its end.
 """
 
@@ -8,15 +10,22 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
 
+from repo.checkpoints import Checkpoint, Recalled, Standing
 from repo.database import Database
+from repo.errors import PassingFault, PlaceFault
 from repo.repository import Repository
+from worker.errors import DatabaseAway, describe
 from worker.messages import Batch, Decisions
 from worker.projection import Projection
 
 log = logging.getLogger(__name__)
 
 _GRACE = 2.0
+
+_Answer = TypeVar("_Answer")
 
 
 class Turns:
@@ -42,6 +51,26 @@ class Turns:
             self._changed.notify_all()
 
 
+class _Question(Generic[_Answer]):
+    """Something to find out or to do in the database, with a place for the answer or the error."""
+
+    def __init__(self, question: Callable[[Repository], _Answer]) -> None:
+        self.answer: Future[_Answer] = Future()
+        self._question = question
+
+    def put_to(self, repository: Repository) -> None:
+        if not self.answer.set_running_or_notify_cancel():
+            return
+        try:
+            self.answer.set_result(self._question(repository))
+        except (PassingFault, PlaceFault) as error:
+            away = DatabaseAway(describe(error))
+            away.__cause__ = error
+            self.answer.set_exception(away)
+        except Exception as error:  # noqa: BLE001 (whoever asked gets it, and decides)
+            self.answer.set_exception(error)
+
+
 class Pool:
     """A fixed number of threads that project batches.
 
@@ -53,6 +82,7 @@ class Pool:
         self,
         threads: int,
         database: Database,
+        standing: Standing,
         projection: Projection,
         *,
         retry_for: float,
@@ -60,11 +90,12 @@ class Pool:
         failed: Callable[[BaseException], None],
     ) -> None:
         self._database = database
+        self._standing = standing
         self._projection = projection
         self._retry_for = retry_for
         self._settle = settle
         self._failed = failed
-        self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Batch | _Question[Any] | None] = queue.SimpleQueue()
         self._turns = Turns()
         self._give_up = threading.Event()
         # Daemons: a write that hangs in a dead disk must not keep the process from ending.
@@ -80,7 +111,20 @@ class Pool:
 
     def submit(self, batch: Batch) -> None:
         """Queue a batch for the next free thread."""
-        self._batches.put(batch)
+        self._work.put(batch)
+
+    def recall(self) -> Future[Recalled]:
+        """Return what the database knows of the checkpoint; raises DatabaseAway."""
+        return self._ask(lambda repository: repository.recall())
+
+    def begin(self, checkpoint: Checkpoint, recalled: Recalled) -> Future[None]:
+        """Put a checkpoint into the file that was recalled from; raises DatabaseAway."""
+        return self._ask(lambda repository: repository.begin(checkpoint, recalled))
+
+    def _ask(self, question: Callable[[Repository], _Answer]) -> Future[_Answer]:
+        asked = _Question(question)
+        self._work.put(asked)
+        return asked.answer
 
     def stop(self, deadline: float) -> bool:
         """Let the threads finish what is queued; tell whether all have ended.
@@ -89,7 +133,7 @@ class Pool:
         attempt that has begun gets up to 2 s more.
         """
         for _ in self._threads:
-            self._batches.put(None)
+            self._work.put(None)
         if self._joined(deadline):
             return True
         self._give_up.set()
@@ -104,10 +148,16 @@ class Pool:
     def _run(self) -> None:
         try:
             with Repository(
-                self._database, retry_for=self._retry_for, give_up=self._give_up
+                self._database,
+                retry_for=self._retry_for,
+                give_up=self._give_up,
+                standing=self._standing,
             ) as repository:
-                while (batch := self._batches.get()) is not None:
-                    self._settle(self._project(batch, repository))
+                while (work := self._work.get()) is not None:
+                    if isinstance(work, _Question):
+                        work.put_to(repository)
+                    else:
+                        self._settle(self._project(work, repository))
         except BaseException as error:  # noqa: BLE001 (nothing may end a thread unseen)
             self._give_up.set()  # the others must not go on writing to a damaged file
             self._failed(error)

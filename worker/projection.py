@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from repo.batch import Written
+from repo.checkpoints import Checkpoint
 from repo.errors import DatabaseUnusable, RepositoryError
 from repo.execution_results import Run
 from repo.rejected_events import RejectedEvent
@@ -25,8 +26,6 @@ from worker.totals import Totals
 
 log = logging.getLogger(__name__)
 
-_FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 10.0
 _REPEAT_WARNING_AFTER = 60.0
 
 
@@ -47,7 +46,7 @@ class Projection:
         self._manifests = manifests
         self._totals = totals
         self._lock = threading.Lock()
-        self._faults_in_a_row = 0
+        self._in_fault = False
         self._repeats = Repeats(_REPEAT_WARNING_AFTER)
 
     def project(
@@ -69,6 +68,7 @@ class Projection:
                 prepared.runs,
                 prepared.rejected,
                 lambda index, reason: self._rejected(prepared.sources[index], reason),
+                _reached(batch),
             )
         except DatabaseUnusable:
             raise
@@ -121,12 +121,12 @@ class Projection:
             subject=message.subject,
             payload=message.payload,
             reason=reason,
-            rejected_at=format_instant(time.time_ns() // NANOSECONDS * NANOSECONDS),
+            rejected_at=_now(),
         )
 
     def _account(self, batch: Batch, prepared: _Prepared, written: Written, seconds: float) -> None:
         with self._lock:
-            recovered, self._faults_in_a_row = self._faults_in_a_row > 0, 0
+            recovered, self._in_fault = self._in_fault, False
         if recovered:
             log.info("database.recovered")
         self._totals.add(
@@ -211,8 +211,7 @@ class Projection:
 
     def _give_back(self, batch: Batch, error: RepositoryError) -> Decisions:
         with self._lock:
-            pause = min(_FIRST_PAUSE * 2.0**self._faults_in_a_row, _LONGEST_PAUSE)
-            self._faults_in_a_row = min(self._faults_in_a_row + 1, 10)
+            self._in_fault = True
         decisions: list[Decision] = [
             Nak(nak_delay(message.delivery, random.random()))  # noqa: S311 (jitter, no secret)
             for message in batch.messages
@@ -225,7 +224,23 @@ class Projection:
                 "batch_size": len(batch.messages),
                 "stream_sequence": batch.messages[0].stream_sequence,
                 "delivery": max(message.delivery for message in batch.messages),
-                "pause": pause,
             },
         )
-        return Decisions(batch, tuple(decisions), pause)
+        return Decisions(batch, tuple(decisions), fault=True)
+
+
+def _reached(batch: Batch) -> Checkpoint | None:
+    """Return the checkpoint that a batch reaches once it is committed."""
+    if batch.position is None:
+        return None
+    return Checkpoint(
+        stream_created_at=batch.position.stream_created_at,
+        highest_sequence=max(message.stream_sequence for message in batch.messages),
+        low_water_mark=batch.position.floor,
+        committed_at=_now(),
+    )
+
+
+def _now() -> str:
+    """Return the present second as stored text."""
+    return format_instant(time.time_ns() // NANOSECONDS * NANOSECONDS)

@@ -41,23 +41,31 @@ _MOST_IN_A_REQUEST = re.compile(r"Exceeded MaxRequestBatch of (\d+)", re.IGNOREC
 
 
 class Puller:
-    """One pull, on one inbox, from bind to stop or loss."""
+    """One pull, on one inbox, from bind to stop or loss.
+
+    `room` tells how many more messages may come. `last_sign` is when the durable was last heard of
+    (monotonic seconds).
+    """
 
     def __init__(
         self,
         connection: Connection,
         subject: str,
         in_flight: InFlight,
+        room: Callable[[], int],
         arrived: Callable[[], None],
     ) -> None:
+        self.last_sign = time.monotonic()
         self.changed = connection.disturbed
         self._connection = connection
         self._subject = subject
         self._in_flight = in_flight
+        self._room = room
         self._arrived = arrived
         self._inbox = connection.new_inbox()
         self._credit = Credit()
         self._last_request = 0
+        self._last_delivery = 0
         self._waiting_since: float | None = None  # for any sign of the server
         self._not_before = 0.0
         self._stopping = False
@@ -94,16 +102,22 @@ class Puller:
         self._idle = idle
         self.changed.set()
 
-    def pause(self, seconds: float) -> None:
-        """Ask for no more messages for a while."""
-        self._not_before = max(self._not_before, time.monotonic() + seconds)
+    @property
+    def is_lost(self) -> bool:
+        """Tell whether the durable is known to be gone."""
+        return self._lost is not None
+
+    def lose(self, problem: str) -> None:
+        """Make `run` raise PullLost: somebody has found out that the durable is gone."""
+        self._lost = problem
+        self.changed.set()
 
     async def _refill(self) -> None:
         now = time.monotonic()
         outstanding = self._credit.outstanding(now)
         if not self._connection.is_connected or now < self._not_before:
             return
-        messages = min(self._most, self._in_flight.room) - outstanding
+        messages = min(self._most, self._room()) - outstanding
         # Asking for every freed place one by one would double the traffic.
         if messages <= 0 or outstanding > self._most // 2:
             return
@@ -147,6 +161,11 @@ class Puller:
             return
         self._credit.arrive()
         told = read_delivery(message.reply)
+        if told is not None:
+            # A durable counts its deliveries upwards: this is another one, with the same name.
+            if told.consumer_sequence <= self._last_delivery:
+                self.lose("the durable was made anew")
+            self._last_delivery = told.consumer_sequence
         self._in_flight.arrive(
             Message(
                 subject=message.subject,
@@ -156,6 +175,7 @@ class Puller:
                 recorded_at=told.recorded_at if told else time.time_ns(),
             ),
             message.reply,
+            time.monotonic(),
         )
         self._arrived()
         if self._note_sign() <= self._most // 2:
@@ -163,7 +183,7 @@ class Puller:
 
     def _note_sign(self) -> int:
         """Note that the server is there and return the credit; without credit it may be silent."""
-        now = time.monotonic()
+        self.last_sign = now = time.monotonic()
         credit = self._credit.outstanding(now)
         self._waiting_since = now if credit else None
         return credit
@@ -178,16 +198,16 @@ class Puller:
         self.changed.set()
         lower = text.lower()
         if status == "409" and "consumer deleted" in lower:
-            self._lost = "the durable was deleted"
+            self.lose("the durable was deleted")
         elif status == "503":  # nobody listens: the durable or its stream is gone
-            self._lost = "the durable does not answer"
+            self.lose("the durable does not answer")
         elif limit := _MOST_IN_A_REQUEST.search(text):
             self._most = int(limit[1])
         elif status == "400" or "exceeded maxrequest" in lower:
             self._refused = f"the durable refuses every request: {text}"
         elif status not in ("404", "408") and not _ENDED.search(text):
             # The server is leaving, or has enough requests: asking again at once would only spin.
-            self.pause(_BACK_OFF)
+            self._not_before = time.monotonic() + _BACK_OFF
             log.warning("pull.status", extra={"status": status, "error": text})
 
     async def _next_change(self, seconds: float) -> None:

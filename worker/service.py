@@ -22,6 +22,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from repo.checkpoints import Position, Standing
 from repo.database import ENGINE, ENGINE_VERSION, Database
 from repo.errors import DatabaseUnusable, DiskFault, PassingFault, RepositoryError
 from repo.schema import pending_migrations
@@ -33,6 +34,7 @@ from worker.messages import Decisions
 from worker.migration import migrate, migrate_command
 from worker.pool import Pool
 from worker.projection import Projection
+from worker.readiness import Readiness
 from worker.settings import Settings
 from worker.totals import Totals
 
@@ -56,10 +58,12 @@ class Service:
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stopping = False
         self._failure: BaseException | None = None
+        self._readiness = Readiness()
         manifests = ManifestCache()
         self._pool = Pool(
             settings.threads,
             self._database,
+            Standing(Position(settings.stream, settings.durable)),
             Projection(settings.stream, manifests, self._totals),
             retry_for=settings.retry_for,
             settle=self._settle,
@@ -69,7 +73,9 @@ class Service:
             settings,
             manifests,
             self._totals,
+            self._readiness,
             submit=self._pool.submit,
+            records=self._pool,
             failed=self._fail,
             idle=self.stop,
             connected=self._log_started,

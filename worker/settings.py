@@ -80,6 +80,7 @@ class Settings:
     create_stream: bool = False
     migrate: bool = False
     until_idle: bool = False
+    no_replay: bool = False
     batch: int = 500
     threads: int = 2
     in_flight: int = 2000

@@ -14,12 +14,16 @@ from worker.binding import (
     differences,
     wanted_durable,
 )
+from worker.checkpoint import Footing
 from worker.settings import Settings
 
 SETTINGS = Settings(nats_urls=("nats://127.0.0.1:4222",), database="sqlite:///x.db")
 WANTED = wanted_durable(SETTINGS)
 CREATED = datetime(2026, 5, 20, tzinfo=UTC)
-BINDING = Binding(CREATED, CREATED, pending=0, unsettled=0)
+FOOTING = Footing(
+    "2026-05-20T00:00:00+00:00", first_sequence=1, has_delivered=False, floor=0, settled=0
+)
+BINDING = Binding(CREATED, pending=0, unsettled=0, footing=FOOTING, config=WANTED)
 
 
 def test_the_stream_is_the_one_of_the_contract() -> None:
@@ -47,6 +51,14 @@ def test_the_durable_takes_its_name_and_its_ack_wait_from_the_settings() -> None
 
 def test_a_durable_as_this_worker_makes_it_differs_in_nothing() -> None:
     assert differences(WANTED, WANTED) == {}
+
+
+@pytest.mark.parametrize(("start", "differs"), [(1, False), (101, False), (102, True)])
+def test_a_durable_that_skips_only_what_is_committed_differs_in_nothing(
+    start: int, differs: bool
+) -> None:
+    found = replace(WANTED, deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=start)
+    assert bool(differences(WANTED, found, committed=100)) == differs
 
 
 def test_what_the_server_fills_in_is_no_difference() -> None:
@@ -106,7 +118,9 @@ def test_a_reply_means_the_same_message_only_in_the_same_stream_and_durable() ->
     restarted = CREATED + timedelta(milliseconds=1)  # as servers 2.9 have it after a restart
     assert BINDING.same_messages(replace(BINDING, pending=9, unsettled=9))
     assert BINDING.same_messages(replace(BINDING, durable_created=restarted))
-    assert not BINDING.same_messages(replace(BINDING, stream_created=later))
+    assert not BINDING.same_messages(
+        replace(BINDING, footing=replace(FOOTING, stream_created_at=later.isoformat()))
+    )
     assert not BINDING.same_messages(replace(BINDING, durable_created=later))
     assert not BINDING.same_messages(None)
 

@@ -17,7 +17,8 @@ SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.is_file()
 BROKER_MODULES = {
     f"worker/{name}.py"
     for name in (
-        *("broker", "session", "connection", "binding", "handover", "puller", "manifest_watch"),
+        *("broker", "session", "connection", "binding", "in_step", "handover", "puller"),
+        "manifest_watch",
     )
 }
 STANDARD = set(sys.stdlib_module_names)

@@ -6,7 +6,7 @@ from worker.instants import format_instant
 from worker.messages import Delivery, read_delivery
 
 TIME = 1_779_278_400_123_456_789
-TOLD = Delivery(delivery=3, stream_sequence=4711, recorded_at=TIME)
+TOLD = Delivery(delivery=3, stream_sequence=4711, consumer_sequence=99, recorded_at=TIME)
 
 
 @pytest.mark.parametrize(

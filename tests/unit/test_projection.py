@@ -1,6 +1,7 @@
 """Decisions of a batch, with a repository that only does what a test tells it to."""
 
 import logging
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import cast
@@ -8,6 +9,7 @@ from typing import cast
 import pytest
 
 from repo.batch import Refusal, Written
+from repo.checkpoints import Checkpoint
 from repo.errors import (
     DatabaseUnusable,
     PassingFault,
@@ -31,7 +33,7 @@ from worker.manifests import (
     NoTimeout,
     Timeout,
 )
-from worker.messages import Batch, Decisions, Message
+from worker.messages import Batch, Decisions, Message, Position
 from worker.projection import Projection
 from worker.totals import Totals
 
@@ -48,12 +50,18 @@ class FakeRepository:
         self.promotion_failures: list[PromotionFailure] = []
         self.runs: list[Run] = []
         self.rejected: list[RejectedEvent] = []
+        self.reached: Checkpoint | None = None
 
     def write(
-        self, runs: Sequence[Run], rejected: Sequence[RejectedEvent], refusal: Refusal
+        self,
+        runs: Sequence[Run],
+        rejected: Sequence[RejectedEvent],
+        refusal: Refusal,
+        reached: Checkpoint | None = None,
     ) -> Written:
         if self.error is not None:
             raise self.error
+        self.reached = reached
         kept = [run for index, run in enumerate(runs) if index not in self.refuse]
         refused = [refusal(index, "CHECK failed") for index in sorted(self.refuse)]
         self.runs += kept
@@ -99,7 +107,7 @@ def test_a_start_becomes_the_row_of_the_contract(bench: Bench) -> None:
     bench.manifests.replace({"job-1": Manifest(1, Timeout(20 * SECOND))})
     data = payload(result_id="run-1", started_at="2026-05-20T14:00:00.10+02:00", version="2.0")
     assert bench.project(message(data=data)) == Decisions(
-        Batch(1, (message(data=data),)), (Ack(),), 0.0
+        Batch(1, (message(data=data),)), (Ack(),), fault=False
     )
     assert bench.repository.runs == [
         Run(
@@ -191,7 +199,7 @@ def test_a_fault_of_the_database_naks_every_message_and_rejects_none(
     decisions = bench.project(message(1), message(2, b"bad"), message(3))
     assert len(decisions.decisions) == 3
     assert all(isinstance(decision, Nak) for decision in decisions.decisions)
-    assert decisions.pause > 0
+    assert decisions.fault
     assert warnings(caplog, "event.rejected") == []
     assert len(warnings(caplog, "database.fault")) == 1
     assert (bench.totals["rejected"], bench.totals["given_back"]) == (0, 3)
@@ -207,19 +215,30 @@ def test_the_delay_grows_with_how_often_each_message_was_delivered(bench: Bench)
     assert max(delays) <= LONGEST_DELAY
 
 
-def test_the_pause_grows_with_faults_in_a_row_is_capped_and_ends_with_success(
-    bench: Bench,
+def test_a_fault_is_told_to_the_broker_thread_and_its_end_to_the_log(
+    bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     bench.repository.error = PlaceFault("full")
-    pauses = [bench.project(message()).pause for _ in range(200)]
-    growing = pauses[: pauses.index(max(pauses)) + 1]
-    assert growing == sorted(set(growing))
-    assert len(growing) > 2
-    assert set(pauses[len(growing) :]) == {max(pauses)}
+    assert [bench.project(message()).fault for _ in range(3)] == [True] * 3
     bench.repository.error = None
-    assert bench.project(message()).pause == 0
-    bench.repository.error = PlaceFault("full")
-    assert bench.project(message()).pause == pauses[0]
+    assert [bench.project(message()).fault for _ in range(3)] == [False] * 3
+    assert [r.getMessage() for r in caplog.records].count("database.recovered") == 1
+
+
+def test_a_batch_reaches_its_highest_sequence_and_the_floor_it_began_with(bench: Bench) -> None:
+    messages = (message(7), message(9, b"bad"), message(8))
+    batch = Batch(1, messages, Position("2026-05-20T00:00:00+00:00", 4))
+    bench.projection.project(batch, cast(Repository, bench.repository), lambda: None)
+    reached = bench.repository.reached
+    assert reached is not None
+    assert reached[:3] == ("2026-05-20T00:00:00+00:00", 9, 4)
+    assert parse_instant(reached.committed_at) <= time.time_ns()
+
+
+def test_messages_of_a_stream_that_is_no_more_reach_no_checkpoint(bench: Bench) -> None:
+    bench.project(message(7))
+    assert bench.repository.reached is None
 
 
 def test_an_unusable_database_is_raised_and_decides_nothing(bench: Bench) -> None:

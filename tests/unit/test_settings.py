@@ -46,6 +46,7 @@ VARIABLES = {
     "--create-stream": "PROJECTOR_CREATE_STREAM",
     "--migrate": "PROJECTOR_MIGRATE",
     "--until-idle": "PROJECTOR_UNTIL_IDLE",
+    "--no-replay": "PROJECTOR_NO_REPLAY",
     "--batch": "PROJECTOR_BATCH",
     "--threads": "PROJECTOR_THREADS",
     "--in-flight": "PROJECTOR_IN_FLIGHT",
@@ -64,7 +65,7 @@ VARIABLES = {
     "--log-level": "PROJECTOR_LOG_LEVEL",
     "--log-format": "PROJECTOR_LOG_FORMAT",
 }
-FLAGS = ("--create-stream", "--migrate", "--until-idle")
+FLAGS = ("--create-stream", "--migrate", "--until-idle", "--no-replay")
 FILES = [option for option in VARIABLES if option.endswith("-file")]
 
 
@@ -185,6 +186,7 @@ def test_defaults_are_those_of_the_contract(command: Command) -> None:
         ("--bucket", "jobs_2", "bucket", "jobs_2"),
         ("--create-stream", "1", "create_stream", True),
         ("--migrate", "true", "migrate", True),
+        ("--no-replay", "yes", "no_replay", True),
         ("--until-idle", "yes", "until_idle", True),
         ("--until-idle", "0", "until_idle", False),
         ("--batch", "10000", "batch", 10_000),
@@ -282,6 +284,7 @@ WRONG = [
     ("--create-stream", "maybe", "boolean"),
     ("--migrate", "maybe", "boolean"),
     ("--until-idle", "2", "boolean"),
+    ("--no-replay", "2", "boolean"),
     ("--batch", "0", "1<=x<=10000"),
     ("--batch", "10001", "1<=x<=10000"),
     ("--threads", "0", "1<=x<=64"),

@@ -1,0 +1,118 @@
+"""Do the database and the broker belong together? What their figures say of it. Pure.
+
+A durable's position lives on the broker, the rows live in a file. Where the file is new, or older
+than the durable, the broker would go on from where it was, and history would silently be missing.
+"""
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from repo.checkpoints import Checkpoint, Recalled
+
+
+class Records(Protocol):
+    """The checkpoint in the database, behind the threads that may touch it.
+
+    Both raise DatabaseAway where nothing can be written for now.
+    """
+
+    def recall(self) -> Future[Recalled]:
+        """Return what the database knows."""
+
+    def begin(self, checkpoint: Checkpoint, recalled: Recalled) -> Future[None]:
+        """Put a checkpoint into the file that was recalled from; batches may be written then."""
+
+
+class Case(Enum):
+    """What the figures look like; the worst is to be confirmed by a look into the stream."""
+
+    IN_STEP = "in step"
+    NEW = "new"
+    ADOPTED = "rows without a checkpoint"
+    WIPED = "a new or wiped file"
+    OLDER = "an older file"
+
+
+@dataclass(frozen=True, slots=True)
+class Footing:
+    """Where the broker stands: the stream, and the durable on it. Sequences are the stream's.
+
+    `stream_created_at` is stored text. Everything up to `floor` is settled, and nothing above
+    `settled`, if the durable `has_delivered` at all; one that was made to begin later counts what
+    it skips as settled, and what expires or is purged counts as well.
+    """
+
+    stream_created_at: str
+    first_sequence: int
+    has_delivered: bool
+    floor: int
+    settled: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A case, and the sequences that it is about.
+
+    If the stream holds a start above `known`, up to `until`, it was settled and is not in the file:
+    every start above `low_water_mark` has to be replayed then. `stream_anew` tells that the
+    checkpoint was of a stream that is no more.
+    """
+
+    case: Case
+    known: int
+    low_water_mark: int
+    until: int
+    stream_anew: bool = False
+
+    @property
+    def is_suspect(self) -> bool:
+        """Tell whether a start may be missing; only the stream can say whether one is."""
+        return self.until > self.known
+
+    def is_missing(self, start: int | None) -> bool:
+        """Tell whether a start is missing, from the sequence of the first one above `known`."""
+        return start is not None and start <= self.until
+
+    def gone(self, footing: Footing) -> int:
+        """Return how many sequences that a replay would begin with the stream holds no more."""
+        return max(0, footing.first_sequence - 1 - self.low_water_mark)
+
+    def checkpoint(self, footing: Footing, now: str, *, missing: bool) -> Checkpoint:
+        """Return the checkpoint to begin with; `now` is stored text.
+
+        With nothing missing all that the broker counts as settled is in the file.
+        """
+        settled = 0 if missing else footing.floor
+        highest = self.known if self.case is not Case.ADOPTED else settled
+        return Checkpoint(
+            footing.stream_created_at, highest, max(self.low_water_mark, settled), now
+        )
+
+
+def compare(recalled: Recalled, footing: Footing) -> Comparison:
+    """Compare what the database knows with where the broker stood before that was asked.
+
+    In that order, a worker beside this one cannot make the broker look farther than the database.
+    """
+    checkpoint = recalled.checkpoint
+    if checkpoint is None:
+        if recalled.has_rows:
+            return Comparison(Case.ADOPTED, 0, 0, until=0)
+        # Every worker puts a checkpoint before its first pull: what is settled was committed to
+        # another file.
+        if footing.has_delivered:
+            return Comparison(Case.WIPED, 0, 0, until=footing.settled)
+        return Comparison(Case.NEW, 0, 0, until=0)
+    if checkpoint.stream_created_at != footing.stream_created_at:
+        return _compared(0, 0, footing, stream_anew=True)
+    known = max(checkpoint.highest_sequence, checkpoint.low_water_mark)
+    return _compared(known, checkpoint.low_water_mark, footing)
+
+
+def _compared(
+    known: int, low_water_mark: int, footing: Footing, *, stream_anew: bool = False
+) -> Comparison:
+    case = Case.OLDER if footing.floor > known else Case.IN_STEP
+    return Comparison(case, known, low_water_mark, footing.floor, stream_anew)

@@ -1,0 +1,142 @@
+"""Before every pull: do the database and the broker belong together? Broker thread only.
+
+Where starts are missing from the database that the durable would not deliver again, the durable is
+made anew, and history is replayed. That is safe at any time, since every write is idempotent.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from typing import Any, NamedTuple
+
+import nats.errors
+
+from worker.binding import FILTER, Binding
+from worker.checkpoint import Case, Comparison, Records, compare
+from worker.connection import Connection
+from worker.errors import PullLost
+from worker.instants import NANOSECONDS, format_instant
+from worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+API = "$JS.API"
+_API_TIMEOUT = 5.0
+_NO_MESSAGE_FOUND = 10037
+_CONSUMER_NOT_FOUND = 10014
+
+
+class Outcome(NamedTuple):
+    """Whether the durable was made anew, and up to which sequence the database is known to go."""
+
+    is_anew: bool
+    committed: int
+
+
+class InStep:
+    """Compares database and broker, and makes the durable anew where that is needed."""
+
+    def __init__(self, settings: Settings, records: Records) -> None:
+        self._settings = settings
+        self._records = records
+
+    async def come_in_step(self, connection: Connection, binding: Binding) -> Outcome:
+        """Compare, replay where that is needed, and put the checkpoint into the file.
+
+        Afterwards batches may be written there. Raises DatabaseAway where the database cannot be
+        written to, and PullLost where the broker does not answer.
+        """
+        recalled = await asyncio.wrap_future(self._records.recall())
+        footing = binding.footing
+        comparison = compare(recalled, footing)
+        missing = comparison.is_suspect and comparison.is_missing(
+            await self._next_start(connection, comparison.known + 1)
+        )
+        self._tell(comparison, binding, missing=missing)
+        replay = missing and not self._settings.no_replay
+        if replay:
+            await self._make_anew(connection, comparison.low_water_mark)
+        now = format_instant(time.time_ns() // NANOSECONDS * NANOSECONDS)
+        checkpoint = comparison.checkpoint(footing, now, missing=missing)
+        await asyncio.wrap_future(self._records.begin(checkpoint, recalled))
+        return Outcome(replay, comparison.known)
+
+    async def _next_start(self, connection: Connection, sequence: int) -> int | None:
+        """Return the sequence of the first start at or above one; None if there is none."""
+        subject = f"{API}.STREAM.MSG.GET.{self._settings.stream}"
+        answer = await request(connection, subject, {"seq": sequence, "next_by_subj": FILTER})
+        if answer.get("error", {}).get("err_code") == _NO_MESSAGE_FOUND:
+            return None
+        return int(_checked(answer)["message"]["seq"])
+
+    async def _make_anew(self, connection: Connection, low_water_mark: int) -> None:
+        """Delete the durable and create it with its own settings, to begin above the mark."""
+        stream, durable = self._settings.stream, self._settings.durable
+        info = _checked(await request(connection, f"{API}.CONSUMER.INFO.{stream}.{durable}"))
+        config = {
+            name: value
+            for name, value in info["config"].items()
+            if name not in ("opt_start_seq", "opt_start_time")
+        }
+        config["deliver_policy"] = "all"
+        if low_water_mark:
+            config["deliver_policy"] = "by_start_sequence"
+            config["opt_start_seq"] = low_water_mark + 1
+        gone = await request(connection, f"{API}.CONSUMER.DELETE.{stream}.{durable}")
+        if gone.get("error", {}).get("err_code") != _CONSUMER_NOT_FOUND:
+            _checked(gone)
+        body = {"stream_name": stream, "config": config}
+        subject = f"{API}.CONSUMER.DURABLE.CREATE.{stream}.{durable}"
+        _checked(await request(connection, subject, body))
+
+    def _tell(self, comparison: Comparison, binding: Binding, *, missing: bool) -> None:
+        """Say what was found, with its figures, where it is no everyday matter."""
+        footing = binding.footing
+        figures: dict[str, Any] = {
+            "stream": self._settings.stream,
+            "durable": self._settings.durable,
+            "committed": comparison.known,
+            "low_water_mark": comparison.low_water_mark,
+            "ack_floor": footing.floor,
+            "settled": footing.settled,
+            "first_sequence": footing.first_sequence,
+        }
+        if comparison.stream_anew:
+            log.warning("stream.anew", extra=figures)
+        if comparison.case is Case.ADOPTED:
+            log.warning("database.adopted", extra=figures)
+        if not missing:
+            return
+        replayed = not self._settings.no_replay
+        log.warning(
+            "database.wiped" if comparison.case is Case.WIPED else "database.older",
+            extra={
+                **figures,
+                "problem": f"{comparison.case.value}: starts that the broker counts as settled "
+                "are not in it",
+                "replay_from": comparison.low_water_mark + 1 if replayed else None,
+            },
+        )
+        if gone := comparison.gone(footing):
+            log.warning("replay.incomplete", extra={**figures, "sequences_gone": gone})
+
+
+async def request(
+    connection: Connection, subject: str, body: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what the JetStream API answers; raises PullLost where it does not."""
+    payload = b"" if body is None else json.dumps(body).encode()
+    try:
+        answer = await connection.request(subject, payload, timeout=_API_TIMEOUT)
+        parsed: dict[str, Any] = json.loads(answer.data)
+    except (nats.errors.Error, TimeoutError, ValueError) as error:
+        raise PullLost(f"{subject} is not answered") from error
+    return parsed
+
+
+def _checked(answer: dict[str, Any]) -> dict[str, Any]:
+    if "error" in answer:
+        error = answer["error"]
+        raise PullLost(f"the broker refuses: {error.get('description')} ({error.get('err_code')})")
+    return answer
