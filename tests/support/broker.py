@@ -60,13 +60,17 @@ class Broker:
 
     # --- streams and durables ---
 
-    def make_stream(self) -> StreamInfo:
-        """Make the stream as the fleet's own set-up does."""
-        config = StreamConfig(name=STREAM, subjects=["events.>"], max_bytes=256 * 1024 * 1024)
-        return self.run(self._js.add_stream(config))
+    def make_stream(self, **config: Any) -> StreamInfo:
+        """Make the stream as the fleet's own set-up does; `config` replaces some of it."""
+        wanted = {"subjects": ["events.>"], "max_bytes": 256 * 1024 * 1024, **config}
+        return self.run(self._js.add_stream(StreamConfig(name=STREAM, **wanted)))
 
     def delete_stream(self, name: str = STREAM) -> None:
         self.run(self._js.delete_stream(name))
+
+    def purge(self, *, below: int) -> None:
+        """Drop all messages below a stream sequence, as expiry does."""
+        self.run(self._js.purge_stream(STREAM, seq=below))
 
     def delete_everything(self) -> None:
         """Delete all streams, and with them durables and buckets."""
