@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from repo import rejected_events
 from repo.batch import BatchWriter, Refusal, Written
 from repo.database import Connection, Database
 from repo.errors import DataRefused, PassingFault, PlaceFault, RepositoryError, SchemaFault
 from repo.execution_results import Run
-from repo.rejected_events import RejectedEvent
+from repo.rejected_events import Key, RejectedEvent
 from repo.retry import retry_policy
+from repo.rewriting import RewriteWriter, Rewritten
 
 
 class Repository:
@@ -51,6 +53,38 @@ class Repository:
         batch may be written then, and is not known to be: it has to come again.
         """
         return self._retry(self._write_once, runs, rejected, refusal)
+
+    def write_again(
+        self, runs: Sequence[Run], rejected: Sequence[RejectedEvent], refusal: Refusal
+    ) -> Rewritten:
+        """Write rejected events after all, and return when that is committed.
+
+        `runs` are what the projection makes of them now, `rejected` the ones it still refuses,
+        `refusal` as for `write`. In one transaction, each event whose run is written leaves the
+        rejected events, each other one keeps its row, with its reason of now. Raises
+        PassingFault when every retry met a lock, any other RepositoryError at once; nothing is
+        changed then.
+        """
+        return self._retry(
+            lambda: RewriteWriter(self._connected()).write_again(runs, rejected, refusal)
+        )
+
+    def discard_rejected(self, keys: Sequence[Key]) -> int:
+        """Delete the rejected events of these messages and return how many were there.
+
+        One transaction; raises like `write_again`.
+        """
+        return self._retry(self._discard_once, keys)
+
+    def _discard_once(self, keys: Sequence[Key]) -> int:
+        connection = self._connected()
+        with connection.write():
+            return sum(rejected_events.discard(connection, key) for key in keys)
+
+    def _connected(self) -> Connection:
+        self._open_writer()
+        assert self._connection is not None
+        return self._connection
 
     def close(self) -> None:
         """Close the connection, if one is open; the next write opens another."""

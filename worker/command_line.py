@@ -2,14 +2,18 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from repo.errors import RepositoryError
 from worker import __version__
 from worker.chosen import build_settings
-from worker.errors import EXIT_USAGE, SettingError
+from worker.commands.output import keep_printing, told
+from worker.commands.rejected import rejected
+from worker.errors import EXIT_SOFTWARE, EXIT_USAGE, WorkerError, exit_code
 from worker.logs import JSON, TEXT, set_up_logging
 from worker.options import (
     NAME,
@@ -109,16 +113,23 @@ def run(log_level: str, log_format: str | None, **options: Any) -> int:
     return Service(chosen).run()
 
 
+command.add_command(rejected)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with its arguments, or those of the process, and return the exit code."""
+    keep_printing()
     try:
         code = command.main(arguments, prog_name="projector", standalone_mode=False)
     except click.UsageError as error:
         error.show()
         return EXIT_USAGE
-    except SettingError as error:
-        click.echo(f"Error: {error}", err=True)
-        return EXIT_USAGE
+    except (WorkerError, RepositoryError) as error:
+        click.echo(f"Error: {told(error)}", err=True)
+        return exit_code(error)
     except click.exceptions.Abort:
         return 130
+    except Exception:  # noqa: BLE001 (a bug; its code must not look like a result)
+        traceback.print_exc()
+        return EXIT_SOFTWARE
     return code if isinstance(code, int) else 0

@@ -166,3 +166,10 @@ def logs(level: str) -> Decorator:
             help="[default: text on a terminal, else json]",
         ),
     )
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON document instead of text."
+)
+
+database_command = together(database, patience, logs("warning"))
