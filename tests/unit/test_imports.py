@@ -18,6 +18,7 @@ BROKER_MODULES = {
     f"worker/{name}.py"
     for name in (
         *("broker", "session", "connection", "binding", "handover", "puller", "manifest_watch"),
+        "manifest_snapshot",
     )
 }
 STANDARD = set(sys.stdlib_module_names)
