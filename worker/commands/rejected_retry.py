@@ -62,7 +62,7 @@ def retry(
 
     Exit codes: 0 all are written; 1 some are still rejected, or there is no such event; 64 a wrong
     option; 65 the database is damaged or none; 75 the broker or the database cannot be used just
-    now; 78 either is not set up. What was not told as written is as it was.
+    now; 78 either is not set up. Nothing is lost in any case, and a page is written whole or not.
     """
     selection = selected(ids, everything, reason)
     log_to_standard_error(options)
