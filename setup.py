@@ -8,7 +8,7 @@ setup(
     description="Projects a JetStream stream of started runs into SQL, acked after commit.",
     license="MIT",
     python_requires=">=3.11",
-    packages=["worker", "repo", "sql"],
+    packages=["worker", "worker.commands", "repo", "sql"],
     package_data={
         "sql": ["migrations/*.sql", "queries/*.sql"],
         "worker": ["py.typed"],

@@ -93,7 +93,7 @@ class BatchWriter:
         connection = self._connection
         with self._transaction():
             inserted = execution_results.insert_all(connection, runs)
-            new = rejected_events.insert_all(connection, rejected)
+            new = self._keep(rejected)
             failures = promote(connection, _exec_ids(runs))
         if runs and inserted == len(runs):
             self._last_inserted = runs[-1]
@@ -124,7 +124,7 @@ class BatchWriter:
             if refused and not inserted:
                 self._suspect_the_schema(runs[min(refused)], refused[min(refused)])
             refusals = [refusal(index, str(error)) for index, error in sorted(refused.items())]
-            new = rejected_events.insert_all(connection, [*rejected, *refusals])
+            new = self._keep([*rejected, *refusals])
             accepted = [run for index, run in enumerate(runs) if index not in refused]
             failures = promote(connection, _exec_ids(accepted))
         return Written(inserted, len(refused), new, failures)
@@ -139,6 +139,10 @@ class BatchWriter:
                 standing.advance(self._connection, reached)
         if standing is not None and reached is not None:
             standing.committed(reached)
+
+    def _keep(self, rejected: Sequence[RejectedEvent]) -> list[RejectedEvent]:
+        """Keep what is rejected, inside the transaction, and return what was not there before."""
+        return rejected_events.insert_all(self._connection, rejected)
 
     def _insert(self, run: Run) -> int:
         # The savepoint is for a trigger with RAISE(FAIL), which keeps the row that it refuses.

@@ -9,14 +9,15 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from repo import checkpoints
+from repo import checkpoints, rejected_events
 from repo.batch import BatchWriter, Refusal, Written
 from repo.checkpoints import Checkpoint, Position, Recalled, Standing
 from repo.database import Connection, Database
 from repo.errors import DataRefused, PassingFault, PlaceFault, RepositoryError, SchemaFault
 from repo.execution_results import Run
-from repo.rejected_events import RejectedEvent
+from repo.rejected_events import Key, RejectedEvent
 from repo.retry import retry_policy
+from repo.rewriting import RewriteWriter, Rewritten
 
 _Result = TypeVar("_Result")
 
@@ -88,6 +89,36 @@ class Repository:
             self._attempt, self._write_once, runs, rejected, refusal, reached
         )
         return written
+
+    def write_again(
+        self, runs: Sequence[Run], rejected: Sequence[RejectedEvent], refusal: Refusal
+    ) -> Rewritten:
+        """Write rejected events after all, and return when that is committed.
+
+        `runs` are what the projection makes of them now, `rejected` the ones it still refuses,
+        `refusal` as for `write`. In one transaction, each event whose run is written leaves the
+        rejected events, each other one keeps its row, with its reason of now. Raises
+        PassingFault when every retry met a lock, any other RepositoryError at once; nothing is
+        changed then.
+        """
+        rewritten: Rewritten = self._retry(
+            self._attempt,
+            lambda: RewriteWriter(self._open()).write_again(runs, rejected, refusal),
+        )
+        return rewritten
+
+    def discard_rejected(self, keys: Sequence[Key]) -> int:
+        """Delete the rejected events of these messages and return how many were there.
+
+        One transaction; raises like `write_again`.
+        """
+        discarded: int = self._retry(self._attempt, self._discard_once, keys)
+        return discarded
+
+    def _discard_once(self, keys: Sequence[Key]) -> int:
+        connection = self._open()
+        with connection.write():
+            return sum(rejected_events.discard(connection, key) for key in keys)
 
     def close(self) -> None:
         """Close the connection, if one is open; the next write opens another."""

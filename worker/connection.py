@@ -23,6 +23,7 @@ from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
+API_TIMEOUT = 5.0
 CONNECT_TIMEOUT = 5.0
 CLOSE_TIMEOUT = 1.0
 _RECONNECT_WAIT = 1

@@ -8,13 +8,15 @@ WorkerError
     └── PullLost        only the pull is over: bind and pull again on the same connection
 """
 
-from repo.errors import DatabaseUnusable
+from repo.errors import DatabaseUnusable, DiskFault, PassingFault, RepositoryError
 
 # sysexits.h, so that a unit file can tell what a restart may mend.
 EXIT_OK = 0
+EXIT_PARTLY = 1
 EXIT_USAGE = 64
 EXIT_DATA = 65
 EXIT_SOFTWARE = 70
+EXIT_TEMPORARY = 75
 EXIT_CONFIGURATION = 78
 
 
@@ -48,13 +50,17 @@ class PullLost(BrokerFault):
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code for what ended the worker."""
+    """Return the exit code for what ended the worker or a command."""
     if isinstance(error, SettingError):
         return EXIT_USAGE
     if isinstance(error, ConfigurationError):
         return EXIT_CONFIGURATION
     if isinstance(error, DatabaseUnusable):
         return EXIT_DATA
+    if isinstance(error, BrokerFault | PassingFault | DiskFault):
+        return EXIT_TEMPORARY
+    if isinstance(error, RepositoryError):  # rights, tables, rules of others: a person's to mend
+        return EXIT_CONFIGURATION
     return EXIT_SOFTWARE
 
 

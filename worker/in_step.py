@@ -14,7 +14,7 @@ import nats.errors
 
 from worker.binding import FILTER, Binding
 from worker.checkpoint import Case, Comparison, Records, compare
-from worker.connection import Connection
+from worker.connection import API_TIMEOUT, Connection
 from worker.errors import PullLost
 from worker.instants import NANOSECONDS, format_instant
 from worker.settings import Settings
@@ -22,7 +22,6 @@ from worker.settings import Settings
 log = logging.getLogger(__name__)
 
 API = "$JS.API"
-_API_TIMEOUT = 5.0
 _NO_MESSAGE_FOUND = 10037
 _CONSUMER_NOT_FOUND = 10014
 
@@ -128,7 +127,7 @@ async def request(
     """Return what the JetStream API answers; raises PullLost where it does not."""
     payload = b"" if body is None else json.dumps(body).encode()
     try:
-        answer = await connection.request(subject, payload, timeout=_API_TIMEOUT)
+        answer = await connection.request(subject, payload, timeout=API_TIMEOUT)
         parsed: dict[str, Any] = json.loads(answer.data)
     except (nats.errors.Error, TimeoutError, ValueError) as error:
         raise PullLost(f"{subject} is not answered") from error

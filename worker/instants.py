@@ -66,6 +66,17 @@ def format_instant(instant: int) -> str:
     return f"{_day_text(days)}T{time_of_day}{_fraction(nanoseconds)}+00:00"
 
 
+def parse_stored(text: str) -> int:
+    """Return the instant whose stored text this is: the exact inverse of `format_instant`.
+
+    Raises ValueError for any other text, also one that names an instant in another form.
+    """
+    instant = parse_instant(text)
+    if format_instant(instant) != text:
+        raise ValueError(f"not in the form of the tables, which would be {format_instant(instant)}")
+    return instant
+
+
 def is_representable(instant: int) -> bool:
     """Tell whether an instant in nanoseconds since 1970 has a stored text (years 0000 to 9999)."""
     return FIRST_INSTANT <= instant <= LAST_INSTANT

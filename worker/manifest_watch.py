@@ -18,7 +18,7 @@ from nats.js.api import StreamInfo
 from nats.js.errors import BadBucketError, BucketNotFoundError, InvalidBucketNameError
 from nats.js.kv import KeyValue
 
-from worker.errors import describe
+from worker.errors import BrokerFault, ConfigurationError, describe
 from worker.manifests import Manifest, ManifestCache, NoTimeout, put_later, read_timeout
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ _COMPARE_AFTER = 10.0
 _REFRESH_AFTER = 300.0
 _FIRST_BACKOFF = 0.5
 _LONGEST_BACKOFF = 5.0
+_NO_BUCKET = (BucketNotFoundError, BadBucketError, InvalidBucketNameError)
 
 
 class ManifestWatch:
@@ -83,6 +84,21 @@ class ManifestWatch:
         """Take a new snapshot now: the connection was made anew."""
         self._again.set()
 
+    async def load(self, js: JetStreamContext) -> None:
+        """Take one snapshot into the cache and watch nothing.
+
+        Raises ConfigurationError where there is no such bucket, and BrokerFault where it cannot be
+        read now.
+        """
+        try:
+            bucket = await js.key_value(self._bucket)
+            async with _watching(bucket) as watcher:
+                await self._load(watcher, await _info(bucket))
+        except _NO_BUCKET as error:
+            raise ConfigurationError(f"the bucket {self._bucket!r}: {_no_bucket(error)}") from error
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise BrokerFault(f"the bucket {self._bucket!r} cannot be read") from error
+
     async def run(self, js: JetStreamContext) -> None:
         """Follow the bucket until cancelled; what goes wrong is logged and tried again."""
         backoff = _FIRST_BACKOFF
@@ -91,11 +107,10 @@ class ManifestWatch:
             try:
                 await self._follow(js)
                 backoff = _FIRST_BACKOFF
-            except BucketNotFoundError:
-                self._cache.clear()
-                self._tell_problem("there is no such bucket")
-            except (BadBucketError, InvalidBucketNameError) as error:
-                self._tell_problem(f"this is no key-value bucket ({type(error).__name__})")
+            except _NO_BUCKET as error:
+                if isinstance(error, BucketNotFoundError):
+                    self._cache.clear()
+                self._tell_problem(_no_bucket(error))
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 self._tell_problem(describe(error))
             else:
@@ -111,22 +126,25 @@ class ManifestWatch:
         bucket = await js.key_value(self._bucket)
         info = await _info(bucket)
         async with _watching(bucket) as watcher:
-            async with asyncio.timeout(_SNAPSHOT_TIMEOUT):
-                snapshot, revision = await self._snapshot(watcher, info.state.last_seq)
-            self._cache.replace(snapshot)
-            self._revision = revision
+            await self._load(watcher, info)
             self._following = bucket
             self._attempted.set()
             self._last_problem = ""
-            log.info(
-                "manifests.loaded",
-                extra={"bucket": self._bucket, "manifests": len(self._cache), "revision": revision},
-            )
             try:
                 await self._changes(bucket, watcher, info)
             finally:
                 self._following = None
                 self._advanced.set()
+
+    async def _load(self, watcher: KeyValue.KeyWatcher, info: StreamInfo) -> None:
+        async with asyncio.timeout(_SNAPSHOT_TIMEOUT):
+            snapshot, revision = await self._snapshot(watcher, info.state.last_seq)
+        self._cache.replace(snapshot)
+        self._revision = revision
+        log.info(
+            "manifests.loaded",
+            extra={"bucket": self._bucket, "manifests": len(self._cache), "revision": revision},
+        )
 
     async def _snapshot(
         self, watcher: KeyValue.KeyWatcher, last: int
@@ -215,6 +233,12 @@ class ManifestWatch:
         if problem != self._last_problem:
             self._last_problem = problem
             log.warning("manifests.unavailable", extra={"bucket": self._bucket, "error": problem})
+
+
+def _no_bucket(error: Exception) -> str:
+    if isinstance(error, BucketNotFoundError):
+        return "there is no such bucket"
+    return f"this is no key-value bucket ({type(error).__name__})"
 
 
 async def _info(bucket: KeyValue) -> StreamInfo:

@@ -5,7 +5,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from repo.batch import Written
@@ -14,6 +14,7 @@ from repo.errors import DatabaseUnusable, RepositoryError
 from repo.execution_results import Run
 from repo.rejected_events import RejectedEvent
 from repo.repository import Repository
+from repo.rewriting import Rewritten
 from worker.deadline import deadline
 from worker.decisions import Ack, Decision, Nak, nak_delay
 from worker.errors import describe
@@ -60,6 +61,23 @@ class Projection:
         prepared = self._prepare(batch)
         wait_for_turn()
         return self._write(batch, prepared, repository)
+
+    def project_again(self, messages: Sequence[Message], repository: Repository) -> Rewritten:
+        """Write messages that are rejected events, and tell what became of each.
+
+        As any batch, in one transaction, with nobody to ack to. Raises RepositoryError, with
+        nothing changed.
+        """
+        batch = Batch(1, tuple(messages))
+        prepared = self._prepare(batch)
+        started = time.monotonic()
+        rewritten = repository.write_again(
+            prepared.runs,
+            prepared.rejected,
+            lambda index, reason: self._rejected(prepared.sources[index], reason),
+        )
+        self._account(batch, prepared, rewritten.written, time.monotonic() - started)
+        return rewritten
 
     def _write(self, batch: Batch, prepared: _Prepared, repository: Repository) -> Decisions:
         started = time.monotonic()

@@ -12,7 +12,7 @@ import nats.errors
 from nats.js import JetStreamContext
 
 from worker.binding import Binding, bind, differences, look, tell_differences, wanted_durable
-from worker.connection import Connection, close, connect
+from worker.connection import API_TIMEOUT, Connection, close, connect
 from worker.errors import DatabaseAway, PullLost, describe
 from worker.handover import Handover
 from worker.in_step import InStep
@@ -26,7 +26,6 @@ from worker.totals import Totals
 
 log = logging.getLogger(__name__)
 
-API_TIMEOUT = 5.0
 _FLUSH_TIMEOUT = 1
 _IDLE_CHECK = 0.1
 _LOOK_AFTER = 2.0

@@ -79,6 +79,12 @@ def test_the_tables_that_grow_are_all_but_the_small_ones(path: Path) -> None:
         ("overdue_runs", "execution_results_in_flight_expires_at"),
         ("runs_in_flight_by_job", "execution_results_in_flight_started_at"),
         ("executions_by_status", "executions_status"),
+        ("list_rejected_events_before", "INTEGER PRIMARY KEY"),
+        ("find_rejected_event", "INTEGER PRIMARY KEY"),
+        ("delete_projected_rejected_event", "sqlite_autoindex_rejected_events_1"),
+        ("delete_projected_rejected_event", "sqlite_autoindex_execution_results_1"),
+        ("change_rejection_reason", "sqlite_autoindex_rejected_events_1"),
+        ("discard_rejected_event", "sqlite_autoindex_rejected_events_1"),
     ],
 )
 def test_a_statement_uses_the_index_that_its_comment_names(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.instants import format_instant, is_representable, parse_instant
+from worker.instants import format_instant, is_representable, parse_instant, parse_stored
 
 SECOND = 10**9
 STORED = re.compile(
@@ -193,3 +193,27 @@ def test_any_text_is_an_instant_or_raises_a_value_error_and_nothing_else(text: s
     except ValueError:
         return
     assert STORED.fullmatch(format_instant(instant))
+
+
+@given(instants)
+def test_a_stored_text_is_read_back_exactly(instant: int) -> None:
+    assert parse_stored(format_instant(instant)) == instant
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-05-20T12:00:01Z",
+        "2026-05-20t12:00:01+00:00",
+        "2026-05-20T12:00:01-00:00",
+        "2026-05-20T13:00:01+01:00",
+        "2026-05-20T12:00:01.1+00:00",
+        "2026-05-20T12:00:01.000+00:00",
+        "2026-05-20T23:59:60+00:00",
+        "2026-05-20 12:00:01+00:00",
+        "",
+    ],
+)
+def test_no_other_text_of_an_instant_is_a_stored_one(text: str) -> None:
+    with pytest.raises(ValueError, match="form"):
+        parse_stored(text)

@@ -1,0 +1,49 @@
+"""A command of `projector` as a person or a script runs it: a process with an end."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_PROJECTOR = Path(sys.executable).with_name("projector")
+_BOUND = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a command came to."""
+
+    code: int
+    raw: bytes
+    errors: str
+
+    @property
+    def output(self) -> str:
+        return self.raw.decode("utf-8")
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The one JSON document on standard output."""
+        document = json.loads(self.raw)
+        assert isinstance(document, dict)
+        return document
+
+
+def run_projector(*arguments: object, cwd: Path, **environment: str) -> Done:
+    """Run a command to its end, away from any terminal and from variables of this process."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PROJECTOR_")}
+    done = subprocess.run(
+        [str(_PROJECTOR), *map(str, arguments)],
+        cwd=cwd,
+        env={**clean, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_BOUND,
+        check=False,
+    )
+    errors = done.stderr.decode("utf-8")
+    assert "Traceback" not in errors, errors
+    return Done(done.returncode, done.stdout, errors)

@@ -1,0 +1,65 @@
+"""What commands print, whatever they are given."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from repo.errors import DatabaseUnusable, DataRefused, DiskFault, PassingFault, SchemaFault
+from worker.commands.output import counted, json_text, safe, shortened, told
+from worker.errors import BrokerFault, ConfigurationError, SettingError, exit_code
+
+ANY_TEXT = st.text(st.characters(categories=None))
+
+
+@given(ANY_TEXT)
+def test_safe_text_is_printable_and_printable_text_stays(text: str) -> None:
+    assert safe(text).isprintable()
+    assert safe(safe(text)) == safe(text)
+
+
+@given(ANY_TEXT)
+def test_json_is_printable_ascii_and_comes_back_whole(text: str) -> None:
+    written = json_text({"text": text})
+    assert written.isascii()
+    assert written.isprintable()
+    assert json.loads(written) == {"text": text}
+
+
+def test_a_long_text_is_cut_with_a_mark() -> None:
+    assert shortened("x" * 30, 30) == "x" * 30
+    assert shortened("x" * 31, 30) == "x" * 29 + "…"
+
+
+def test_counts_leave_out_what_did_not_happen() -> None:
+    assert counted({"written": 0, "rejected": 2, "runs_there_already": 1}) == (
+        "2 rejected, 1 runs there already"
+    )
+    assert counted({"written": 0, "rejected": 0}) == "0 written"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (SettingError("--nats", "no"), 64, "--nats: no"),
+        (DatabaseUnusable("x"), 65, "damaged"),
+        (PassingFault("x"), 75, "locked"),
+        (DiskFault("x"), 75, "full"),
+        (BrokerFault("away"), 75, "away"),
+        (SchemaFault("x"), 78, "tables"),
+        (DataRefused("x"), 78, "refuse"),
+        (ConfigurationError("x\x1b[2J"), 78, r"x\x1b[2J"),
+    ],
+)
+def test_an_error_has_a_code_and_says_what_is_wrong(
+    error: SettingError | DatabaseUnusable, code: int, words: str
+) -> None:
+    assert exit_code(error) == code
+    assert words in told(error)
+
+
+def test_a_setting_never_tells_its_cause_which_may_be_a_secret() -> None:
+    error = SettingError("--creds-file", "no")
+    error.__cause__ = ValueError("s3cret")
+    assert "s3cret" not in told(error)

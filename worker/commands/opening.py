@@ -1,0 +1,50 @@
+"""How a command gets at the database: logs first, then the schema check, then a reader."""
+
+import sys
+import threading
+from typing import Any
+
+from repo.database import Database
+from repo.reader import Reader
+from repo.repository import Repository
+from repo.retry import retry_policy
+from worker.chosen import chosen_database
+from worker.logs import JSON, TEXT, set_up_logging
+from worker.service import check_schema
+
+
+def log_to_standard_error(options: dict[str, Any]) -> None:
+    """Set up the log as --log-level and --log-format say, which leave the options."""
+    level, form = options.pop("log_level"), options.pop("log_format")
+    set_up_logging(level, form or (TEXT if sys.stderr.isatty() else JSON))
+
+
+class Opened:
+    """A database that a command was told to use; `retry_for` is in seconds."""
+
+    def __init__(self, url: str | None, *, busy_timeout: float, retry_for: float) -> None:
+        """Make sure that the database can be used.
+
+        Raises SettingError where no database is named, ConfigurationError where migrations are
+        pending, and a RepositoryError where the file cannot be read.
+        """
+        self._retry_for = retry_for
+        self._database = Database(chosen_database(url), busy_timeout=busy_timeout)
+        retry_policy(retry_for, threading.Event())(check_schema, self._database, apply=False)
+
+    def reader(self) -> Reader:
+        """Return a reader, to be closed by `with`; it cannot write."""
+        return Reader(self._database, retry_for=self._retry_for)
+
+    def repository(self) -> Repository:
+        """Return a repository, to be closed by `with`; it connects at its first write."""
+        return Repository(self._database, retry_for=self._retry_for, give_up=threading.Event())
+
+
+def open_database(options: dict[str, Any]) -> Opened:
+    """Set up the log, and open the database, of a command that needs no more than these options.
+
+    Raises like `Opened`.
+    """
+    log_to_standard_error(options)
+    return Opened(options.pop("database"), **options)

@@ -1,0 +1,117 @@
+"""`projector rejected retry`: rejected events through the ordinary projection once more."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from repo.reader import Reader
+from worker import rejections
+from worker.chosen import build_settings
+from worker.commands.opening import Opened, log_to_standard_error
+from worker.commands.output import counted, report
+from worker.commands.rejected_selection import all_option, ids_argument, reason_option, selected
+from worker.commands.rejected_shown import outcome_line
+from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerFault, ConfigurationError
+from worker.manifest_snapshot import load_manifests
+from worker.manifests import ManifestCache
+from worker.options import bucket, credentials, database_command, json_option, servers
+from worker.rejections import REJECTED, UNKNOWN, WRITTEN, Outcome, Retry
+from worker.settings import Settings
+from worker.totals import Totals
+
+
+@click.command(short_help="Project events again; the ones that are written are removed.")
+@ids_argument
+@all_option
+@reason_option
+@click.option(
+    "--without-deadlines",
+    is_flag=True,
+    help="Do not read the manifests. The runs get no deadline then, and never will.",
+)
+@json_option
+@servers
+@bucket
+@credentials
+@database_command
+def retry(
+    *,
+    ids: tuple[int, ...],
+    everything: bool,
+    reason: str | None,
+    without_deadlines: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Project rejected events as if they came now: a newer version may understand them.
+
+    \b
+    projector rejected retry 7 8
+    projector rejected retry --reason "no RFC 3339"
+    projector rejected retry --all --json
+
+    An event leaves the rejected ones in the very transaction that writes its run, or that finds its
+    result_id there. One that is refused again stays, with the reason of now. It may be run again at
+    any time. Deadlines need the manifests, so the broker is asked for them first.
+
+    With --json: {"events": [{"rejected_id": 7, "outcome": "written"}, {"rejected_id": 8, "outcome":
+    "rejected", "reason": …}, {"rejected_id": 9, "outcome": "unknown"}], "written": 1,
+    "rejected": 1, "unknown": 1, "runs_there_already": 0}.
+
+    Exit codes: 0 all are written; 1 some are still rejected, or there is no such event; 64 a wrong
+    option; 65 the database is damaged or none; 75 the broker or the database cannot be used just
+    now; 78 either is not set up. Nothing is lost in any case, and a page is written whole or not.
+    """
+    selection = selected(ids, everything, reason)
+    log_to_standard_error(options)
+    settings = build_settings(options, os.environ)
+    opened = Opened(
+        settings.database, busy_timeout=settings.busy_timeout, retry_for=settings.retry_for
+    )
+    with opened.reader() as reader:
+        chosen = selection.ids(reader)
+        manifests = ManifestCache()
+        if not without_deadlines and any(rejections.find(reader, one) for one in chosen):
+            _load_manifests(settings, manifests)
+        counts = _retry_all(opened, reader, chosen, manifests, as_json=as_json)
+    missed = counts[REJECTED] + (counts[UNKNOWN] if selection.by_id else 0)
+    return EXIT_PARTLY if missed else EXIT_OK
+
+
+def _load_manifests(settings: Settings, manifests: ManifestCache) -> None:
+    try:
+        load_manifests(settings, manifests)
+    except (BrokerFault, ConfigurationError) as error:
+        raise type(error)(
+            f"nothing was projected, since there would be no deadlines, which --without-deadlines "
+            f"allows: {error}"
+        ) from error.__cause__
+
+
+def _retry_all(
+    opened: Opened, reader: Reader, ids: Sequence[int], manifests: ManifestCache, *, as_json: bool
+) -> dict[str, int]:
+    totals = Totals()
+    counts = dict.fromkeys((WRITTEN, REJECTED, UNKNOWN), 0)
+    unknown: list[int] = []
+    with (
+        opened.repository() as repository,
+        report(as_json=as_json, name="events", line=outcome_line, ending=counted) as told,
+    ):
+        again = Retry(reader, repository, manifests, totals)
+
+        def tell(outcome: Outcome) -> None:
+            counts[outcome.outcome] += 1
+            told.add({name: value for name, value in outcome._asdict().items() if value != ""})
+
+        try:
+            for page in rejections.pages(reader, ids, unknown):
+                for outcome in again.project(page):
+                    tell(outcome)
+            for rejected_id in unknown:
+                tell(Outcome(rejected_id, UNKNOWN))
+        finally:
+            told.end({**counts, "runs_there_already": totals["runs_there_already"]})
+    return counts
