@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from repo.database import Connection
+from repo.errors import DataRefused
 from repo.statements import statement
 
 _INSERT_RUN = statement("insert_run")
+_RUN_EXISTS = statement("run_exists")
 
 
 class Run(NamedTuple):
@@ -31,9 +33,22 @@ def insert_all(connection: Connection, runs: Sequence[Run]) -> int:
 
     Raises DataRefused at the first row that the table refuses, with the rows before it inserted.
     """
-    return connection.execute_many(_INSERT_RUN, runs) if runs else 0
+    inserted = connection.execute_many(_INSERT_RUN, runs) if runs else 0
+    if inserted < len(runs):
+        for run in runs:
+            _make_sure_it_is_there(connection, run)
+    return inserted
 
 
 def insert(connection: Connection, run: Run) -> int:
     """Insert one run and return 1, or 0 if its result_id is there; may raise DataRefused."""
-    return connection.execute(_INSERT_RUN, run)
+    inserted = connection.execute(_INSERT_RUN, run)
+    if not inserted:
+        _make_sure_it_is_there(connection, run)
+    return inserted
+
+
+def _make_sure_it_is_there(connection: Connection, run: Run) -> None:
+    # RAISE(IGNORE) in a trigger drops a row without a word: acking its message would lose it.
+    if connection.fetch(_RUN_EXISTS, (run.result_id,)) == [(0,)]:
+        raise DataRefused("execution_results took no row of it, and gave no reason")

@@ -14,8 +14,8 @@ class Rewritten:
     """What became of rejected events.
 
     `removed` are the messages whose run is written and whose row is gone, `refused` the reasons for
-    which the others are refused again. A message in neither has no row any more, or no run although
-    the tables refused none. `written` counts rows as for any batch.
+    which the others are refused again. A message in neither has no row any more. `written` counts
+    rows as for any batch.
     """
 
     written: Written

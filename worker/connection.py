@@ -149,10 +149,19 @@ class Connection(Client):
         """Return when the connection is there; raises BrokerFault if it will not come back."""
         while not self.is_connected:
             self.check()
-            self.disturbed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TICK):
-                    await self.disturbed.wait()
+            await self._disturbance()
+
+    async def lost(self) -> None:
+        """Return when the connection is lost, or was lost and is back: no answer comes then."""
+        seen = self.reconnections
+        while self.is_connected and self.reconnections == seen:
+            await self._disturbance()
+
+    async def _disturbance(self) -> None:
+        self.disturbed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TICK):
+                await self.disturbed.wait()
 
     def server(self) -> str:
         """Return the version of the server behind the connection."""

@@ -6,6 +6,7 @@ WorkerError
 ├── DatabaseAway        the database takes nothing just now: pause, then try again
 └── BrokerFault         the session with the broker is over: make a new one
     └── PullLost        only the pull is over: bind and pull again on the same connection
+        └── ConnectionLost  with the connection, which comes back by itself
 """
 
 from repo.errors import DatabaseUnusable, DiskFault, PassingFault, RepositoryError
@@ -47,6 +48,10 @@ class BrokerFault(WorkerError):
 
 class PullLost(BrokerFault):
     """The consumer does not answer any more, or is gone."""
+
+
+class ConnectionLost(PullLost):
+    """The connection went away; whatever was asked over it is not answered any more."""
 
 
 def exit_code(error: BaseException) -> int:

@@ -18,7 +18,7 @@ from nats.aio.subscription import Subscription
 
 from worker.connection import Connection
 from worker.credit import Credit
-from worker.errors import ConfigurationError, PullLost
+from worker.errors import ConfigurationError, ConnectionLost, PullLost
 from worker.in_flight import InFlight
 from worker.instants import NANOSECONDS
 from worker.messages import Message, read_delivery
@@ -145,7 +145,7 @@ class Puller:
             raise PullLost(self._lost)
         self._connection.check()
         if self._connection.reconnections != self._reconnections:
-            raise PullLost("the connection was made anew")
+            raise ConnectionLost("the connection was made anew")
         if self._waiting_since is None:
             return
         if not self._connection.is_connected:

@@ -24,8 +24,6 @@ WRITTEN = "written"
 REJECTED = "rejected"
 UNKNOWN = "unknown"
 
-_IGNORED = "execution_results took no row of it, and gave no reason"
-
 
 class Stored(NamedTuple):
     """A rejected event and its id."""
@@ -85,10 +83,7 @@ def pages(reader: Reader, ids: Iterable[int], unknown: list[int]) -> Iterator[li
 class Retry:
     """Has rejected events projected again."""
 
-    def __init__(
-        self, reader: Reader, repository: Repository, manifests: ManifestCache, totals: Totals
-    ) -> None:
-        self._reader = reader
+    def __init__(self, repository: Repository, manifests: ManifestCache, totals: Totals) -> None:
         self._repository = repository
         self._manifests = manifests
         self._totals = totals
@@ -119,10 +114,8 @@ class Retry:
                 yield Outcome(rejected_id, WRITTEN)
             elif event.key in rewritten.refused:
                 yield Outcome(rejected_id, REJECTED, rewritten.refused[event.key])
-            elif find(self._reader, rejected_id) is None:
-                yield Outcome(rejected_id, UNKNOWN)  # somebody else was faster
             else:
-                yield Outcome(rejected_id, REJECTED, _IGNORED)
+                yield Outcome(rejected_id, UNKNOWN)  # somebody else was faster
 
     def _projection(self, stream: str) -> Projection:
         # The stream is the event's own, whatever stream a worker of these settings would read.

@@ -13,7 +13,7 @@ from nats.js import JetStreamContext
 
 from worker.binding import Binding, bind, differences, look, tell_differences, wanted_durable
 from worker.connection import API_TIMEOUT, Connection, close, connect
-from worker.errors import DatabaseAway, PullLost, describe
+from worker.errors import ConnectionLost, DatabaseAway, PullLost, describe
 from worker.handover import Handover
 from worker.in_step import InStep
 from worker.logs import Repeats
@@ -129,7 +129,7 @@ class Session:
             began = time.monotonic()
             try:
                 await self._stop.interrupts(self._connection.usable())
-                puller = await self._stop.interrupts(self._bound())
+                puller = await self._stop.interrupts(self._bound_while_connected())
                 if not self._handover.on_trial:
                     backoff = FIRST_BACKOFF
                 await self._pull(puller)
@@ -142,7 +142,20 @@ class Session:
                 self._tell_lost(error, began)
                 self._connection.check()
                 self._shared.watch.refresh()
+                if isinstance(error, ConnectionLost):
+                    backoff = FIRST_BACKOFF  # what was tried before says nothing of the new one
                 backoff = await self._stop.rest(backoff)
+
+    async def _bound_while_connected(self) -> Puller:
+        bound = asyncio.create_task(self._bound())
+        lost = asyncio.create_task(self._connection.lost())
+        try:
+            await asyncio.wait({bound, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if bound.done():
+                return bound.result()
+            raise ConnectionLost("the connection was lost while the durable was bound")
+        finally:
+            await cancel(bound, lost)
 
     def _tell_lost(self, error: PullLost, began: float) -> None:
         cause = self._connection.problem_since(began)

@@ -310,3 +310,33 @@ def test_a_row_that_a_foreign_expression_cannot_digest_costs_one_row(
     batch = [run("r0", request_id="{}"), run("r1", request_id="{bad"), run("r2", request_id="1")]
     assert repository.write(batch, [], refusal_of(batch)).refused == 1
     assert count(path, "execution_results") == 2
+
+
+def test_a_row_that_a_trigger_drops_without_a_word_is_rejected_and_the_others_are_written(
+    path: Path, repository: Repository
+) -> None:
+    ask(
+        path,
+        "CREATE TRIGGER silent BEFORE INSERT ON execution_results WHEN NEW.pc_id = 'bad'"
+        " BEGIN SELECT RAISE(IGNORE); END",
+    )
+    batch = runs(4, bad=[2])
+    written = repository.write(batch, [], refusal_of(batch))
+    assert (written.inserted, written.refused) == (3, 1)
+    assert [event.payload for event in written.rejected] == [b"r2"]
+    assert "took no row" in written.rejected[0].reason
+    again = repository.write(batch, [], refusal_of(batch))
+    assert (again.inserted, again.refused, again.rejected) == (0, 1, [])
+
+
+def test_a_table_that_drops_every_row_without_a_word_is_the_places_fault(
+    path: Path, repository: Repository
+) -> None:
+    ask(
+        path,
+        "CREATE TRIGGER silent BEFORE INSERT ON execution_results BEGIN SELECT RAISE(IGNORE); END",
+    )
+    batch = runs(3)
+    with pytest.raises(SchemaFault):
+        repository.write(batch, [], refusal_of(batch))
+    assert count(path, "rejected_events") == 0

@@ -100,7 +100,7 @@ def _retry_all(
         opened.repository() as repository,
         report(as_json=as_json, name="events", line=outcome_line, ending=counted) as told,
     ):
-        again = Retry(reader, repository, manifests, totals)
+        again = Retry(repository, manifests, totals)
 
         def tell(outcome: Outcome) -> None:
             counts[outcome.outcome] += 1
