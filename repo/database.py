@@ -68,6 +68,16 @@ class Database:
             self._set_stale_log_aside()
         return self._open("rw")
 
+    def check_writable(self) -> None:
+        """Take and give back the write lock, if the file is there; raises what is in the way."""
+        if self.path.exists():
+            connection = self.connect()
+            try:
+                with connection.write():
+                    pass
+            finally:
+                connection.close()
+
     @contextmanager
     def reading(self) -> Iterator["Connection"]:
         """Open the file, which must exist, for reading only, and close it at the end."""

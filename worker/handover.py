@@ -37,8 +37,9 @@ class Handover:
     present session's, or None; what is settled while there is no connection is dropped, since the
     broker delivers it again.
 
-    After a fault of the database nothing is handed on until `resume`, and then one message alone,
-    on trial: it is known after that whether the database takes the rest.
+    After a fault of the database, told by `fault` and `problem`, nothing is handed on until
+    `resume`, and then one message alone, on trial: it is known after that whether the database
+    takes the rest.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Handover:
         self.binding: Binding | None = None
         self.on_trial = False
         self.fault = asyncio.Event()
+        self.problem = ""
         self._settings = settings
         self._totals = totals
         self._readiness = readiness
@@ -148,6 +150,7 @@ class Handover:
         if decisions.fault:
             self._dispatching = False
             self.on_trial = True
+            self.problem = decisions.fault
             self.fault.set()
         elif self.on_trial:
             self.on_trial = False

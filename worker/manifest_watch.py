@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import nats.errors
@@ -99,11 +99,16 @@ class ManifestWatch:
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise BrokerFault(f"the bucket {self._bucket!r} cannot be read") from error
 
-    async def run(self, js: JetStreamContext) -> None:
-        """Follow the bucket until cancelled; what goes wrong is logged and tried again."""
+    async def run(self, js: JetStreamContext, problem_since: Callable[[float], str]) -> None:
+        """Follow the bucket until cancelled; what goes wrong is logged and tried again.
+
+        `problem_since` tells what the server has refused since a moment, which a request that only
+        times out does not.
+        """
         backoff = _FIRST_BACKOFF
         while True:
             self._again.clear()
+            began = time.monotonic()
             try:
                 await self._follow(js)
                 backoff = _FIRST_BACKOFF
@@ -112,7 +117,7 @@ class ManifestWatch:
                     self._cache.clear()
                 self._tell_problem(_no_bucket(error))
             except (nats.errors.Error, OSError, TimeoutError) as error:
-                self._tell_problem(describe(error))
+                self._tell_problem(problem_since(began) or describe(error))
             else:
                 continue
             self._attempted.set()

@@ -49,12 +49,12 @@ class Batch:
 class Decisions:
     """What is to become of each message of a batch, in the batch's order.
 
-    `fault` tells that the database cannot take any batch just now.
+    `fault` is why the database cannot take any batch just now, or empty.
     """
 
     batch: Batch
     decisions: tuple[Decision, ...]
-    fault: bool = False
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,7 +244,7 @@ class Projection:
                 "delivery": max(message.delivery for message in batch.messages),
             },
         )
-        return Decisions(batch, tuple(decisions), fault=True)
+        return Decisions(batch, tuple(decisions), fault=describe(error))
 
 
 def _reached(batch: Batch) -> Checkpoint | None:

@@ -212,6 +212,8 @@ def check_schema(database: Database, *, apply: bool) -> None:
     """
     pending = _pending(database)
     if pending and apply:
+        # The migrations would wait for a lock for long, deaf to a stop, and not say what for.
+        database.check_writable()
         try:
             migrate(database.url)
         except Exception as error:

@@ -106,7 +106,7 @@ class Session:
 
     def _start_helpers(self) -> list[asyncio.Task[None]]:
         helpers = [
-            asyncio.create_task(self._shared.watch.run(self._js)),
+            asyncio.create_task(self._shared.watch.run(self._js, self._connection.problem_since)),
             asyncio.create_task(self._handover.keep_in_hand()),
         ]
         if self._settings.until_idle:
@@ -230,7 +230,7 @@ class Session:
             handover.puller = None
             await cancel(stop, fault, watch)
         if handover.fault.is_set():
-            raise DatabaseAway("a batch was not taken")
+            raise DatabaseAway(handover.problem)
 
     async def _watch_durable(self, puller: Puller) -> None:
         """Look at the durable now and then, also while nothing is asked of it."""

@@ -2,7 +2,9 @@
 
 import re
 import shlex
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 from tests.integration.conftest import StartWorker
@@ -47,6 +49,23 @@ def test_with_migrate_the_worker_applies_the_migrations_itself_and_starts(
     for worker in workers:
         assert worker.exit_code() == 0
     assert rows.count() == 1
+
+
+def test_with_migrate_a_locked_database_is_waited_for(
+    broker: Broker, tmp_path: Path, start_worker: StartWorker
+) -> None:
+    broker.make_stream()
+    rows = Rows(tmp_path / "locked.db")
+    with closing(sqlite3.connect(rows.path, isolation_level=None)) as other:
+        other.execute("CREATE TABLE of_another_program (x)")
+        other.execute("BEGIN IMMEDIATE")
+        stopped = start_worker(rows, "--migrate", "--busy-timeout", "0.1s")
+        waiting = start_worker(rows, "--migrate", "--busy-timeout", "0.1s", "--until-idle")
+        for worker in (stopped, waiting):
+            assert "locked" in worker.wait_for("database.fault")["error"]
+        assert stopped.stop(within=5) == 0
+        other.execute("COMMIT")
+    assert waiting.exit_code() == 0
 
 
 def test_a_file_that_is_no_database_ends_the_worker_with_65_and_stays_as_it_is(

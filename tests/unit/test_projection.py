@@ -107,7 +107,7 @@ def test_a_start_becomes_the_row_of_the_contract(bench: Bench) -> None:
     bench.manifests.replace({"job-1": Manifest(1, Timeout(20 * SECOND))})
     data = payload(result_id="run-1", started_at="2026-05-20T14:00:00.10+02:00", version="2.0")
     assert bench.project(message(data=data)) == Decisions(
-        Batch(1, (message(data=data),)), (Ack(),), fault=False
+        Batch(1, (message(data=data),)), (Ack(),), fault=""
     )
     assert bench.repository.runs == [
         Run(
@@ -220,9 +220,9 @@ def test_a_fault_is_told_to_the_broker_thread_and_its_end_to_the_log(
 ) -> None:
     caplog.set_level(logging.INFO)
     bench.repository.error = PlaceFault("full")
-    assert [bench.project(message()).fault for _ in range(3)] == [True] * 3
+    assert [bench.project(message()).fault for _ in range(3)] == ["PlaceFault: full"] * 3
     bench.repository.error = None
-    assert [bench.project(message()).fault for _ in range(3)] == [False] * 3
+    assert [bench.project(message()).fault for _ in range(3)] == [""] * 3
     assert [r.getMessage() for r in caplog.records].count("database.recovered") == 1
 
 
