@@ -1,4 +1,4 @@
-"""What is here and not yet settled, bounded. Belongs to the broker thread; no I/O.
+"""What is here and not yet settled, bounded in messages and bytes. Broker thread only; no I/O.
 
 A message arrives, waits until a pool thread is free, begins as part of a batch, and is settled
 when that batch's decisions are back.
@@ -12,6 +12,9 @@ from worker.decisions import Decision, Nak
 from worker.messages import Batch, Decisions, Message, Position
 
 _FORGOTTEN = ""
+
+# Starts are small; a queue of messages as large as the server allows must not fill the memory.
+MOST_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class InFlight:
         self._waiting: deque[_Held] = deque()
         self._begun: dict[int, list[_Held]] = {}
         self._begun_messages = 0
+        self._bytes = 0
         self._last_number = 0
 
     def __len__(self) -> int:
@@ -49,11 +53,12 @@ class InFlight:
     @property
     def room(self) -> int:
         """How many more messages may be asked for."""
-        return max(0, self._limit - len(self))
+        return max(0, self._limit - len(self)) if self._bytes < MOST_BYTES else 0
 
     def arrive(self, message: Message, reply: str, now: float) -> None:
         """Take a message that the broker delivered."""
         self._waiting.append(_Held(message, reply, now))
+        self._bytes += len(message.payload)
 
     def begin(self, most: int, position: Position) -> Batch:
         """Return everything that waits, up to `most` messages, as the next batch.
@@ -84,10 +89,12 @@ class InFlight:
         self._begun_messages -= len(begun)
         settled: list[tuple[str, Decision]] = []
         for held, decision in zip(begun, decisions.decisions, strict=False):
+            if held.reply == _FORGOTTEN and isinstance(decision, Nak):
+                self._waiting.append(held)
+                continue
+            self._bytes -= len(held.message.payload)
             if held.reply != _FORGOTTEN:
                 settled.append((held.reply, decision))
-            elif isinstance(decision, Nak):
-                self._waiting.append(held)
         return settled
 
     def give_up_waiting(self) -> list[str]:
@@ -95,9 +102,10 @@ class InFlight:
 
         What was forgotten stays: it cannot be given back to anybody.
         """
-        replies = [held.reply for held in self._waiting if held.reply != _FORGOTTEN]
+        given_up = [held for held in self._waiting if held.reply != _FORGOTTEN]
         self._waiting = deque(held for held in self._waiting if held.reply == _FORGOTTEN)
-        return replies
+        self._bytes -= sum(len(held.message.payload) for held in given_up)
+        return [held.reply for held in given_up]
 
     def forget_replies(self) -> int:
         """Make sure that nothing in hand is ever settled, and return how many messages that is.

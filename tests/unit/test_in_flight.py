@@ -1,5 +1,5 @@
 from worker.decisions import Ack, Decision, Nak
-from worker.in_flight import InFlight
+from worker.in_flight import MOST_BYTES, InFlight
 from worker.messages import Batch, Decisions, Message, Position
 
 HERE = Position("2026-05-20T00:00:00+00:00", 0)
@@ -34,6 +34,21 @@ def test_there_is_room_for_the_limit_less_what_waits_and_what_has_begun() -> Non
 def test_room_is_never_negative_when_more_arrives_than_was_asked_for() -> None:
     in_flight = holding(12, limit=8)
     assert (len(in_flight), in_flight.room) == (12, 0)
+
+
+def test_large_messages_leave_no_room_before_the_limit_until_they_are_gone() -> None:
+    in_flight = InFlight(100)
+    large = Message("events.started.e.p", b"x" * (MOST_BYTES // 4), 1, 1, 0)
+    for number in range(4):
+        assert in_flight.room == 100 - number
+        in_flight.arrive(large, f"reply-{number}", 0.0)
+    assert in_flight.room == 0
+    in_flight.settle(acks(in_flight.begin(1, HERE)))
+    assert in_flight.room == 97
+    in_flight.give_up_waiting()
+    for number in range(3):
+        in_flight.arrive(large, f"reply-{number}", 0.0)
+    assert in_flight.room == 97
 
 
 def test_a_batch_takes_what_waits_in_the_order_of_arrival_up_to_the_most() -> None:
