@@ -1,14 +1,12 @@
 """The wire type of the stream: an EventStarted, decoded from a message's payload. Pure."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from worker.instants import parse_instant
 from worker.json_text import kind_of, parse_json
 
 
-@dataclass(frozen=True, slots=True)
-class EventStarted:
+class EventStarted(NamedTuple):
     """A start: this run has started. `started_at` is in nanoseconds since 1970, by the agent."""
 
     result_id: str

@@ -6,7 +6,7 @@ when that batch's decisions are back.
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from worker.decisions import Decision, Nak
 from worker.messages import Batch, Decisions, Message, Position
@@ -17,8 +17,7 @@ _FORGOTTEN = ""
 MOST_BYTES = 32 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+class _Held(NamedTuple):
     """A message, the reply subject that settles it, and when it arrived (monotonic seconds)."""
 
     message: Message

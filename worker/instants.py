@@ -5,9 +5,9 @@ Pure functions. `datetime` stops at microseconds, so instants are whole numbers 
 
 import re
 from datetime import date
+from functools import lru_cache
 
 NANOSECONDS = 1_000_000_000
-_MINUTE = 60
 _DAY = 86_400
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 
@@ -16,9 +16,12 @@ _CYCLE_YEARS = 400
 _CYCLE_DAYS = 146_097
 
 _RFC3339 = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
-    r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?"
+    r"(?:[Zz]|([+-][0-9]{2}:[0-9]{2}))"
 )
+
+# Events of one moment share their second: most texts of a batch are found here.
+_SECONDS_KEPT = 4096
 
 
 def parse_instant(text: str) -> int:
@@ -31,23 +34,35 @@ def parse_instant(text: str) -> int:
     match = _RFC3339.fullmatch(text)
     if match is None:
         raise ValueError("not in the form YYYY-MM-DDTHH:MM:SS[.fraction](Z|+HH:MM|-HH:MM)")
-    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
-    fraction, sign, offset_hour, offset_minute = match.groups()[6:]
-    offset = 0
-    if sign is not None:
-        if int(offset_hour) > 23 or int(offset_minute) > 59:
-            raise ValueError("the offset is out of range")
-        offset = (int(offset_hour) * 60 + int(offset_minute)) * (-1 if sign == "-" else 1)
-    if hour > 23 or minute > 59 or second > 60:
-        raise ValueError("the time of day is out of range")
-    utc_minutes = _days(year, month, day) * 1440 + hour * 60 + minute - offset
-    if second == 60 and utc_minutes % 1440 != 1439:
-        raise ValueError("a leap second falls at 23:59:60 UTC only")
-    nanoseconds = int((fraction or "").ljust(9, "0"))
-    instant = (utc_minutes * _MINUTE + second) * NANOSECONDS + nanoseconds
+    second, fraction, offset = match.groups()
+    instant = _whole_second(second, offset) * NANOSECONDS
+    if fraction is not None:
+        instant += int(fraction.ljust(9, "0"))
     if not is_representable(instant):
         raise ValueError("outside the years 0000 to 9999 in UTC")
     return instant
+
+
+@lru_cache(_SECONDS_KEPT)
+def _whole_second(text: str, offset: str | None) -> int:
+    """Return the seconds since 1970 of YYYY-MM-DDTHH:MM:SS at an offset, None for UTC."""
+    hour, minute, second = int(text[11:13]), int(text[14:16]), int(text[17:19])
+    if hour > 23 or minute > 59 or second > 60:
+        raise ValueError("the time of day is out of range")
+    days = _days(int(text[:4]), int(text[5:7]), int(text[8:10]))
+    minutes = days * 1440 + hour * 60 + minute - _offset_minutes(offset)
+    if second == 60 and minutes % 1440 != 1439:
+        raise ValueError("a leap second falls at 23:59:60 UTC only")
+    return minutes * 60 + second
+
+
+def _offset_minutes(offset: str | None) -> int:
+    if offset is None:
+        return 0
+    hours, minutes = int(offset[1:3]), int(offset[4:6])
+    if hours > 23 or minutes > 59:
+        raise ValueError("the offset is out of range")
+    return (hours * 60 + minutes) * (-1 if offset[0] == "-" else 1)
 
 
 def format_instant(instant: int) -> str:
@@ -60,10 +75,7 @@ def format_instant(instant: int) -> str:
     if not is_representable(instant):
         raise ValueError("outside the years 0000 to 9999")
     seconds, nanoseconds = divmod(instant, NANOSECONDS)
-    days, second_of_day = divmod(seconds, _DAY)
-    hour, rest = divmod(second_of_day, 3600)
-    time_of_day = f"{hour:02}:{rest // 60:02}:{rest % 60:02}"
-    return f"{_day_text(days)}T{time_of_day}{_fraction(nanoseconds)}+00:00"
+    return f"{_second_text(seconds)}{_fraction(nanoseconds)}+00:00"
 
 
 def parse_stored(text: str) -> int:
@@ -87,6 +99,13 @@ def _days(year: int, month: int, day: int) -> int:
     if year == 0:
         return date(_CYCLE_YEARS, month, day).toordinal() - _EPOCH_DAY - _CYCLE_DAYS
     return date(year, month, day).toordinal() - _EPOCH_DAY
+
+
+@lru_cache(_SECONDS_KEPT)
+def _second_text(seconds: int) -> str:
+    days, second_of_day = divmod(seconds, _DAY)
+    hour, rest = divmod(second_of_day, 3600)
+    return f"{_day_text(days)}T{hour:02}:{rest // 60:02}:{rest % 60:02}"
 
 
 def _day_text(days: int) -> str:

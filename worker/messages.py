@@ -1,13 +1,13 @@
 """The frozen values that cross between the broker thread and the pool. No broker objects here."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from worker.decisions import Decision
 from worker.instants import is_representable
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message of the stream, as much of it as the projection may know.
 
     `recorded_at` is the instant at which the broker stored it, in nanoseconds since 1970;
@@ -57,8 +57,7 @@ class Decisions:
     fault: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """What the broker's reply subject tells of a message.
 
     The durable numbers its deliveries by `consumer_sequence`, from 1, redeliveries included.
