@@ -83,8 +83,8 @@ async def bind(js: JetStreamContext, settings: Settings) -> Binding:
         ) from error
     except (nats.errors.Error, TimeoutError) as error:
         raise PullLost(f"stream {settings.stream} cannot be bound") from error
-    _refuse(settings, durable.config)
-    return _binding(durable, _created_at(stream), stream.state.first_seq)
+    refuse(settings, durable.config)
+    return as_binding(durable, created_at(stream), stream.state.first_seq)
 
 
 async def look(js: JetStreamContext, settings: Settings, bound: Binding) -> Binding:
@@ -96,13 +96,14 @@ async def look(js: JetStreamContext, settings: Settings, bound: Binding) -> Bind
         durable = await js.consumer_info(settings.stream, settings.durable)
     except (nats.errors.Error, TimeoutError) as error:
         raise PullLost("the durable does not answer") from error
-    now = _binding(durable, bound.footing.stream_created_at, bound.footing.first_sequence)
+    now = as_binding(durable, bound.footing.stream_created_at, bound.footing.first_sequence)
     if not now.same_messages(bound):
         raise PullLost("the durable was made anew")
     return now
 
 
-def _binding(durable: ConsumerInfo, stream_created_at: str, first_sequence: int) -> Binding:
+def as_binding(durable: ConsumerInfo, stream_created_at: str, first_sequence: int) -> Binding:
+    """Return what the broker tells of a durable, and of the stream that it is on."""
     delivered = durable.delivered or SequenceInfo(0, 0)
     floor = durable.ack_floor or SequenceInfo(0, 0)
     # More deliveries above the floor than are unsettled: some were settled out of order.
@@ -122,7 +123,8 @@ def _binding(durable: ConsumerInfo, stream_created_at: str, first_sequence: int)
     )
 
 
-def _created_at(stream: StreamInfo) -> str:
+def created_at(stream: StreamInfo) -> str:
+    """Return when a stream was created, as stored text; raises PullLost if it does not say."""
     if stream.created is None:
         raise PullLost(f"stream {stream.config.name} does not say when it was created")
     return format_instant(round(stream.created.timestamp() * 1_000_000) * 1000)
@@ -234,7 +236,7 @@ def tell_differences(settings: Settings, differing: dict[str, tuple[Any, Any]]) 
         )
 
 
-def _refuse(settings: Settings, found: ConsumerConfig) -> None:
+def refuse(settings: Settings, found: ConsumerConfig) -> None:
     """Raise ConfigurationError for a durable that would lose or mistake messages."""
     filters = found.filter_subjects or ([found.filter_subject] if found.filter_subject else [])
     problem = ""

@@ -13,19 +13,21 @@ from worker import __version__
 from worker.chosen import build_settings
 from worker.commands.output import keep_printing, told
 from worker.commands.rejected import rejected
+from worker.commands.status import status
 from worker.errors import EXIT_SOFTWARE, EXIT_USAGE, WorkerError, exit_code
 from worker.logs import JSON, TEXT, set_up_logging
 from worker.options import (
-    NAME,
     SECONDS,
     Whole,
     bucket,
     credentials,
     database,
+    durable,
     logs,
     option,
     patience,
     servers,
+    stream,
 )
 from worker.service import Service
 
@@ -41,13 +43,8 @@ def command() -> None:
 @command.command(short_help="Pull, project, ack, until stopped.")
 @servers
 @database
-@option("--stream", type=NAME, default="EVENTS", help="The stream of events.")
-@option(
-    "--durable",
-    type=NAME,
-    default="backend_events_projector",
-    help="The durable pull consumer. It is created if it is missing, and never changed.",
-)
+@stream
+@durable
 @bucket
 @option(
     "--create-stream",
@@ -119,6 +116,7 @@ def run(log_level: str, log_format: str | None, **options: Any) -> int:
     return Service(chosen).run()
 
 
+command.add_command(status)
 command.add_command(rejected)
 
 

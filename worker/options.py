@@ -90,6 +90,15 @@ servers = option(
     "for several servers of one cluster.",
 )
 
+stream = option("--stream", type=NAME, default="EVENTS", help="The stream of events.")
+
+durable = option(
+    "--durable",
+    type=NAME,
+    default="backend_events_projector",
+    help="The durable pull consumer. `run` creates it if it is missing, and nobody changes it.",
+)
+
 bucket = option(
     "--bucket", type=_BUCKET, default="jobs", help="The key-value bucket of the manifests."
 )
@@ -173,3 +182,8 @@ json_option = click.option(
 )
 
 database_command = together(database, patience, logs("warning"))
+
+# For a command that asks both, and takes what `run` takes of these.
+broker_command = together(
+    servers, database, stream, durable, bucket, credentials, patience, logs("error")
+)

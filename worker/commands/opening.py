@@ -1,5 +1,6 @@
 """How a command gets at the database: logs first, then the schema check, then a reader."""
 
+import os
 import sys
 import threading
 from typing import Any
@@ -8,9 +9,10 @@ from repo.database import Database
 from repo.reader import Reader
 from repo.repository import Repository
 from repo.retry import retry_policy
-from worker.chosen import chosen_database
+from worker.chosen import build_settings, chosen_database
 from worker.logs import JSON, TEXT, set_up_logging
 from worker.service import check_schema
+from worker.settings import Settings
 
 
 def log_to_standard_error(options: dict[str, Any]) -> None:
@@ -48,3 +50,19 @@ def open_database(options: dict[str, Any]) -> Opened:
     """
     log_to_standard_error(options)
     return Opened(options.pop("database"), **options)
+
+
+def chosen_settings(options: dict[str, Any]) -> Settings:
+    """Set up the log, and return the settings, of a command that takes `broker_command`.
+
+    Raises SettingError.
+    """
+    log_to_standard_error(options)
+    return build_settings(options, os.environ)
+
+
+def open_of(settings: Settings) -> Opened:
+    """Open the database of these settings; raises like `Opened`."""
+    return Opened(
+        settings.database, busy_timeout=settings.busy_timeout, retry_for=settings.retry_for
+    )

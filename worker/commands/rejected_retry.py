@@ -1,6 +1,5 @@
 """`projector rejected retry`: rejected events through the ordinary projection once more."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,8 +7,7 @@ import click
 
 from repo.reader import Reader
 from worker import rejections
-from worker.chosen import build_settings
-from worker.commands.opening import Opened, log_to_standard_error
+from worker.commands.opening import Opened, chosen_settings, open_of
 from worker.commands.output import counted, report
 from worker.commands.rejected_selection import all_option, ids_argument, reason_option, selected
 from worker.commands.rejected_shown import outcome_line
@@ -65,11 +63,8 @@ def retry(
     now; 78 either is not set up. Nothing is lost in any case, and a page is written whole or not.
     """
     selection = selected(ids, everything, reason)
-    log_to_standard_error(options)
-    settings = build_settings(options, os.environ)
-    opened = Opened(
-        settings.database, busy_timeout=settings.busy_timeout, retry_for=settings.retry_for
-    )
+    settings = chosen_settings(options)
+    opened = open_of(settings)
     with opened.reader() as reader:
         chosen = selection.ids(reader)
         manifests = ManifestCache()

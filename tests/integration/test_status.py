@@ -1,0 +1,110 @@
+"""`projector status` against a real broker and a real file, with one of them away as well."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import StartWorker
+from tests.support import events
+from tests.support.broker import Broker
+from tests.support.commands import Done, run_projector
+from tests.support.nats_server import NatsServer
+from tests.support.rows import Rows
+
+Status = Callable[..., Done]
+
+NOBODY = "nats://127.0.0.1:1"
+
+
+@pytest.fixture
+def status(rows: Rows, server: NatsServer, tmp_path: Path) -> Status:
+    def run(*arguments: object, **environment: str) -> Done:
+        places = {"PROJECTOR_DATABASE": rows.url, "PROJECTOR_NATS_URL": server.url}
+        return run_projector("status", *arguments, cwd=tmp_path, **{**places, **environment})
+
+    return run
+
+
+def test_what_was_projected_is_in_step_and_what_came_since_is_pending(
+    broker: Broker, rows: Rows, start_worker: StartWorker, status: Status
+) -> None:
+    broker.make_stream()
+    broker.publish()
+    broker.publish(b"no start")
+    assert start_worker(rows, "--until-idle").exit_code() == 0
+    done = status("--json")
+    assert done.code == 0, done
+    found = done.document
+    assert (found["in_step"], found["finding"], found["behind_seconds"]) == (True, "in step", 0)
+    assert (found["database"]["highest_sequence"], found["database"]["rejected"]) == (2, 1)
+    assert found["database"]["in_flight"] == found["database"]["without_deadline"] == 1
+    assert found["durable"]["floor"] == 2
+
+    broker.publish_starts(events.start() for _ in range(3))
+    broker.take_without_ack(1)
+    found = status("--json").document
+    assert (found["durable"]["pending"], found["durable"]["unsettled"]) == (2, 1)
+    assert 0 < found["behind_seconds"] < 30
+    assert found["problems"] == []
+    text = status().output
+    assert "database and broker: in step" in text
+    assert "1, 0 overdue, 1 without deadline" in text
+    assert "no worker asks" in text
+
+
+def test_a_database_that_lacks_what_was_settled_is_not_in_step_and_stays_as_it_is(
+    broker: Broker, rows: Rows, start_worker: StartWorker, status: Status
+) -> None:
+    broker.make_stream()
+    broker.publish()
+    assert start_worker(rows, "--until-idle").exit_code() == 0
+    rows.write("DELETE FROM checkpoints")
+    rows.write("DELETE FROM execution_results")
+    before, durable = rows.path.read_bytes(), broker.durable().created
+    done = status("--json")
+    assert done.code == 1
+    assert done.document["in_step"] is False
+    assert "a worker replays them from sequence 1 on" in done.document["finding"]
+    assert rows.path.read_bytes() == before
+    assert broker.durable().created == durable
+
+
+def test_nothing_set_up_on_the_broker_is_told_and_nothing_is_made(
+    broker: Broker, rows: Rows, status: Status
+) -> None:
+    done = status()
+    assert done.code == 1
+    assert "there is no stream" in done.output
+    assert not broker.has_stream()
+    broker.make_stream()
+    done = status()
+    assert done.code == 1
+    assert "there is no durable" in done.output
+    assert not broker.has_durable()
+
+
+def test_with_one_of_them_away_the_other_is_told(
+    broker: Broker, rows: Rows, status: Status, tmp_path: Path
+) -> None:
+    broker.make_stream()
+    broker.make_durable()
+    done = status("--json", PROJECTOR_NATS_URL=NOBODY)
+    assert done.code == 75
+    assert done.document["database"]["in_flight"] == 0
+    assert done.document["durable"] is None
+    assert "cannot be reached" in done.document["problems"][0]
+    assert "problem: " in status(PROJECTOR_NATS_URL=NOBODY).output
+
+    done = status("--json", PROJECTOR_DATABASE=f"sqlite:///{tmp_path}/none.db")
+    assert done.code == 78
+    assert done.document["durable"]["pending"] == 0
+    assert "migrations are not applied" in done.document["problems"][0]
+    (tmp_path / "no.db").write_bytes(b"no database at all" * 100)
+    assert status(PROJECTOR_DATABASE=f"sqlite:///{tmp_path}/no.db").code == 65
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_options_are_checked_as_for_the_worker(status: Status) -> None:
+    assert status("--stream", "a.b").code == 64
+    assert status("--watch", "never").code == 64

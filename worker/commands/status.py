@@ -1,0 +1,165 @@
+"""`projector status`: how far the worker is, whether one runs here or not."""
+
+import time
+from typing import Any
+
+import click
+
+from repo import checkpoints, runs
+from repo.checkpoints import Position, Recalled
+from repo.errors import RepositoryError
+from repo.runs import Counted
+from worker.broker_view import BrokerView, DurableView, StoredStart, look_at_broker, next_start
+from worker.checkpoint import Case, Comparison, compare
+from worker.commands.opening import chosen_settings, open_of
+from worker.commands.output import Members, json_text, told
+from worker.commands.status_shown import MOST_REJECTED, members_of, status_text
+from worker.commands.tables import clear_screen
+from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerFault, ConfigurationError, exit_code
+from worker.instants import NANOSECONDS, format_instant
+from worker.options import SECONDS, broker_command, json_option
+from worker.settings import Settings
+from worker.visit import Visit
+
+
+@click.command(short_help="How far behind, what is pending, in step or not.")
+@click.option(
+    "--watch",
+    type=SECONDS,
+    is_flag=False,
+    flag_value="2",
+    metavar="[SECONDS]",
+    help="Ask again every so often, 2 s without a value, until Ctrl-C. With --json: one line each.",
+)
+@json_option
+@broker_command
+def status(*, watch: float | None, as_json: bool, **options: Any) -> int:
+    """Tell how far the projection is: asks broker and database, beside a worker or without one.
+
+    \b
+    projector status
+    projector status --watch
+    projector status --json | jq .durable.pending
+
+    With --json: {"stream": …, "durable": {"pending": 0, "unsettled": 0, "redelivered": 0, …},
+    "database": {"committed_at": …, "rejected": 0, …}, "in_step": true, "finding": …,
+    "behind_seconds": 0.0, "problems": []}.
+
+    Exit codes: 0 database and broker are there, and in step; 1 they are not in step, or there is no
+    stream or no durable; 64 a wrong option; 65 the database is damaged or none; 75 the broker or
+    the database cannot be asked just now; 78 either is not set up. What can be told is told in any
+    case.
+    """
+    settings = chosen_settings(options)
+    try:
+        while True:
+            code = _tell(settings, as_json=as_json, fresh=watch is not None)
+            if watch is None:
+                return code
+            time.sleep(watch)
+    except KeyboardInterrupt:
+        return EXIT_OK
+
+
+def _tell(settings: Settings, *, as_json: bool, fresh: bool) -> int:
+    members, code = _ask(settings)
+    if as_json:
+        click.echo(json_text(members))
+        return code
+    if fresh:
+        clear_screen()
+    click.echo(status_text(members))
+    return code
+
+
+class _Asked:
+    """What broker and database told, and the errors of the ones that did not."""
+
+    def __init__(self) -> None:
+        self.broker: BrokerView | None = None
+        self.recalled: Recalled | None = None
+        self.counted: Counted | None = None
+        self.oldest: StoredStart | None = None
+        self.comparison: Comparison | None = None
+        self.is_missing = False
+        self.errors: list[BrokerFault | ConfigurationError | RepositoryError] = []
+
+
+def _ask(settings: Settings) -> tuple[Members, int]:
+    asked = _Asked()
+    try:
+        with Visit(settings) as visit:
+            # Broker first: a worker beside this cannot make it look farther than the database then.
+            asked.broker = look_at_broker(visit, settings)
+            _ask_database(settings, asked)
+            if asked.broker.durable is not None:
+                _compare(visit, settings, asked.broker.durable, asked)
+    except (BrokerFault, ConfigurationError) as error:
+        asked.errors.append(error)
+    if asked.recalled is None and not any(isinstance(e, RepositoryError) for e in asked.errors):
+        _ask_database(settings, asked)
+    return _members(settings, asked), _code(asked)
+
+
+def _ask_database(settings: Settings, asked: _Asked) -> None:
+    position = Position(settings.stream, settings.durable)
+    now = format_instant(time.time_ns())
+    try:
+        with open_of(settings).reader() as reader:
+            asked.recalled = reader.read(checkpoints.recall, position)
+            asked.counted = reader.read(runs.count, now, MOST_REJECTED + 1)
+    except (RepositoryError, ConfigurationError) as error:
+        asked.errors.append(error)
+
+
+def _compare(visit: Visit, settings: Settings, durable: DurableView, asked: _Asked) -> None:
+    if durable.pending or durable.unsettled:
+        asked.oldest = next_start(visit, settings.stream, durable.floor + 1)
+    if asked.recalled is None:
+        return
+    asked.comparison = comparison = compare(asked.recalled, durable.binding.footing)
+    if comparison.is_suspect:
+        first = next_start(visit, settings.stream, comparison.known + 1)
+        asked.is_missing = comparison.is_missing(first.sequence if first else None)
+
+
+def _members(settings: Settings, asked: _Asked) -> Members:
+    behind = None
+    if asked.broker is not None and asked.broker.durable is not None:
+        behind = 0.0
+        if asked.oldest is not None:
+            behind = round((time.time_ns() - asked.oldest.recorded_at) / NANOSECONDS, 3)
+    return {
+        **members_of(settings, asked.broker, asked.recalled, asked.counted),
+        "in_step": None if asked.comparison is None else not asked.is_missing,
+        "finding": _finding(asked),
+        "behind_seconds": behind,
+        "problems": [told(error) for error in dict.fromkeys(asked.errors)],
+    }
+
+
+def _finding(asked: _Asked) -> str:
+    if asked.broker is not None and asked.broker.stream is None:
+        return "there is no stream; the fleet's set-up makes it, or run --create-stream does"
+    if asked.broker is not None and asked.broker.durable is None:
+        return "there is no durable; a worker makes it, and projects all that the stream holds"
+    if asked.comparison is None:
+        return "unknown"
+    if asked.is_missing:
+        return (
+            f"{asked.comparison.case.value}: starts that the broker counts as settled are not in "
+            f"it; a worker replays them from sequence {asked.comparison.low_water_mark + 1} on"
+        )
+    if asked.comparison.stream_anew:
+        return "the stream was made anew; a worker begins a new checkpoint"
+    return (
+        Case.IN_STEP.value if asked.comparison.case is Case.OLDER else asked.comparison.case.value
+    )
+
+
+def _code(asked: _Asked) -> int:
+    if asked.errors:
+        return exit_code(asked.errors[0])
+    broker = asked.broker
+    is_there = broker is not None and broker.durable is not None
+    return EXIT_OK if is_there and not asked.is_missing else EXIT_PARTLY

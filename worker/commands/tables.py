@@ -1,0 +1,78 @@
+"""Tables, paragraphs and progress for people, safe whatever the stream holds."""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from worker.commands.output import safe, shortened
+
+_LONGEST_CELL = 200
+_NAME_WIDTH = 18
+
+
+def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
+    """Return a table; a column whose name ends in `#` holds numbers, and None shows as -."""
+    made = Table(box=None, header_style="bold", pad_edge=False)
+    for name in columns:
+        numbers = name.endswith("#")
+        made.add_column(
+            name.removesuffix("#"),
+            justify="right" if numbers else "left",
+            no_wrap=numbers,
+            overflow="fold",
+        )
+    for row in rows:
+        made.add_row(*(cell(value) for value in row))
+    return made
+
+
+def cell(value: object) -> Text:
+    """Return any value as one cell."""
+    return Text("-" if value is None else safe(shortened(str(value), _LONGEST_CELL)))
+
+
+def paragraph(title: str, lines: Mapping[str, object]) -> str:
+    """Return a title and under it a line for each name and value that is not None."""
+    shown = [
+        f"  {safe(name):{_NAME_WIDTH}} {safe(str(value))}"
+        for name, value in lines.items()
+        if value is not None
+    ]
+    return "\n".join([safe(title), *shown])
+
+
+class Advance(Protocol):
+    """Moves a progress bar on by some messages."""
+
+    def __call__(self, messages: int, /) -> None:
+        """Move it on."""
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Advance]:
+    """Show a progress bar on standard error, where that is a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _ignore
+        return
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda messages: bar.advance(task, messages)
+
+
+def _ignore(_messages: int) -> None:
+    pass
+
+
+def clear_screen() -> None:
+    """Begin a fresh screen, where standard output is a terminal."""
+    if sys.stdout.isatty():
+        click.clear()
