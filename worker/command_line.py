@@ -11,6 +11,8 @@ import click
 from repo.errors import RepositoryError
 from worker import __version__
 from worker.chosen import build_settings
+from worker.commands.check import check
+from worker.commands.config import with_options_of
 from worker.commands.output import keep_printing, told
 from worker.commands.rejected import rejected
 from worker.commands.status import status
@@ -116,6 +118,7 @@ def run(log_level: str, log_format: str | None, **options: Any) -> int:
     return Service(chosen).run()
 
 
+command.add_command(with_options_of(run, check))
 command.add_command(status)
 command.add_command(rejected)
 

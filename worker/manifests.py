@@ -78,6 +78,16 @@ class ManifestCache:
             if self._manifests is not None:
                 put_later(self._manifests, manifest_id, manifest)
 
+    def without_timeout(self) -> list[str]:
+        """Return the ids of the manifests that are there and have no timeout, in order."""
+        with self._lock:
+            manifests = self._manifests or {}
+            return sorted(
+                manifest_id
+                for manifest_id, manifest in manifests.items()
+                if isinstance(manifest.timeout, NoTimeout)
+            )
+
     def __len__(self) -> int:
         with self._lock:
             manifests = self._manifests or {}

@@ -146,6 +146,20 @@ class Broker:
 
         self.run(take())
 
+    def settle(self, name: str, messages: int) -> None:
+        """Fetch messages from a durable and ack them, as a worker whose file is lost."""
+
+        async def take() -> None:
+            subscription = await self._js.pull_subscribe_bind(name, STREAM)
+            settled = 0
+            while settled < messages:
+                for message in await subscription.fetch(messages - settled, timeout=5):
+                    await message.ack_sync()
+                    settled += 1
+            await subscription.unsubscribe()
+
+        self.run(take())
+
     # --- messages ---
 
     def publish(

@@ -1,7 +1,8 @@
 """What stands in the database, read as any other program would: read only."""
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +44,10 @@ class Rows:
         """Do what another program does, in one transaction."""
         with closing(sqlite3.connect(self.path, timeout=5)) as connection, connection:
             connection.execute(sql, values)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the write lock, as another program does that takes its time."""
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield

@@ -18,7 +18,7 @@ BROKER_MODULES = {
     f"worker/{name}.py"
     for name in (
         *("broker", "session", "connection", "binding", "in_step", "handover", "puller"),
-        *("manifest_watch", "manifest_snapshot", "visit", "broker_view"),
+        *("manifest_watch", "manifest_snapshot", "visit", "broker_view", "rights"),
     )
 }
 STANDARD = set(sys.stdlib_module_names)

@@ -1,0 +1,90 @@
+"""`projector check`: is everything there that a worker needs?"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from worker.checks import Finding, Level, find_all
+from worker.commands.opening import chosen_settings
+from worker.commands.output import json_text, safe, told
+from worker.errors import EXIT_OK, EXIT_PARTLY, SettingError
+from worker.options import json_option
+
+_NAGIOS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+_UNKNOWN = 3
+_WORDS = {Level.OK: "ok", Level.WARNING: "warning", Level.PROBLEM: "problem"}
+
+
+@click.command(short_help="Is everything there that a worker needs?")
+@click.option(
+    "--thorough", is_flag=True, help="Also read every page of the database, to find damage."
+)
+@click.option(
+    "--nagios",
+    is_flag=True,
+    help="One line for a monitoring system first, and its exit codes: 0 ok, 1 warning, 2 critical, "
+    "3 unknown.",
+)
+@json_option
+def check(*, thorough: bool, nagios: bool, as_json: bool, **options: Any) -> int:
+    """Check the settings, the database, its disk, and the broker with every right on it.
+
+    \b
+    projector check
+    ExecStartPre=/usr/bin/projector check
+    projector check --nagios
+
+    It takes every option of `run`, makes and changes nothing, and may be used before a worker
+    starts or beside one. For the rights it sends the broker what means nothing, and notes what is
+    refused.
+
+    With --json: {"findings": [{"name": "rights", "level": "problem", "text": …}, …], "level":
+    "problem"}.
+
+    Exit codes: 0 nothing is amiss, or what is only deserves a warning; 1 there is a problem; 64 a
+    wrong option.
+    """
+    # What would be logged stands among the findings; the level is for the worker.
+    options["log_level"] = "critical"
+    try:
+        settings = chosen_settings(options)
+    except SettingError as error:
+        if not nagios:
+            raise
+        click.echo(f"PROJECTOR {_NAGIOS[_UNKNOWN]}: {told(error)}")
+        return _UNKNOWN
+    findings = []
+    for finding in find_all(settings, thorough=thorough):
+        findings.append(finding)
+        if not (nagios or as_json):
+            click.echo(_line(finding))
+    worst = max(finding.level for finding in findings)
+    if as_json:
+        click.echo(_document(findings, worst))
+    elif nagios:
+        click.echo(_nagios_lines(findings, worst))
+    if nagios:
+        return int(worst)
+    return EXIT_PARTLY if worst is Level.PROBLEM else EXIT_OK
+
+
+def _line(finding: Finding) -> str:
+    return f"{_WORDS[finding.level]:8} {finding.name:10} {safe(finding.text)}"
+
+
+def _document(findings: Sequence[Finding], worst: Level) -> str:
+    listed = [
+        {"name": finding.name, "level": _WORDS[finding.level], "text": finding.text}
+        for finding in findings
+    ]
+    return json_text({"findings": listed, "level": _WORDS[worst]})
+
+
+def _nagios_lines(findings: Sequence[Finding], worst: Level) -> str:
+    # A | would begin performance data.
+    amiss = [f"{finding.name}: {finding.text}" for finding in findings if finding.level is worst]
+    summary = "; ".join(amiss) if worst else f"{len(findings)} checks"
+    first = f"PROJECTOR {_NAGIOS[worst]}: {summary}"
+    lines = [first, *(_line(finding) for finding in findings)]
+    return "\n".join(safe(line).replace("|", "/") for line in lines)
