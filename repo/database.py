@@ -182,6 +182,10 @@ class Connection:
         with translated():
             return self._raw.execute(sql, values).fetchall()
 
+    def explain(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the engine's plan for one statement, which is not run."""
+        return self.fetch(f"EXPLAIN QUERY PLAN {sql}", values)
+
     def journal_mode(self) -> str:
         """Return the file's journal mode; "wal" is what the migrations set."""
         return str(self.fetch(_GET_JOURNAL_MODE)[0][0])

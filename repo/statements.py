@@ -3,7 +3,7 @@
 import re
 from importlib.resources import files
 
-_NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
 def _load() -> dict[str, str]:
@@ -11,7 +11,7 @@ def _load() -> dict[str, str]:
     for file in sorted(files("sql").joinpath("queries").iterdir(), key=lambda file: file.name):
         if not file.name.endswith(".sql"):
             continue
-        _, *parts = _NAME.split(file.read_text("utf-8"))
+        _, *parts = NAME.split(file.read_text("utf-8"))
         for name, text in zip(parts[::2], parts[1::2], strict=True):
             if name in statements:
                 raise ValueError(f"sql/queries/{file.name}: the name {name} is taken already")

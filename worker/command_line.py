@@ -12,9 +12,11 @@ from repo.errors import RepositoryError
 from worker import __version__
 from worker.chosen import build_settings
 from worker.commands.check import check
-from worker.commands.config import with_options_of
+from worker.commands.config import config, with_options_of
 from worker.commands.output import keep_printing, told
 from worker.commands.rejected import rejected
+from worker.commands.runs import runs
+from worker.commands.sql import sql
 from worker.commands.status import status
 from worker.errors import EXIT_SOFTWARE, EXIT_USAGE, WorkerError, exit_code
 from worker.logs import JSON, TEXT, set_up_logging
@@ -119,7 +121,10 @@ def run(log_level: str, log_format: str | None, **options: Any) -> int:
 
 
 command.add_command(with_options_of(run, check))
+command.add_command(with_options_of(run, config))
 command.add_command(status)
+command.add_command(runs)
+command.add_command(sql)
 command.add_command(rejected)
 
 
