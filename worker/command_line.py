@@ -14,10 +14,12 @@ from worker.chosen import build_settings
 from worker.commands.check import check
 from worker.commands.config import config, with_options_of
 from worker.commands.output import keep_printing, told
+from worker.commands.rebuild import rebuild
 from worker.commands.rejected import rejected
 from worker.commands.runs import runs
 from worker.commands.sql import sql
 from worker.commands.status import status
+from worker.commands.verify import verify
 from worker.errors import EXIT_SOFTWARE, EXIT_USAGE, WorkerError, exit_code
 from worker.logs import JSON, TEXT, set_up_logging
 from worker.options import (
@@ -124,6 +126,8 @@ command.add_command(with_options_of(run, check))
 command.add_command(with_options_of(run, config))
 command.add_command(status)
 command.add_command(runs)
+command.add_command(verify)
+command.add_command(rebuild)
 command.add_command(sql)
 command.add_command(rejected)
 

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import nats.errors
 from nats.js import JetStreamContext
@@ -217,8 +218,9 @@ class ManifestWatch:
             await asyncio.gather(change, again, return_exceptions=True)
 
     def _manifest(self, entry: KeyValue.Entry) -> Manifest:
+        put_at = _put_at(entry)
         if entry.operation is not None:  # DEL or PURGE
-            return Manifest(entry.revision or 0, None)
+            return Manifest(entry.revision or 0, None, put_at)
         timeout = read_timeout(entry.value or b"")
         revision = entry.revision or 0
         if isinstance(timeout, NoTimeout) and self._told.get(entry.key) != revision:
@@ -231,13 +233,18 @@ class ManifestWatch:
                     "error": timeout.problem,
                 },
             )
-        return Manifest(revision, timeout)
+        return Manifest(revision, timeout, put_at)
 
     def _tell_problem(self, problem: str) -> None:
         """Say what is wrong once, not at each attempt."""
         if problem != self._last_problem:
             self._last_problem = problem
             log.warning("manifests.unavailable", extra={"bucket": self._bucket, "error": problem})
+
+
+def _put_at(entry: KeyValue.Entry) -> float:
+    created: object = entry.created  # declared as a number, and a datetime in fact
+    return created.timestamp() if isinstance(created, datetime) else 0.0
 
 
 def _no_bucket(error: Exception) -> str:

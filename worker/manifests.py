@@ -39,10 +39,14 @@ class NoTimeout:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One entry of the bucket at one revision; `timeout` is None for a deleted key."""
+    """One entry of the bucket at one revision; `timeout` is None for a deleted key.
+
+    `put_at` is when it was put, in seconds since 1970, or 0 where nobody knows.
+    """
 
     revision: int
     timeout: Timeout | NoTimeout | None
+    put_at: float = 0.0
 
 
 class ManifestCache:
@@ -77,6 +81,11 @@ class ManifestCache:
         with self._lock:
             if self._manifests is not None:
                 put_later(self._manifests, manifest_id, manifest)
+
+    def find(self, manifest_id: str) -> Manifest | None:
+        """Return what is known of a manifest, deleted ones included, or None."""
+        with self._lock:
+            return (self._manifests or {}).get(manifest_id)
 
     def without_timeout(self) -> list[str]:
         """Return the ids of the manifests that are there and have no timeout, in order."""

@@ -59,6 +59,7 @@ _BUCKET = _Parsed("name", settings.parse_bucket, str)
 _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 NAME = _Parsed("name", settings.parse_name, str)
 SECONDS = _Parsed("seconds", settings.parse_seconds, str)
+_SINCE = _Parsed("time", settings.parse_since, str)
 
 
 def option(name: str, **attributes: Any) -> Decorator:
@@ -186,4 +187,12 @@ database_command = together(database, patience, logs("warning"))
 # For a command that asks both, and takes what `run` takes of these.
 broker_command = together(
     servers, database, stream, durable, bucket, credentials, patience, logs("error")
+)
+
+# No variable sets it: one that was left in a shell would choose for a later command.
+since_option = click.option(
+    "--since",
+    type=_SINCE,
+    metavar="TIME",
+    help="Only what the broker stored from then on: an RFC 3339 time, or how long ago, such as 2h.",
 )

@@ -31,7 +31,7 @@ _REPEAT_WARNING_AFTER = 60.0
 
 
 @dataclass(slots=True)
-class _Prepared:
+class Prepared:
     """A batch as rows; `sources[i]` is the message that `runs[i]` was made of."""
 
     runs: list[Run]
@@ -58,7 +58,7 @@ class Projection:
         Acks stand for rows that are committed. On a fault of the database every message is nak'd,
         and none is rejected. Raises DatabaseUnusable, with nothing written.
         """
-        prepared = self._prepare(batch)
+        prepared = self.prepare(batch)
         wait_for_turn()
         return self._write(batch, prepared, repository)
 
@@ -69,40 +69,53 @@ class Projection:
         nothing changed.
         """
         batch = Batch(1, tuple(messages))
-        prepared = self._prepare(batch)
+        prepared = self.prepare(batch)
         started = time.monotonic()
         rewritten = repository.write_again(
             prepared.runs,
             prepared.rejected,
-            lambda index, reason: self._rejected(prepared.sources[index], reason),
+            lambda index, reason: self.rejected(prepared.sources[index], reason),
         )
         self._account(batch, prepared, rewritten.written, time.monotonic() - started)
         return rewritten
 
-    def _write(self, batch: Batch, prepared: _Prepared, repository: Repository) -> Decisions:
-        started = time.monotonic()
+    def replay(self, messages: Sequence[Message], repository: Repository) -> Written:
+        """Write messages of the past, and return what that did.
+
+        As any batch, in one transaction, with nobody to ack to. Raises RepositoryError.
+        """
+        batch = Batch(1, tuple(messages))
+        return self._commit(batch, self.prepare(batch), repository)
+
+    def _write(self, batch: Batch, prepared: Prepared, repository: Repository) -> Decisions:
         try:
-            written = repository.write(
-                prepared.runs,
-                prepared.rejected,
-                lambda index, reason: self._rejected(prepared.sources[index], reason),
-                _reached(batch),
-            )
+            self._commit(batch, prepared, repository)
         except DatabaseUnusable:
             raise
         except RepositoryError as error:
             return self._give_back(batch, error)
-        self._account(batch, prepared, written, time.monotonic() - started)
         return Decisions(batch, (Ack(),) * len(batch.messages))
 
-    def _prepare(self, batch: Batch) -> _Prepared:
-        prepared = _Prepared([], [], [])
+    def _commit(self, batch: Batch, prepared: Prepared, repository: Repository) -> Written:
+        started = time.monotonic()
+        written = repository.write(
+            prepared.runs,
+            prepared.rejected,
+            lambda index, reason: self.rejected(prepared.sources[index], reason),
+            _reached(batch),
+        )
+        self._account(batch, prepared, written, time.monotonic() - started)
+        return written
+
+    def prepare(self, batch: Batch) -> Prepared:
+        """Return the rows that a batch comes to; nothing is written."""
+        prepared = Prepared([], [], [])
         missing: Counter[tuple[str, NoTimeout]] = Counter()
         for message in batch.messages:
             try:
                 start = decode_start(message.payload)
             except MalformedEvent as error:
-                prepared.rejected.append(self._rejected(message, str(error)))
+                prepared.rejected.append(self.rejected(message, str(error)))
                 continue
             prepared.runs.append(self._run(start, message, missing))
             prepared.sources.append(message)
@@ -131,7 +144,8 @@ class Projection:
             expires_at=expires_at,
         )
 
-    def _rejected(self, message: Message, reason: str) -> RejectedEvent:
+    def rejected(self, message: Message, reason: str) -> RejectedEvent:
+        """Return a message as a rejected event."""
         return RejectedEvent(
             stream=self._stream,
             stream_sequence=message.stream_sequence,
@@ -142,7 +156,7 @@ class Projection:
             rejected_at=_now(),
         )
 
-    def _account(self, batch: Batch, prepared: _Prepared, written: Written, seconds: float) -> None:
+    def _account(self, batch: Batch, prepared: Prepared, written: Written, seconds: float) -> None:
         with self._lock:
             recovered, self._in_fault = self._in_fault, False
         if recovered:
@@ -188,7 +202,7 @@ class Projection:
                 extra={"exec_id": exec_ids[0], "executions": len(exec_ids), "error": reason},
             )
 
-    def _tell(self, batch: Batch, prepared: _Prepared, written: Written, seconds: float) -> None:
+    def _tell(self, batch: Batch, prepared: Prepared, written: Written, seconds: float) -> None:
         if not log.isEnabledFor(logging.DEBUG):
             return
         for run, message in zip(prepared.runs, prepared.sources, strict=True):

@@ -7,6 +7,7 @@ command line adds which option, variable and value it was. Nothing here shows a 
 import configparser
 import re
 import ssl
+import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import yoyo.config
 from repo.database import database_path
 from worker.durations import parse_duration
 from worker.errors import SettingError
-from worker.instants import NANOSECONDS
+from worker.instants import NANOSECONDS, parse_instant
 
 DEFAULT_PORT = 4222
 _NAME = re.compile(r"[^\s.*>/\\\x00-\x1f]+")
@@ -166,6 +167,20 @@ def parse_seconds(text: str) -> float:
     if not 0 < seconds <= 86_400:
         raise ValueError(f"{expected}, and at most one day")
     return seconds
+
+
+def parse_since(text: str) -> int:
+    """Return the instant, in nanoseconds, of an RFC 3339 text or of a duration before now."""
+    try:
+        return parse_instant(text)
+    except ValueError as no_instant:
+        try:
+            ago = parse_duration(text)
+        except ValueError:
+            raise ValueError(
+                f"expected an RFC 3339 time or how long ago, such as 2h ({no_instant})"
+            ) from None
+    return max(0, time.time_ns() - ago)
 
 
 def parse_creds(text: str) -> str:

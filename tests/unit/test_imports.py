@@ -19,6 +19,7 @@ BROKER_MODULES = {
     for name in (
         *("broker", "session", "connection", "binding", "in_step", "handover", "puller"),
         *("manifest_watch", "manifest_snapshot", "visit", "broker_view", "rights"),
+        "stream_reader",
     )
 }
 STANDARD = set(sys.stdlib_module_names)

@@ -1,0 +1,84 @@
+"""`projector verify`: does the table agree with the stream?"""
+
+from collections import Counter
+from typing import Any
+
+import click
+
+from worker.commands.opening import chosen_settings, open_of
+from worker.commands.output import Members, counted, report, safe
+from worker.commands.reading import reading, without_deadlines_option
+from worker.commands.tables import progress
+from worker.errors import EXIT_OK, EXIT_PARTLY
+from worker.options import broker_command, json_option, since_option
+from worker.verification import OUTCOMES, WRONG, Verdict, Verification
+
+
+@click.command(short_help="Does the table agree with the stream?")
+@since_option
+@without_deadlines_option
+@json_option
+@broker_command
+def verify(*, since: int | None, without_deadlines: bool, as_json: bool, **options: Any) -> int:
+    """Compare every event that the stream holds with its row, and change nothing.
+
+    \b
+    projector verify
+    projector verify --since 2h --json | jq .missing
+
+    It reads the stream through a consumer of its own, beside a worker or without one. What is
+    missing or different is listed, everything is counted:
+
+    \b
+    equal             in every column that a start fills in
+    rejected          among the rejected events
+    pending           not settled yet, so not there yet
+    there before      the row is of an earlier event of the run, or another program wrote it
+    deadline changed  the manifest was changed later; the row keeps the deadline of its time
+    deadline missing  the manifest was not known at the time
+    discarded         no start, and not among the rejected events any more
+    different         at least one column is wrong
+    missing           settled, and neither a run nor a rejected event
+
+    With --json: {"events": [{"outcome": "different", "stream_sequence": 7, "result_id": …,
+    "columns": {"pc_id": [EXPECTED, FOUND]}}, …], "equal": 3, …}.
+
+    Exit codes: 0 they agree; 1 something is different or missing; 64 a wrong option; 65 the
+    database is damaged or none; 75 broker or database cannot be read just now; 78 either is not set
+    up.
+    """
+    settings = chosen_settings(options)
+    counts = Counter(dict.fromkeys(OUTCOMES, 0))
+    with (
+        open_of(settings).reader() as reader,
+        reading(settings, since=since, without_deadlines=without_deadlines) as source,
+        progress("verifying", source.stream.expected) as advance,
+        report(as_json=as_json, name="events", line=_line, ending=counted) as told,
+    ):
+        verification = Verification(
+            *(reader, settings.stream, source.settled, source.manifests),
+            deadlines=not without_deadlines,
+        )
+        try:
+            for page in source.stream.pages():
+                for verdict in verification.verify(page):
+                    counts[verdict.outcome] += 1
+                    if verdict.outcome in WRONG:
+                        told.add(_members(verdict))
+                advance(len(page))
+        finally:
+            told.end(dict(counts))
+    return EXIT_PARTLY if any(counts[outcome] for outcome in WRONG) else EXIT_OK
+
+
+def _members(verdict: Verdict) -> Members:
+    return verdict._asdict()
+
+
+def _line(item: Members) -> str:
+    columns = "".join(
+        f"; {name}: expected {expected}, found {found}"
+        for name, (expected, found) in item["columns"].items()
+    )
+    outcome, sequence = item["outcome"], item["stream_sequence"]
+    return safe(f"{outcome:10} sequence {sequence}, result_id {item['result_id']}{columns}")
