@@ -13,6 +13,7 @@ from worker import __version__
 from worker.chosen import build_settings
 from worker.commands.check import check
 from worker.commands.config import config, with_options_of
+from worker.commands.explain import explain
 from worker.commands.output import keep_printing, told
 from worker.commands.rebuild import rebuild
 from worker.commands.rejected import rejected
@@ -126,6 +127,7 @@ command.add_command(with_options_of(run, check))
 command.add_command(with_options_of(run, config))
 command.add_command(status)
 command.add_command(runs)
+command.add_command(explain)
 command.add_command(verify)
 command.add_command(rebuild)
 command.add_command(sql)

@@ -2,7 +2,7 @@
 
 from worker.instants import LAST_INSTANT, NANOSECONDS, is_representable
 
-_LEAST_SLACK = 120 * NANOSECONDS
+LEAST_SLACK = 120 * NANOSECONDS
 _LONGEST_SPAN = 365 * 86_400 * NANOSECONDS
 _LARGEST_DURATION = (2**64 - 1) * NANOSECONDS + NANOSECONDS - 1
 
@@ -13,7 +13,7 @@ def deadline(recorded_at: int, timeout: int) -> int:
     Where timeout plus slack is beyond 64 bits of seconds, or the instant would fall after the year
     9999, the span is 365 days, and the instant at most the last one that has a text.
     """
-    span = timeout + max(_LEAST_SLACK, timeout // 2)
+    span = timeout + max(LEAST_SLACK, timeout // 2)
     if span > _LARGEST_DURATION or not is_representable(recorded_at + span):
         span = _LONGEST_SPAN
     return min(recorded_at + span, LAST_INSTANT)

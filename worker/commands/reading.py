@@ -7,6 +7,7 @@ from typing import NamedTuple
 import click
 
 from worker.broker_view import look_at_broker
+from worker.commands.output import told
 from worker.errors import BrokerFault, ConfigurationError
 from worker.manifest_snapshot import read_manifests
 from worker.manifests import ManifestCache
@@ -34,12 +35,17 @@ class Reading(NamedTuple):
 
 @contextmanager
 def reading(
-    settings: Settings, *, since: int | None = None, without_deadlines: bool = False
+    settings: Settings,
+    *,
+    since: int | None = None,
+    without_deadlines: bool = False,
+    problems: list[str] | None = None,
 ) -> Iterator[Reading]:
     """Open a stream for reading.
 
     Raises BrokerFault where the broker or the bucket cannot be read now, and ConfigurationError
-    where there is no such stream or bucket.
+    where there is no such stream or bucket; a bucket that cannot be read is added to `problems`
+    instead, where they are given.
     """
     manifests = ManifestCache()
     with Visit(settings) as visit:
@@ -47,17 +53,22 @@ def reading(
         if view.stream is None:
             raise ConfigurationError(f"there is no stream {settings.stream}")
         if not without_deadlines:
-            _read_manifests(visit, settings, manifests)
+            _read_manifests(visit, settings, manifests, problems)
         settled = view.durable.floor if view.durable else 0
         last = view.stream.last_sequence
         with StreamReader(visit, settings.stream, last, since=since) as stream:
             yield Reading(stream, settled, manifests)
 
 
-def _read_manifests(visit: Visit, settings: Settings, manifests: ManifestCache) -> None:
+def _read_manifests(
+    visit: Visit, settings: Settings, manifests: ManifestCache, problems: list[str] | None
+) -> None:
     try:
         read_manifests(visit, settings.bucket, manifests)
     except (BrokerFault, ConfigurationError) as error:
+        if problems is not None:
+            problems.append(told(error))
+            return
         raise type(error)(
             f"no deadlines can be computed, which --without-deadlines does without: {error}"
         ) from error.__cause__
