@@ -87,12 +87,9 @@ def test_a_run_that_is_not_there_tells_why(
     assert "was discarded" in following("broken")
 
 
-def test_the_row_is_explained_without_a_broker_and_without_manifests(
+def test_the_row_is_explained_without_manifests(
     projected: Rows, explain: Explain, broker: Broker
 ) -> None:
-    away = explain("r1", "--json", PROJECTOR_NATS_URL="nats://127.0.0.1:1").document
-    assert "cannot be reached" in away["problems"][0]
-    assert "it may be given up in" in away["next"]
     broker.delete_bucket()
     without = explain("r1", "--json").document
     assert "no such bucket" in without["problems"][0]

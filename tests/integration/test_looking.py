@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.commands import Done, run_projector
+from tests.support.commands import Done, run_here
 from tests.support.rows import Rows
+from worker.errors import SettingError
 
 Projector = Callable[..., Done]
 
@@ -20,11 +21,9 @@ HOSTILE = "pc \x1b[31m[bold]\u202e☃"
 
 
 @pytest.fixture
-def projector(rows: Rows, tmp_path: Path) -> Projector:
+def projector(rows: Rows) -> Projector:
     def run(*arguments: object, **environment: str) -> Done:
-        return run_projector(
-            *arguments, cwd=tmp_path, **{"PROJECTOR_DATABASE": rows.url, **environment}
-        )
+        return run_here(*arguments, **{"PROJECTOR_DATABASE": rows.url, **environment})
 
     return run
 
@@ -146,5 +145,6 @@ def test_each_setting_tells_where_it_comes_from_and_no_secret(
     assert "PROJECTOR_TOKEN" in token.output
     for shown in (done, hidden, token):
         assert "s3cret" not in shown.output + shown.errors
-    assert projector("config", "--user", "me").code == 64
+    with pytest.raises(SettingError):
+        projector("config", "--user", "me")
     assert json.loads(projector("config", "--json").raw)

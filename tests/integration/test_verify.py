@@ -1,6 +1,7 @@
 """`projector verify` and `rebuild`: the table compared with the stream, and filled from it."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -136,8 +137,9 @@ def test_both_work_beside_a_worker_that_is_busy(
     worker = start_worker(projected)
     publisher = Publisher(server.url)
     eventually(lambda: projected.count() > 500, 15, lambda: worker.text)
-    rebuilt = projector("rebuild")
-    verified = projector("verify", "--json")
+    with ThreadPoolExecutor() as pool:
+        both = [pool.submit(projector, *one) for one in (["rebuild"], ["verify", "--json"])]
+        rebuilt, verified = (one.result() for one in both)
     published = publisher.stop()
     assert rebuilt.code == 0, rebuilt
     assert verified.code == 0, verified.document

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+
+from worker.command_line import command
+
 _PROJECTOR = Path(sys.executable).with_name("projector")
 _BOUND = 50.0
 
@@ -47,3 +51,17 @@ def run_projector(*arguments: object, cwd: Path, **environment: str) -> Done:
     errors = done.stderr.decode("utf-8")
     assert "Traceback" not in errors, errors
     return Done(done.returncode, done.stdout, errors)
+
+
+def run_here(*arguments: object, **environment: str) -> Done:
+    """Run a command in this process, for what depends on no process: many quick questions."""
+    gone = {name: None for name in os.environ if name.startswith("PROJECTOR_")}
+    result = CliRunner().invoke(
+        command,
+        [str(argument) for argument in arguments],
+        env={**gone, **environment},
+        standalone_mode=False,
+    )
+    if result.exception is not None:
+        raise result.exception
+    return Done(result.return_value, result.stdout_bytes, result.stderr)
