@@ -6,7 +6,7 @@ A `Database` may be shared by threads; a `Connection` belongs to the thread that
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -182,9 +182,10 @@ class Connection:
         with translated():
             return self._raw.execute(sql, values).fetchall()
 
-    def explain(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def explain(self, sql: str, values: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Return the engine's plan for one statement, which is not run."""
-        return self.fetch(f"EXPLAIN QUERY PLAN {sql}", values)
+        with translated():
+            return self._raw.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall()
 
     def journal_mode(self) -> str:
         """Return the file's journal mode; "wal" is what the migrations set."""

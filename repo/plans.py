@@ -11,6 +11,8 @@ from repo.statements import NAME, STATEMENTS
 
 _COMMENT = re.compile(r"^-- ?", re.MULTILINE)
 _ON_TABLES = re.compile(r"\b(FROM|INTO|UPDATE)\b")
+_LITERAL = re.compile(r"'[^']*'")
+_NAMED = re.compile(r":(\w+)")
 _FREQUENCY = re.compile(r"How often: (.*?)(?=\nIndex: |\Z)", re.DOTALL)
 _INDEX = re.compile(r"Index: (.*)", re.DOTALL)
 
@@ -48,8 +50,10 @@ def plan(connection: Connection, sql: str) -> Plan:
     code = _code(sql)
     if not _ON_TABLES.search(code):
         return Plan([])
+    bare = _LITERAL.sub("", code)
+    named = dict.fromkeys(_NAMED.findall(bare))
     try:
-        rows = connection.explain(sql, [None] * code.count("?"))
+        rows = connection.explain(sql, named or [None] * bare.count("?"))
     except RepositoryError as error:
         return Plan([], str(error))
     return Plan([str(row[3]) for row in rows])

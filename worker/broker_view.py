@@ -8,10 +8,18 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, StreamInfo
 from nats.js.errors import NotFoundError, ServiceUnavailableError
 
-from worker.binding import Binding, as_binding, created_at, differences, refuse, wanted_durable
+from worker.binding import (
+    FILTER,
+    Binding,
+    as_binding,
+    created_at,
+    differences,
+    refuse,
+    wanted_durable,
+)
 from worker.connection import API_TIMEOUT
 from worker.errors import BrokerFault, ConfigurationError
-from worker.in_step import find_start
+from worker.in_step import first_message
 from worker.instants import parse_instant
 from worker.settings import Settings
 from worker.visit import Visit
@@ -77,7 +85,7 @@ def look_at_broker(visit: Visit, settings: Settings) -> BrokerView:
 
 def next_start(visit: Visit, stream: str, sequence: int) -> StoredStart | None:
     """Return the first start at or above a sequence, or None; raises PullLost without an answer."""
-    found = visit.do(find_start(visit.connection, stream, sequence))
+    found = visit.do(first_message(visit.connection, stream, sequence, FILTER))
     return None if found is None else StoredStart(found["seq"], parse_instant(found["time"]))
 
 

@@ -63,13 +63,13 @@ class InStep:
 
     async def _next_start(self, connection: Connection, sequence: int) -> int | None:
         """Return the sequence of the first start at or above one; None if there is none."""
-        found = await find_start(connection, self._settings.stream, sequence)
-        return None if found is None else int(found["seq"])
+        message = await first_message(connection, self._settings.stream, sequence, FILTER)
+        return None if message is None else int(message["seq"])
 
     async def _make_anew(self, connection: Connection, low_water_mark: int) -> None:
         """Delete the durable and create it with its own settings, to begin above the mark."""
         stream, durable = self._settings.stream, self._settings.durable
-        info = checked(await request(connection, f"{API}.CONSUMER.INFO.{stream}.{durable}"))
+        info = _checked(await request(connection, f"{API}.CONSUMER.INFO.{stream}.{durable}"))
         config = {
             name: value
             for name, value in info["config"].items()
@@ -81,10 +81,10 @@ class InStep:
             config["opt_start_seq"] = low_water_mark + 1
         gone = await request(connection, f"{API}.CONSUMER.DELETE.{stream}.{durable}")
         if gone.get("error", {}).get("err_code") != _CONSUMER_NOT_FOUND:
-            checked(gone)
+            _checked(gone)
         body = {"stream_name": stream, "config": config}
         subject = f"{API}.CONSUMER.DURABLE.CREATE.{stream}.{durable}"
-        checked(await request(connection, subject, body))
+        _checked(await request(connection, subject, body))
 
     def _tell(self, comparison: Comparison, binding: Binding, *, missing: bool) -> None:
         """Say what was found, with its figures, where it is no everyday matter."""
@@ -118,13 +118,18 @@ class InStep:
             log.warning("replay.incomplete", extra={**figures, "sequences_gone": gone})
 
 
-async def find_start(connection: Connection, stream: str, sequence: int) -> dict[str, Any] | None:
-    """Return the first start at or above a sequence, as the broker tells it; None if none is."""
-    subject = f"{API}.STREAM.MSG.GET.{stream}"
-    answer = await request(connection, subject, {"seq": sequence, "next_by_subj": FILTER})
+async def first_message(
+    connection: Connection, stream: str, sequence: int, subjects: str
+) -> dict[str, Any] | None:
+    """Return the first message at or above a sequence on some subjects; None if there is none.
+
+    Its members are those of the API; raises PullLost where that does not answer.
+    """
+    body = {"seq": sequence, "next_by_subj": subjects}
+    answer = await request(connection, f"{API}.STREAM.MSG.GET.{stream}", body)
     if answer.get("error", {}).get("err_code") == _NO_MESSAGE_FOUND:
         return None
-    message: dict[str, Any] = checked(answer)["message"]
+    message: dict[str, Any] = _checked(answer)["message"]
     return message
 
 
@@ -141,8 +146,7 @@ async def request(
     return parsed
 
 
-def checked(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer of the JetStream API; raises PullLost where it is an error."""
+def _checked(answer: dict[str, Any]) -> dict[str, Any]:
     if "error" in answer:
         error = answer["error"]
         raise PullLost(f"the broker refuses: {error.get('description')} ({error.get('err_code')})")

@@ -17,7 +17,7 @@ from nats.js import JetStreamContext
 from worker.binding import FILTER
 from worker.connection import API_TIMEOUT
 from worker.errors import BrokerFault
-from worker.in_step import checked, request
+from worker.in_step import request
 from worker.instants import NANOSECONDS, format_instant
 from worker.messages import Message, read_delivery
 from worker.permissions import API
@@ -81,7 +81,9 @@ class StreamReader:
             config["opt_start_time"] = format_instant(max(0, min(self._since, time.time_ns())))
         body = {"stream_name": self._stream, "config": config}
         subject = f"{API}.CONSUMER.CREATE.{self._stream}"
-        info = checked(await request(self._visit.connection, subject, body))
+        info = await request(self._visit.connection, subject, body)
+        if "error" in info:
+            raise BrokerFault(f"the broker refuses: {info['error'].get('description')}")
         self._name, self.expected = info["name"], info["num_pending"]
         js = self._visit.connection.jetstream(timeout=API_TIMEOUT)
         self._subscription = await js.pull_subscribe_bind(self._name, self._stream)

@@ -12,7 +12,7 @@ from repo.reader import Reader
 from repo.runs import FoundRun
 from worker import rejections
 from worker.commands.opening import chosen_settings, open_of
-from worker.commands.output import Members, json_text, told
+from worker.commands.output import Members, json_text, safe, told
 from worker.commands.reading import Reading, reading
 from worker.commands.tables import paragraph, progress
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerFault, ConfigurationError
@@ -175,7 +175,7 @@ def _event_members(event: Event) -> Members:
 
 
 def _text(members: Members) -> str:
-    parts = [f"problem: {problem}" for problem in members["problems"]]
+    parts = [f"problem: {safe(problem)}" for problem in members["problems"]]
     row = members["row"]
     names = {name: name.replace("_", " ") for name in Run._fields}
     if row is None:
@@ -194,5 +194,5 @@ def _text(members: Members) -> str:
     shown = {"today": members["deadline"], "in the row": members["stored_deadline"]}
     if any(shown.values()):
         parts.append(paragraph("deadline", shown))
-    parts.append(paragraph("next", {"": members["next"]}))
+    parts.append(f"next: {safe(members['next'])}")
     return "\n".join(parts)
