@@ -183,16 +183,24 @@ class Session:
             },
         )
         handover.resume()
-        if not handover.on_trial:
-            self._shared.readiness.ready()
         return self._puller()
 
     def _puller(self) -> Puller:
         settings, handover = self._settings, self._handover
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{settings.stream}.{settings.durable}"
         return Puller(
-            self._connection, subject, handover.in_flight, lambda: handover.room, handover.work.set
+            self._connection,
+            subject,
+            handover.in_flight,
+            room=lambda: handover.room,
+            arrived=handover.work.set,
+            answered=self._note_answered,
         )
+
+    def _note_answered(self) -> None:
+        # A right that is missing shows only now: the request for messages gets no answer then.
+        if not self._handover.on_trial:
+            self._shared.readiness.ready()
 
     async def _bind(self) -> Binding:
         binding = await bind(self._js, self._settings)
@@ -243,7 +251,7 @@ class Session:
                 return
             self._handover.note(binding)
             # On trial, with nothing to try: the checkpoint was written, so the database is there.
-            if len(self._handover.in_flight) == 0:
+            if puller.is_answered and len(self._handover.in_flight) == 0:
                 self._shared.readiness.ready()
 
     async def _look(self) -> Binding:
