@@ -53,6 +53,7 @@ class Puller:
         connection: Connection,
         subject: str,
         in_flight: InFlight,
+        *,
         room: Callable[[], int],
         arrived: Callable[[], None],
         answered: Callable[[], None],
