@@ -95,6 +95,8 @@ class Connection(Client):
         )
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        if not headers:
+            return None
         # Nor does a header block that is none, or no text, end the library's read loop.
         try:
             return await super()._process_headers(headers)
