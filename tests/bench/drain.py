@@ -134,7 +134,8 @@ class Drainer:
             seconds = broker.last_ack() - began
             server = self._server_cpu() - server_before
             for program in programs:
-                program.stop()
+                # A signal at the very end of a process would end it before it can tell its code.
+                program.output() if drain.rival.ends_itself else program.stop()
         first = None if seen.first_ack is None else seen.first_ack - started
         return _drained(drain, use, events, seconds, server_cpu=server, first=first)
 

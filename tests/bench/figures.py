@@ -25,3 +25,10 @@ def percentile(values: Sequence[float], per_cent: float) -> float:
     ordered = sorted(values)
     rank = math.ceil(len(ordered) * per_cent / 100)
     return ordered[max(rank, 1) - 1]
+
+
+def quantiles(values: Sequence[float], count: int) -> list[float]:
+    """Return so many percentiles at equal distances, the last of which is the greatest value."""
+    ordered = sorted(values)
+    ranks = (math.ceil(len(ordered) * number / count) for number in range(1, count + 1))
+    return [ordered[max(rank, 1) - 1] for rank in ranks]

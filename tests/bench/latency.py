@@ -9,14 +9,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.broker import BenchBroker
 from tests.bench.check import check
 from tests.bench.data import DataSet
-from tests.bench.figures import percentile
+from tests.bench.figures import percentile, quantiles
 from tests.bench.process import BenchFailed, Program
 from tests.bench.rivals import RIVALS, WORKER
 from tests.bench.tables import Templates
@@ -72,8 +71,8 @@ class LatencyMeter:
             commit_p50=percentile([commit for _, commit in floor], 50),
             look_p50=percentile(looks, 50),
             look_p99=percentile(looks, 99),
-            points=_quantiles(latencies),
-            floor_points=_quantiles(sums),
+            points=quantiles(latencies, _POINTS),
+            floor_points=quantiles(sums, _POINTS),
         )
 
     def _floor(self, data: DataSet, rate: float) -> list[tuple[float, float]]:
@@ -145,7 +144,3 @@ def _until_settled(broker: BenchBroker) -> None:
         if time.monotonic() > deadline:
             raise BenchFailed(f"{broker.left()} events are not acked")
         time.sleep(0.05)
-
-
-def _quantiles(values: Sequence[float]) -> list[float]:
-    return [percentile(values, 100 * number / _POINTS) for number in range(1, _POINTS + 1)]

@@ -26,6 +26,11 @@ class Rival:
     needs_broker: bool = True
     writes: bool = True
 
+    @property
+    def ends_itself(self) -> bool:
+        """Tell whether it ends when nothing is left to drain; the others are asked to."""
+        return self.key == WORKER
+
     def command(self, nats: str, database: Path, python: str = sys.executable) -> list[str]:
         """Return the command line that drains the broker into the database."""
         if self.key == WORKER:

@@ -47,8 +47,8 @@ def watch(
         version = now_version
         new = connection.execute(_NEW, (last_rowid,)).fetchall()
         now = time.monotonic_ns()
-        for last_rowid, result_id in new:
-            seen[result_id] = now
+        seen.update((result_id, now) for _, result_id in new)
+        last_rowid = new[-1][0] if new else last_rowid
     return seen, looks
 
 
