@@ -56,13 +56,14 @@ def _drain(results: Results, part: str, path: Path) -> Path:
     axes.set_xlim(right=max(speed.most for speed in speeds) * 6)
     axes.invert_yaxis()
     axes.set_xlabel("events per second, logarithmic; median, whiskers least–most")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_title(
         f"Draining a backlog of {results.values(part, 'events')[0]:,} events "
         f"(n = {len(results.of(part, rival=WORKER))})",
         loc="left",
     )
     handles = [Patch(color=colour, label=kind) for kind, colour in _COLOURS.items()]
-    axes.legend(handles=handles, loc="lower right", frameon=False)
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
     return _saved(figure, path)
 
 
@@ -123,7 +124,7 @@ def _growth(results: Results, path: Path) -> Path:
         axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.grid(alpha=0.3, axis="y")
     all_axes[0].set_ylabel("events per second; median, least–most")
-    all_axes[0].legend(frameon=False, loc="lower left")
+    all_axes[0].legend(frameon=False)
     return _saved(figure, path)
 
 

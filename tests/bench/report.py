@@ -33,10 +33,10 @@ def markdown(results: Results, targets: list[Target], machine: dict[str, object]
     lines = [
         f"Measured on {machine['cores']} cores ({machine['processor']}), "
         f"{machine['memory_gib']} GiB.",
-        "",
-        "| drain of a backlog | events/s, median | least–most | the worker is |",
-        "|---|---|---|---|",
     ]
+    if results.of("drain"):
+        lines += ["", "| drain of a backlog | events/s, median | least–most | the worker is |"]
+        lines.append("|---|---|---|---|")
     for key in results.rivals("drain"):
         speed, ratio = _speed_and_ratio(results, "drain", key)
         least_most = f"{speed.least:,.0f}–{speed.most:,.0f}"

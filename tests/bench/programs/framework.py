@@ -29,7 +29,10 @@ async def main() -> None:
     client = await broker.connect()
     manifests = await Manifests.load(client.jetstream())
 
-    @broker.subscriber(
+    async def project(messages: list[Msg]) -> None:
+        common.write_batch(connection, messages, manifests)
+
+    subscriber = broker.subscriber(
         "events.started.>",
         durable=DURABLE,
         stream=JStream(STREAM, declare=False),
@@ -37,9 +40,7 @@ async def main() -> None:
         decoder=raw_messages,
         ack_policy=AckPolicy.NACK_ON_ERROR,
     )
-    async def project(messages: list[Msg]) -> None:
-        common.write_batch(connection, messages, manifests)
-
+    subscriber(project)
     follow = asyncio.create_task(manifests.follow())
     await FastStream(broker, logger=None).run()
     follow.cancel()
