@@ -53,11 +53,12 @@ def prepare(version: str, folder: Path) -> Python | None:
         return None
     environment = folder / version
     python = environment / "bin" / "python"
-    if not (environment / _READY).exists():
+    ready, wanted = environment / _READY, (ROOT / "setup.py").read_text()
+    if not ready.exists() or ready.read_text() != wanted:
         shutil.rmtree(environment, ignore_errors=True)
         _run([str(interpreter), "-I", "-m", "venv", str(environment)])
         _run([str(python), "-I", "-m", "pip", "install", "--quiet", "-e", str(ROOT)])
-        (environment / _READY).touch()
+        ready.write_text(wanted)
     return Python(version, python)
 
 

@@ -40,10 +40,14 @@ def _drain(results: Results) -> Iterator[Target]:
     limits = {"(d) bare SQLite": times(SQLITE), "(e) bare pull": times(PULL)}
     of_limits = {name: ratio for name, ratio in limits.items() if ratio is not None}
     lower = max(of_limits.items(), key=lambda item: item[1], default=None)
-    for key, name, bound in ((SERIAL, "(a)", 10), (BATCHED, "(b)", 3), (FRAMEWORK, "(c)", 2)):
+    for key, name, bound in ((SERIAL, "(a)", 10.0), (BATCHED, "(b)", 3.0), (FRAMEWORK, "(c)", 2.0)):
         ratio = times(key)
-        if ratio is not None:
-            yield Target(f"drain, times {name}", ratio, bound, at_least=True)
+        if ratio is None:
+            continue
+        allowed = results.ratio("drain", {"rival": SQLITE}, {"rival": key})
+        # No worker can be faster than its database.
+        least = min(bound, _OF_A_LIMIT * allowed) if key == BATCHED and allowed else bound
+        yield Target(f"drain, times {name}", ratio, least, at_least=True)
     if lower is not None:
         name = f"drain, share of the lower limit, {lower[0]}"
         yield Target(name, lower[1], _OF_A_LIMIT, at_least=True)

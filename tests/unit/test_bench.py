@@ -134,6 +134,13 @@ def test_the_lower_of_the_limits_is_the_bound() -> None:
     assert not target.reached
 
 
+def test_what_the_database_allows_is_the_bound_where_it_is_the_lower_one() -> None:
+    results = Results([drained(WORKER, 170), drained(BATCHED, 100), drained(SQLITE, 200)])
+    found = {target.name: target for target in targets(results)}
+    assert found["drain, times (b)"].bound == pytest.approx(1.6)
+    assert found["drain, times (b)"].reached
+
+
 def test_growth_is_measured_against_that_of_the_bare_database() -> None:
     kept = [(WORKER, 0, 100), (WORKER, 50, 60), (SQLITE, 0, 400), (SQLITE, 50, 320)]
     results = Results(
