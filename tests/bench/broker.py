@@ -27,10 +27,14 @@ _BUCKET_STREAM = f"KV_{BUCKET}"
 
 @dataclass(slots=True)
 class Seen:
-    """What was seen on the wire, in seconds since 1970; None where it was not seen yet."""
+    """What was seen on the wire, in seconds since 1970; None where it was not seen yet.
+
+    The acks are those of the stream's first and last event.
+    """
 
     first_request: float | None = None
     first_ack: float | None = None
+    last_ack: float | None = None
     pullers: set[str] = field(default_factory=set)
 
 
@@ -75,8 +79,8 @@ class BenchBroker(Broker):
         await self._js.publish(events[-1].subject, events[-1].payload, timeout=15)
         return len(events)
 
-    def watch(self) -> Seen:
-        """Begin to watch for requests and for the ack of the stream's first event."""
+    def watch(self, events: int) -> Seen:
+        """Begin to watch for requests and for the acks of the stream's first and last event."""
         seen = Seen()
 
         async def on_request(message: Msg) -> None:
@@ -86,11 +90,14 @@ class BenchBroker(Broker):
         async def on_first_ack(_: Msg) -> None:
             seen.first_ack = seen.first_ack or time.time()
 
+        async def on_last_ack(_: Msg) -> None:
+            seen.last_ack = seen.last_ack or time.time()
+
         async def subscribe() -> None:
             requests = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{DURABLE}"
             await self._client.subscribe(requests, cb=on_request)
-            # Deliveries, stream sequence, consumer sequence, time, pending: of one message only.
-            await self._client.subscribe(f"$JS.ACK.{STREAM}.{DURABLE}.*.1.*.*.*", cb=on_first_ack)
+            await self._client.subscribe(_acks(1), cb=on_first_ack)
+            await self._client.subscribe(_acks(events), cb=on_last_ack)
             await self._client.flush()
 
         self.run(subscribe())
@@ -123,6 +130,14 @@ class BenchBroker(Broker):
             self.delete_stream(stream)
         except NotFoundError:
             return
+
+
+def _acks(sequence: int) -> str:
+    """Return the subject of the acks of one message: of all, they would cost the server time.
+
+    Its last parts are deliveries, stream sequence, consumer sequence, time and pending.
+    """
+    return f"$JS.ACK.{STREAM}.{DURABLE}.*.{sequence}.*.*.*"
 
 
 def _windows(items: Iterable[Any], size: int) -> Iterable[list[Any]]:

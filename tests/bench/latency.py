@@ -129,7 +129,7 @@ def _module(name: str) -> list[str]:
 
 
 def _until_pulling(broker: BenchBroker, worker: Program) -> None:
-    seen = broker.watch()
+    seen = broker.watch(1)
     deadline = time.monotonic() + 30
     while seen.first_request is None:
         worker.check_running()
