@@ -3,7 +3,6 @@
 import asyncio
 
 import nats
-import nats.errors
 
 from tests.bench.programs import common
 from tests.bench.programs.common import DURABLE, STREAM, Manifests
@@ -24,7 +23,7 @@ async def main() -> None:
     while not stop.is_set():
         try:
             messages = await subscription.fetch(BATCH, timeout=0.5)
-        except nats.errors.TimeoutError:
+        except TimeoutError:
             continue
         common.write_batch(connection, messages, manifests)
         for message in messages:

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-import nats.errors
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
@@ -85,7 +84,7 @@ class Manifests:
     async def follow(self) -> None:
         """Apply changes until cancelled."""
         while True:
-            with suppress(nats.errors.TimeoutError):
+            with suppress(TimeoutError):
                 entry = await self._watcher.updates(timeout=60)
                 if entry is not None:
                     self._apply(entry)

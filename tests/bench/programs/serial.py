@@ -4,7 +4,6 @@ import asyncio
 import sqlite3
 
 import nats
-import nats.errors
 from nats.aio.msg import Msg
 
 from repo.execution_results import Run
@@ -36,7 +35,7 @@ async def main() -> None:
     while not stop.is_set():
         try:
             (message,) = await subscription.fetch(1, timeout=0.5)
-        except nats.errors.TimeoutError:
+        except TimeoutError:
             continue
         write(connection, message, manifests)
         await message.ack()
