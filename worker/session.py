@@ -106,7 +106,7 @@ class Session:
 
     def _start_helpers(self) -> list[asyncio.Task[None]]:
         helpers = [
-            asyncio.create_task(self._shared.watch.run(self._js, self._connection.problem_since)),
+            asyncio.create_task(self._shared.watch.run(self._connection, self._js)),
             asyncio.create_task(self._handover.keep_in_hand()),
         ]
         if self._settings.until_idle:
@@ -272,6 +272,8 @@ class Session:
             await asyncio.sleep(_IDLE_CHECK)
             if self._handover.binding is None or not self._connection.is_connected:
                 continue
+            if len(self._handover.in_flight) > 0:
+                continue  # the question is dear for a server with a long queue
             try:
                 binding = await self._look()
             except PullLost:

@@ -12,6 +12,7 @@ from worker.in_flight import InFlight
 from worker.logs import Repeats
 from worker.messages import Message
 from worker.puller import Puller
+from worker.readiness import Readiness
 from worker.settings import Settings
 
 _IN_FLIGHT = Settings(nats_urls=(), database="").in_flight
@@ -27,7 +28,7 @@ class Replies(InFlight):
     def __len__(self) -> int:
         return len(self.replies)
 
-    def arrive(self, message: Message, reply: str) -> None:
+    def arrive(self, message: Message, reply: str, now: float) -> None:
         self.replies.append(reply)
 
 
@@ -41,10 +42,17 @@ async def main() -> None:
     arguments = common.arguments()
     stop = common.stopped()
     settings = Settings(nats_urls=(arguments.nats,), database="")
-    connection = await connect(settings, fail, Repeats(60))
+    connection = await connect(settings, fail, Repeats(60), Readiness())
     replies, arrived = Replies(), asyncio.Event()
     subject = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{DURABLE}"
-    puller = Puller(connection, subject, replies, arrived.set)
+    puller = Puller(
+        connection,
+        subject,
+        replies,
+        room=lambda: replies.room,
+        arrived=arrived.set,
+        answered=lambda: None,
+    )
     pulling = asyncio.create_task(puller.run())
 
     def leave(_: object) -> None:
