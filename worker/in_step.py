@@ -14,7 +14,7 @@ import nats.errors
 from worker.binding import FILTER, Binding
 from worker.checkpoint import Case, Comparison, Records, compare
 from worker.connection import Connection
-from worker.errors import PullLost
+from worker.errors import PullLost, unanswered
 from worker.instants import NANOSECONDS, format_instant
 from worker.settings import Settings
 
@@ -127,7 +127,7 @@ async def request(
     try:
         return await connection.ask(subject, body)
     except (nats.errors.Error, TimeoutError, ValueError) as error:
-        raise PullLost(f"{subject} is not answered") from error
+        raise unanswered(f"{subject} is not answered", error) from error
 
 
 def _checked(answer: dict[str, Any]) -> dict[str, Any]:

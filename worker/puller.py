@@ -18,7 +18,7 @@ from nats.aio.subscription import Subscription
 
 from worker.connection import Connection
 from worker.credit import Credit
-from worker.errors import ConfigurationError, ConnectionLost, PullLost
+from worker.errors import ConfigurationError, ConnectionLost, PullLost, Unanswered
 from worker.in_flight import InFlight
 from worker.instants import NANOSECONDS
 from worker.messages import Message, read_delivery
@@ -157,7 +157,7 @@ class Puller:
             self._waiting_since = now
         silent = now - self._waiting_since
         if silent > _LONGEST_SILENCE:
-            raise PullLost(f"no message and no heartbeat for {silent:.1f} s")
+            raise Unanswered(f"no message and no heartbeat for {silent:.1f} s")
 
     async def _on_message(self, message: Msg) -> None:
         if not message.reply:

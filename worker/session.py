@@ -13,7 +13,14 @@ from nats.js import JetStreamContext
 
 from worker.binding import Binding, bind, differences, look, tell_differences, wanted_durable
 from worker.connection import API_TIMEOUT, Connection, close, connect
-from worker.errors import ConnectionLost, DatabaseAway, PullLost, describe
+from worker.errors import (
+    BrokerFault,
+    ConnectionLost,
+    DatabaseAway,
+    PullLost,
+    Unanswered,
+    describe,
+)
 from worker.handover import Handover
 from worker.in_step import InStep
 from worker.logs import Repeats
@@ -29,6 +36,7 @@ log = logging.getLogger(__name__)
 _FLUSH_TIMEOUT = 1
 _IDLE_CHECK = 0.1
 _LOOK_AFTER = 2.0
+_DEAF_AFTER = 3
 
 
 @dataclass
@@ -67,6 +75,7 @@ class Session:
         self._settings = shared.settings
         self._handover = shared.handover
         self._stop = shared.stop
+        self._unanswered = 0
         self._connection: Connection
         self._js: JetStreamContext
 
@@ -141,6 +150,7 @@ class Session:
                 self._handover.unbind()
                 self._tell_lost(error, began)
                 self._connection.check()
+                self._weigh(error)
                 self._shared.watch.refresh()
                 if isinstance(error, ConnectionLost):
                     backoff = FIRST_BACKOFF  # what was tried before says nothing of the new one
@@ -156,6 +166,15 @@ class Session:
             raise ConnectionLost("the connection was lost while the durable was bound")
         finally:
             await cancel(bound, lost)
+
+    def _weigh(self, error: PullLost) -> None:
+        """Give the connection up after a few requests in a row that nothing came back to.
+
+        A right to subscribe that was missing, and is granted by now, is used by a new one only.
+        """
+        self._unanswered = self._unanswered + 1 if isinstance(error, Unanswered) else 0
+        if self._unanswered >= _DEAF_AFTER:
+            raise BrokerFault("nothing is answered on this connection")
 
     def _tell_lost(self, error: PullLost, began: float) -> None:
         cause = self._connection.problem_since(began)
@@ -198,6 +217,7 @@ class Session:
         )
 
     def _note_answered(self) -> None:
+        self._unanswered = 0
         # A right that is missing shows only now: the request for messages gets no answer then.
         if not self._handover.on_trial:
             self._shared.readiness.ready()
