@@ -17,7 +17,8 @@ SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.is_file()
 BROKER_MODULES = {
     f"worker/{name}.py"
     for name in (
-        *("broker", "session", "connection", "binding", "in_step", "handover", "puller"),
+        *("broker", "session", "shared", "pulling", "puller", "connection", "binding"),
+        *("in_step", "handover"),
         *("manifest_watch", "manifest_snapshot"),
     )
 }
