@@ -30,6 +30,10 @@ setup(
             "mypy>=1.13",
             "ruff>=0.9",
         ],
+        "bench": [
+            "faststream[nats]>=0.6",  # one of the programs that the worker is compared with
+            "matplotlib>=3.9",
+        ],
     },
     entry_points={"console_scripts": ["projector = worker.command_line:main"]},
 )

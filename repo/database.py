@@ -187,6 +187,13 @@ class Connection:
         with translated():
             return self._raw.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall()
 
+    def is_current(self) -> bool:
+        """Tell whether the path still names the file that was opened."""
+        try:
+            return file_identity(self._database.path) == self.file
+        except PlaceFault:
+            return False
+
     def journal_mode(self) -> str:
         """Return the file's journal mode; "wal" is what the migrations set."""
         return str(self.fetch(_GET_JOURNAL_MODE)[0][0])

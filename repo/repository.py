@@ -169,6 +169,9 @@ class Repository:
         return self._standing.position
 
     def _open(self) -> Connection:
+        # Another thread may have begun with the file that took this one's place.
+        if self._standing and self._connection and not self._connection.is_current():
+            self.close()
         if self._connection is None:
             self._connection = self._database.connect()
         return self._connection

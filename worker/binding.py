@@ -21,7 +21,7 @@ from nats.js.api import (
 from nats.js.errors import BadRequestError, NotFoundError, ServiceUnavailableError
 
 from worker.checkpoint import Footing
-from worker.errors import ConfigurationError, PullLost
+from worker.errors import ConfigurationError, PullLost, unanswered
 from worker.instants import format_instant
 from worker.settings import Settings
 
@@ -82,7 +82,7 @@ async def bind(js: JetStreamContext, settings: Settings) -> Binding:
             "JetStream is off on this server, or not enabled for this account"
         ) from error
     except (nats.errors.Error, TimeoutError) as error:
-        raise PullLost(f"stream {settings.stream} cannot be bound") from error
+        raise unanswered(f"stream {settings.stream} cannot be bound", error) from error
     refuse(settings, durable.config)
     return as_binding(durable, created_at(stream), stream.state.first_seq)
 
@@ -95,7 +95,7 @@ async def look(js: JetStreamContext, settings: Settings, bound: Binding) -> Bind
     try:
         durable = await js.consumer_info(settings.stream, settings.durable)
     except (nats.errors.Error, TimeoutError) as error:
-        raise PullLost("the durable does not answer") from error
+        raise unanswered("the durable does not answer", error) from error
     now = as_binding(durable, bound.footing.stream_created_at, bound.footing.first_sequence)
     if not now.same_messages(bound):
         raise PullLost("the durable was made anew")

@@ -19,8 +19,9 @@ from worker.manifest_watch import ManifestWatch
 from worker.manifests import ManifestCache
 from worker.messages import Batch, Decisions
 from worker.readiness import Readiness
-from worker.session import Session, Shared
+from worker.session import Session
 from worker.settings import Settings
+from worker.shared import Shared
 from worker.stopping import FIRST_BACKOFF, Stopped, cancel
 from worker.totals import Totals
 

@@ -6,6 +6,7 @@ credentials, a server that closes for good. They end up in one place here.
 
 import asyncio
 import contextlib
+import json
 import logging
 import re
 import time
@@ -95,6 +96,8 @@ class Connection(Client):
         )
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        if not headers:
+            return None
         # Nor does a header block that is none, or no text, end the library's read loop.
         try:
             return await super()._process_headers(headers)
@@ -170,6 +173,17 @@ class Connection(Client):
     def connected(self) -> None:
         """Note that the first connect has worked."""
         self._was_connected = True
+
+    async def ask(self, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return what the JetStream API answers, errors that it tells of included.
+
+        Without the library's objects, whose making costs more than the question. Raises the
+        library's errors and TimeoutError where there is no answer, ValueError where it is none.
+        """
+        payload = b"" if body is None else json.dumps(body).encode()
+        answer = await self.request(subject, payload, timeout=API_TIMEOUT)
+        parsed: dict[str, Any] = json.loads(answer.data)
+        return parsed
 
     def problem_since(self, moment: float) -> str:
         """Return what went wrong last since a moment (monotonic seconds), or nothing.

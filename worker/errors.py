@@ -6,7 +6,8 @@ WorkerError
 ├── DatabaseAway        the database takes nothing just now: pause, then try again
 └── BrokerFault         the session with the broker is over: make a new one
     └── PullLost        only the pull is over: bind and pull again on the same connection
-        └── ConnectionLost  with the connection, which comes back by itself
+        ├── ConnectionLost  with the connection, which comes back by itself
+        └── Unanswered      nothing comes back: after a few times a new connection is tried
 """
 
 from repo.errors import DatabaseUnusable, DiskFault, PassingFault, RepositoryError
@@ -52,6 +53,17 @@ class PullLost(BrokerFault):
 
 class ConnectionLost(PullLost):
     """The connection went away; whatever was asked over it is not answered any more."""
+
+
+class Unanswered(PullLost):
+    """A request got no answer in time: a right is missing, or the connection is deaf."""
+
+
+def unanswered(problem: str, error: BaseException) -> PullLost:
+    """Return the error for a request that failed, with `error` as its cause."""
+    lost = Unanswered(problem) if isinstance(error, TimeoutError) else PullLost(problem)
+    lost.__cause__ = error
+    return lost
 
 
 def exit_code(error: BaseException) -> int:

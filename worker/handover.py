@@ -6,7 +6,7 @@ Only `decide` may be called by other threads.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import nats.errors
 
@@ -135,12 +135,9 @@ class Handover:
             published = 0
             while self._decided and self._bound and await self._is_still_bound():
                 decisions = self._decided.popleft()
-                for reply, decision in self.in_flight.settle(decisions):
-                    await self._publish(reply, _verb(decision))
-                    published += 1
-                    # A publish that only fills a buffer never yields to the loop by itself.
-                    if published % _YIELD_AFTER == 0:
-                        await asyncio.sleep(0)
+                settled = self.in_flight.settle(decisions)
+                published += len(settled)
+                await self._publish_all((reply, _verb(decision)) for reply, decision in settled)
                 self._weigh(decisions)
         if published and self.puller is not None:
             self.puller.changed.set()
@@ -190,9 +187,9 @@ class Handover:
 
         What can be given back to nobody goes to the pool all the same.
         """
-        for reply in self.in_flight.give_up_waiting():
-            await self._publish(reply, b"-NAK")
-            self._totals.add(given_back=1)
+        replies = self.in_flight.give_up_waiting()
+        self._totals.add(given_back=len(replies))
+        await self._publish_all((reply, b"-NAK") for reply in replies)
         while self.in_flight.waiting and not self.on_trial:
             self._begin(self._settings.batch)
 
@@ -234,15 +231,21 @@ class Handover:
         position = Position(footing.stream_created_at, footing.floor)
         self._submit(self.in_flight.begin(most, position))
 
-    async def _publish(self, reply: str, verb: bytes) -> None:
-        """Settle one message; what cannot be sent is delivered again, which is harmless."""
-        try:
-            if self.connection is None:
-                raise nats.errors.ConnectionClosedError
-            await self.connection.publish(reply, verb)
-            self._totals.add(settled=1)
-        except (nats.errors.Error, OSError):
-            self._totals.add(settlements_dropped=1)
+    async def _publish_all(self, settlements: Iterable[tuple[str, bytes]]) -> None:
+        """Settle messages; what cannot be sent is delivered again, which is harmless."""
+        sent = dropped = 0
+        for reply, verb in settlements:
+            try:
+                if self.connection is None:
+                    raise nats.errors.ConnectionClosedError
+                await self.connection.publish(reply, verb)
+                sent += 1
+            except (nats.errors.Error, OSError):
+                dropped += 1
+            # A publish that only fills a buffer never yields to the loop by itself.
+            if (sent + dropped) % _YIELD_AFTER == 0:
+                await asyncio.sleep(0)
+        self._totals.add(settled=sent, settlements_dropped=dropped)
 
 
 def _verb(decision: Decision) -> bytes:

@@ -5,7 +5,6 @@ made anew, and history is replayed. That is safe at any time, since every write 
 """
 
 import asyncio
-import json
 import logging
 import time
 from typing import Any, NamedTuple
@@ -14,8 +13,8 @@ import nats.errors
 
 from worker.binding import FILTER, Binding
 from worker.checkpoint import Case, Comparison, Records, compare
-from worker.connection import API_TIMEOUT, Connection
-from worker.errors import PullLost
+from worker.connection import Connection
+from worker.errors import PullLost, unanswered
 from worker.instants import NANOSECONDS, format_instant
 from worker.settings import Settings
 
@@ -137,13 +136,10 @@ async def request(
     connection: Connection, subject: str, body: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return what the JetStream API answers; raises PullLost where it does not."""
-    payload = b"" if body is None else json.dumps(body).encode()
     try:
-        answer = await connection.request(subject, payload, timeout=API_TIMEOUT)
-        parsed: dict[str, Any] = json.loads(answer.data)
+        return await connection.ask(subject, body)
     except (nats.errors.Error, TimeoutError, ValueError) as error:
-        raise PullLost(f"{subject} is not answered") from error
-    return parsed
+        raise unanswered(f"{subject} is not answered", error) from error
 
 
 def _checked(answer: dict[str, Any]) -> dict[str, Any]:

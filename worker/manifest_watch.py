@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -19,6 +19,7 @@ from nats.js.api import StreamInfo
 from nats.js.errors import BadBucketError, BucketNotFoundError, InvalidBucketNameError
 from nats.js.kv import KeyValue
 
+from worker.connection import Connection
 from worker.errors import BrokerFault, ConfigurationError, describe
 from worker.manifests import Manifest, ManifestCache, NoTimeout, put_later, read_timeout
 
@@ -46,6 +47,7 @@ class ManifestWatch:
         self._again = asyncio.Event()
         self._last_problem = ""
         self._told: dict[str, int] = {}
+        self._connection: Connection | None = None
         self._following: KeyValue | None = None
         self._revision = 0
         self._advanced = asyncio.Event()
@@ -68,16 +70,17 @@ class ManifestWatch:
         A manifest that was put just before a start must count for it: a deadline that is missing
         is never filled in later. Watch and pull are not ordered against each other otherwise.
         """
-        bucket = self._following
-        if bucket is None or time.monotonic() < self._catch_up_after:
+        bucket, connection = self._following, self._connection
+        if bucket is None or connection is None or time.monotonic() < self._catch_up_after:
             return
         try:
             async with asyncio.timeout(_CATCH_UP_TIMEOUT):
-                last = (await _info(bucket)).state.last_seq
+                info = await connection.ask(f"$JS.API.STREAM.INFO.KV_{self._bucket}")
+                last = info["state"]["last_seq"] if "state" in info else 0
                 while self._following is bucket and self._revision < last:
                     self._advanced.clear()
                     await self._advanced.wait()
-        except (nats.errors.Error, OSError, TimeoutError):
+        except (nats.errors.Error, OSError, TimeoutError, ValueError):
             # The comparison or the watch is in trouble, and makes itself heard: do not slow down.
             self._catch_up_after = time.monotonic() + _NO_CATCHING_UP
 
@@ -100,12 +103,9 @@ class ManifestWatch:
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise BrokerFault(f"the bucket {self._bucket!r} cannot be read") from error
 
-    async def run(self, js: JetStreamContext, problem_since: Callable[[float], str]) -> None:
-        """Follow the bucket until cancelled; what goes wrong is logged and tried again.
-
-        `problem_since` tells what the server has refused since a moment, which a request that only
-        times out does not.
-        """
+    async def run(self, connection: Connection, js: JetStreamContext) -> None:
+        """Follow the bucket until cancelled; what goes wrong is logged and tried again."""
+        self._connection = connection
         backoff = _FIRST_BACKOFF
         while True:
             self._again.clear()
@@ -118,7 +118,8 @@ class ManifestWatch:
                     self._cache.clear()
                 self._tell_problem(_no_bucket(error))
             except (nats.errors.Error, OSError, TimeoutError) as error:
-                self._tell_problem(problem_since(began) or describe(error))
+                # A request that is refused only times out.
+                self._tell_problem(connection.problem_since(began) or describe(error))
             else:
                 continue
             self._attempted.set()

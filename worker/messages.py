@@ -1,5 +1,6 @@
 """The frozen values that cross between the broker thread and the pool. No broker objects here."""
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +20,11 @@ class Message(NamedTuple):
     stream_sequence: int
     delivery: int
     recorded_at: int
+
+
+_NUMBERS = r"\.([0-9]{1,20})" * 4
+_ACK_REPLY = re.compile(rf"\$JS\.ACK(?:\.[^.]*){{2}}{_NUMBERS}\.[^.]*")
+_ACK_REPLY_WITH_DOMAIN = re.compile(rf"\$JS\.ACK(?:\.[^.]*){{4}}{_NUMBERS}\..*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +82,10 @@ def read_delivery(reply: str) -> Delivery | None:
     tokens; the form with a domain and an account hash after `$JS.ACK` has 11 or more. The time is
     exact here; the client library's own timestamp goes through a float.
     """
-    tokens = reply.split(".")
-    if tokens[:2] != ["$JS", "ACK"] or not (len(tokens) == 9 or len(tokens) >= 11):
+    match = _ACK_REPLY.fullmatch(reply) or _ACK_REPLY_WITH_DOMAIN.fullmatch(reply)
+    if match is None:
         return None
-    shift = 0 if len(tokens) == 9 else 2
-    numbers = tokens[4 + shift : 8 + shift]
-    if not all(number.isascii() and number.isdigit() and len(number) <= 20 for number in numbers):
-        return None
-    delivery, stream_sequence, consumer_sequence, recorded_at = map(int, numbers)
+    delivery, stream_sequence, consumer_sequence, recorded_at = map(int, match.groups())
     if not is_representable(recorded_at):
         return None
     return Delivery(delivery, stream_sequence, consumer_sequence, recorded_at)

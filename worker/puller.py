@@ -18,7 +18,7 @@ from nats.aio.subscription import Subscription
 
 from worker.connection import Connection
 from worker.credit import Credit
-from worker.errors import ConfigurationError, ConnectionLost, PullLost
+from worker.errors import ConfigurationError, ConnectionLost, PullLost, Unanswered
 from worker.in_flight import InFlight
 from worker.instants import NANOSECONDS
 from worker.messages import Message, read_delivery
@@ -43,8 +43,9 @@ _MOST_IN_A_REQUEST = re.compile(r"Exceeded MaxRequestBatch of (\d+)", re.IGNOREC
 class Puller:
     """One pull, on one inbox, from bind to stop or loss.
 
-    `room` tells how many more messages may come. `last_sign` is when the durable was last heard of
-    (monotonic seconds).
+    `room` tells how many more messages may come, `arrived` is called when some have, `answered` at
+    the first sign that requests are served at all. `last_sign` is when the durable was last heard
+    of (monotonic seconds).
     """
 
     def __init__(
@@ -52,16 +53,20 @@ class Puller:
         connection: Connection,
         subject: str,
         in_flight: InFlight,
+        *,
         room: Callable[[], int],
         arrived: Callable[[], None],
+        answered: Callable[[], None],
     ) -> None:
         self.last_sign = time.monotonic()
+        self.is_answered = False
         self.changed = connection.disturbed
         self._connection = connection
         self._subject = subject
         self._in_flight = in_flight
         self._room = room
         self._arrived = arrived
+        self._answered = answered
         self._inbox = connection.new_inbox()
         self._credit = Credit()
         self._last_request = 0
@@ -152,7 +157,7 @@ class Puller:
             self._waiting_since = now
         silent = now - self._waiting_since
         if silent > _LONGEST_SILENCE:
-            raise PullLost(f"no message and no heartbeat for {silent:.1f} s")
+            raise Unanswered(f"no message and no heartbeat for {silent:.1f} s")
 
     async def _on_message(self, message: Msg) -> None:
         if not message.reply:
@@ -184,6 +189,9 @@ class Puller:
     def _note_sign(self) -> int:
         """Note that the server is there and return the credit; without credit it may be silent."""
         self.last_sign = now = time.monotonic()
+        if not (self.is_answered or self.is_lost or self._refused):
+            self.is_answered = True
+            self._answered()
         credit = self._credit.outstanding(now)
         self._waiting_since = now if credit else None
         return credit

@@ -3,60 +3,20 @@
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import nats.errors
 from nats.js import JetStreamContext
 
-from worker.binding import Binding, bind, differences, look, tell_differences, wanted_durable
 from worker.connection import API_TIMEOUT, Connection, close, connect
-from worker.errors import ConnectionLost, DatabaseAway, PullLost, describe
-from worker.handover import Handover
-from worker.in_step import InStep
-from worker.logs import Repeats
-from worker.manifest_watch import ManifestWatch
-from worker.puller import Puller
-from worker.readiness import Readiness
-from worker.settings import Settings
-from worker.stopping import FIRST_BACKOFF, Stop, Stopped, cancel
-from worker.totals import Totals
+from worker.errors import PullLost, describe
+from worker.pulling import Pulling
+from worker.shared import Shared
+from worker.stopping import Stopped, cancel
 
 log = logging.getLogger(__name__)
 
 _FLUSH_TIMEOUT = 1
 _IDLE_CHECK = 0.1
-_LOOK_AFTER = 2.0
-
-
-@dataclass
-class Shared:
-    """What outlives a session.
-
-    `end` ends the thread with an error, `connected` is called once with the server's version,
-    `idle` once when `until_idle` is set and nothing is left to do, `pulling_ended` when nothing
-    more will be begun. `expected` is how many messages the process will have projected then.
-    """
-
-    settings: Settings
-    totals: Totals
-    handover: Handover
-    watch: ManifestWatch
-    in_step: InStep
-    readiness: Readiness
-    repeats: Repeats
-    end: Callable[[BaseException], None]
-    connected: Callable[[str], None]
-    idle: Callable[[], None]
-    pulling_ended: Callable[[], None]
-    stop: Stop = field(default_factory=Stop)
-    closing: asyncio.Event = field(default_factory=asyncio.Event)
-    expected: int | None = None
-    was_connected: bool = False
-    is_idle: bool = False
-    differing: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
 class Session:
@@ -69,6 +29,7 @@ class Session:
         self._stop = shared.stop
         self._connection: Connection
         self._js: JetStreamContext
+        self._pulling: Pulling
 
     async def run(self) -> None:
         """Return after an orderly stop; raises BrokerFault where only a new session can help."""
@@ -77,13 +38,14 @@ class Session:
             connect(self._settings, shared.end, shared.repeats, shared.readiness)
         )
         handover.connection = connection
-        handover.look = self._look
         self._note_connected()
         self._js = connection.jetstream(timeout=API_TIMEOUT)
+        self._pulling = Pulling(shared, connection, self._js)
+        handover.look = self._pulling.look
         helpers = self._start_helpers()
         try:
             with contextlib.suppress(Stopped):
-                await self._keep_pulling()
+                await self._pulling.run()
             handover.stop_dispatching()
             await handover.give_back_waiting()
             shared.pulling_ended()
@@ -93,7 +55,7 @@ class Session:
             await self._flush()
         finally:
             for helper in helpers:
-                helper.remove_done_callback(self._helper_done)
+                helper.remove_done_callback(shared.helper_done)
             await cancel(*helpers)
             handover.unbind()
             handover.connection = handover.look = None
@@ -106,149 +68,14 @@ class Session:
 
     def _start_helpers(self) -> list[asyncio.Task[None]]:
         helpers = [
-            asyncio.create_task(self._shared.watch.run(self._js, self._connection.problem_since)),
+            asyncio.create_task(self._shared.watch.run(self._connection, self._js)),
             asyncio.create_task(self._handover.keep_in_hand()),
         ]
         if self._settings.until_idle:
             helpers.append(asyncio.create_task(self._report_idle()))
         for helper in helpers:
-            helper.add_done_callback(self._helper_done)
+            helper.add_done_callback(self._shared.helper_done)
         return helpers
-
-    def _helper_done(self, helper: asyncio.Task[None]) -> None:
-        """See to it that no helper ends unseen; the library may cancel what waits on it."""
-        if helper.cancelled():
-            self._shared.end(RuntimeError("a task of the session was cancelled from outside"))
-        elif (error := helper.exception()) is not None:
-            self._shared.end(error)
-
-    async def _keep_pulling(self) -> None:
-        """Bind and pull until the stop; what is lost is made anew with fresh credit."""
-        backoff = FIRST_BACKOFF
-        while not self._stop.is_set():
-            began = time.monotonic()
-            try:
-                await self._stop.interrupts(self._connection.usable())
-                puller = await self._stop.interrupts(self._bound_while_connected())
-                if not self._handover.on_trial:
-                    backoff = FIRST_BACKOFF
-                await self._pull(puller)
-            except DatabaseAway as error:
-                self._shared.readiness.not_ready(f"database: {error}")
-                log.warning("database.away", extra={"error": str(error)})
-                backoff = await self._stop.rest(backoff)
-            except PullLost as error:
-                self._handover.unbind()
-                self._tell_lost(error, began)
-                self._connection.check()
-                self._shared.watch.refresh()
-                if isinstance(error, ConnectionLost):
-                    backoff = FIRST_BACKOFF  # what was tried before says nothing of the new one
-                backoff = await self._stop.rest(backoff)
-
-    async def _bound_while_connected(self) -> Puller:
-        bound = asyncio.create_task(self._bound())
-        lost = asyncio.create_task(self._connection.lost())
-        try:
-            await asyncio.wait({bound, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if bound.done():
-                return bound.result()
-            raise ConnectionLost("the connection was lost while the durable was bound")
-        finally:
-            await cancel(bound, lost)
-
-    def _tell_lost(self, error: PullLost, began: float) -> None:
-        cause = self._connection.problem_since(began)
-        problem = f"{describe(error)} <- {cause}" if cause else describe(error)
-        self._shared.readiness.not_ready(problem)
-        log.warning("pull.lost", extra={"error": problem})
-
-    async def _bound(self) -> Puller:
-        """Return a puller for the durable, once the database is in step with it."""
-        settings, handover = self._settings, self._handover
-        binding = await self._bind()
-        await handover.pool_idle()
-        outcome = await self._shared.in_step.come_in_step(self._connection, binding)
-        if outcome.is_anew:
-            binding = await self._bind()
-        self._tell_differences(binding, outcome.committed)
-        await self._shared.watch.first_attempt()
-        log.info(
-            "pull.started",
-            extra={
-                "stream": settings.stream,
-                "durable": settings.durable,
-                "pending": binding.pending,
-                "unsettled": binding.unsettled,
-            },
-        )
-        handover.resume()
-        if not handover.on_trial:
-            self._shared.readiness.ready()
-        return self._puller()
-
-    def _puller(self) -> Puller:
-        settings, handover = self._settings, self._handover
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{settings.stream}.{settings.durable}"
-        return Puller(
-            self._connection, subject, handover.in_flight, lambda: handover.room, handover.work.set
-        )
-
-    async def _bind(self) -> Binding:
-        binding = await bind(self._js, self._settings)
-        is_first = self._handover.binding is None
-        same = is_first or binding.same_messages(self._handover.binding)
-        unsettled = self._handover.bind(binding)
-        if not same:
-            log.warning("durable.anew", extra={"messages_not_settled": unsettled})
-        self._expect(binding)
-        return binding
-
-    def _tell_differences(self, binding: Binding, committed: int) -> None:
-        wanted = wanted_durable(self._settings)
-        differing = differences(wanted, binding.config, committed)
-        if differing != self._shared.differing:
-            self._shared.differing = differing
-            tell_differences(self._settings, differing)
-
-    def _expect(self, binding: Binding) -> None:
-        more = binding.pending + binding.unsettled
-        self._shared.expected = self._shared.totals["messages"] + more
-
-    async def _pull(self, puller: Puller) -> None:
-        """Pull until the stop; raises DatabaseAway at a fault of the database."""
-        handover = self._handover
-        handover.puller = puller
-        stop = asyncio.create_task(self._stop.wait())
-        stop.add_done_callback(lambda _: puller.stop(idle=self._shared.is_idle))
-        fault = asyncio.create_task(handover.fault.wait())
-        fault.add_done_callback(lambda _: puller.stop())
-        watch = asyncio.create_task(self._watch_durable(puller))
-        try:
-            await puller.run()
-        finally:
-            handover.puller = None
-            await cancel(stop, fault, watch)
-        if handover.fault.is_set():
-            raise DatabaseAway(handover.problem)
-
-    async def _watch_durable(self, puller: Puller) -> None:
-        """Look at the durable now and then, also while nothing is asked of it."""
-        while True:
-            await asyncio.sleep(_LOOK_AFTER)
-            try:
-                binding = await self._look()
-            except PullLost as error:
-                puller.lose(describe(error))
-                return
-            self._handover.note(binding)
-            # On trial, with nothing to try: the checkpoint was written, so the database is there.
-            if len(self._handover.in_flight) == 0:
-                self._shared.readiness.ready()
-
-    async def _look(self) -> Binding:
-        assert self._handover.binding is not None
-        return await look(self._js, self._settings, self._handover.binding)
 
     async def _flush(self) -> None:
         if self._connection.is_connected:
@@ -264,11 +91,13 @@ class Session:
             await asyncio.sleep(_IDLE_CHECK)
             if self._handover.binding is None or not self._connection.is_connected:
                 continue
+            if len(self._handover.in_flight) > 0:
+                continue  # the question is dear for a server with a long queue
             try:
-                binding = await self._look()
+                binding = await self._pulling.look()
             except PullLost:
                 continue  # the pull notices by itself
-            self._expect(binding)
+            shared.expect(binding.pending + binding.unsettled)
             if binding.pending == binding.unsettled == 0 and len(self._handover.in_flight) == 0:
                 shared.is_idle = True
                 shared.idle()

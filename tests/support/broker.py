@@ -5,7 +5,7 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -122,9 +122,9 @@ class Broker:
         info: ConsumerInfo = self.run(self._js.consumer_info(STREAM, name))
         return info
 
-    def has_durable(self) -> bool:
+    def has_durable(self, name: str = DURABLE) -> bool:
         try:
-            self.durable()
+            self.durable(name)
         except NotFoundError:
             return False
         return True
@@ -182,20 +182,24 @@ class Broker:
     def publish_starts(self, starts: Iterable[dict[str, Any]]) -> int:
         """Publish many starts and return when the stream has them all; returns how many."""
         published = [(events.subject(start), json.dumps(start).encode()) for start in starts]
+        self.publish_many(published)
+        return len(published)
 
-        async def publish() -> int:
-            before = (await self._js.stream_info(STREAM)).state.last_seq
-            for number, (subject, payload) in enumerate(published):
+    def publish_many(self, published: Sequence[tuple[str, bytes]]) -> int:
+        """Publish subjects with payloads in their order; returns the first one's sequence."""
+
+        async def publish(part: Sequence[tuple[str, bytes]]) -> None:
+            for subject, payload in part:
                 await self._client.publish(subject, payload)
-                if number % 500 == 0:
-                    await self._client.flush()
             await self._client.flush()
-            return before + len(published)
 
-        last = self.run(publish())
+        before = self.stream_info().state.last_seq
+        for start in range(0, len(published), 500):
+            self.run(publish(published[start : start + 500]))
+        last = before + len(published)
         # Without an ack for each, a publish is done when the stream counts it.
         eventually(lambda: self.stream_info().state.last_seq >= last, _BOUND)
-        return len(published)
+        return before + 1
 
     def stored_at(self, sequence: int) -> str:
         """Return when the broker stored a message, RFC 3339 as the server tells it."""
@@ -222,6 +226,30 @@ class Broker:
     def delete_manifest(self, manifest_id: str) -> None:
         self.run(self._bucket_call(lambda bucket: bucket.delete(manifest_id)))
 
+    def put_manifests(self, manifest_ids: Iterable[str], value: object) -> None:
+        """Put the same value for many manifests."""
+        raw = json.dumps(value).encode()
+
+        async def put() -> None:
+            bucket = await self._js.key_value(BUCKET)
+            *others, last = manifest_ids
+            for manifest_id in others:
+                await self._client.publish(f"$KV.{BUCKET}.{manifest_id}", raw)
+            await bucket.put(last, raw)  # acked, and so all before it are there as well
+
+        self.run(put())
+
+    def break_watches(self) -> int:
+        """Delete the consumers behind all watches of the bucket; returns how many there were."""
+
+        async def delete() -> int:
+            watches = await self._js.consumers_info(f"KV_{BUCKET}")
+            for watch in watches:
+                await self._js.delete_consumer(f"KV_{BUCKET}", watch.name)
+            return len(watches)
+
+        return self.run(delete())
+
     def purge_manifest(self, manifest_id: str) -> None:
         self.run(self._bucket_call(lambda bucket: bucket.purge(manifest_id)))
 
@@ -231,10 +259,18 @@ class Broker:
 
 
 class Publisher:
-    """Publishes starts from a thread until told to stop, each until the stream has it."""
+    """Publishes starts from a thread until told to stop, each until the stream has it.
 
-    def __init__(self, url: str, *, prefix: str = "streamed") -> None:
+    Every `malformed_every`-th is no start. `rest` is for how many seconds it rests after each 200.
+    """
+
+    def __init__(
+        self, url: str, *, prefix: str = "streamed", malformed_every: int = 0, rest: float = 0.0
+    ) -> None:
         self.result_ids: list[str] = []
+        self.malformed: list[bytes] = []
+        self._malformed_every = malformed_every
+        self._rest = rest
         self._prefix = prefix
         self._url = url
         self._ending = threading.Event()
@@ -258,20 +294,27 @@ class Publisher:
         number = 0
         while not self._ending.is_set():
             group = [f"{self._prefix}-{number + i:06}" for i in range(200)]
+            every = self._malformed_every
+            malformed = group[every - 1 :: every] if every else []
+            starts = [name for name in group if name not in malformed]
             try:
-                confirmed = await asyncio.gather(*(self._publish_one(js, name) for name in group))
+                await asyncio.gather(
+                    *(self._publish_start(js, name) for name in starts),
+                    *(js.publish("events.started.e.pc", name.encode()) for name in malformed),
+                )
             except (nats.errors.Error, OSError, TimeoutError):
                 await asyncio.sleep(0.05)
                 continue
-            self.result_ids += confirmed
+            self.result_ids += starts
+            self.malformed += [name.encode() for name in malformed]
             number += len(group)
+            await asyncio.sleep(self._rest)
         with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
             await client.close()
 
-    async def _publish_one(self, js: JetStreamContext, result_id: str) -> str:
+    async def _publish_start(self, js: JetStreamContext, result_id: str) -> None:
         start = events.start(result_id=result_id)
         await js.publish(events.subject(start), json.dumps(start).encode())
-        return result_id
 
 
 def publish_raw(port: int, *frames: bytes) -> None:

@@ -35,11 +35,17 @@ class NatsServer:
         self._config = config
         self._jetstream = jetstream
         self._process: subprocess.Popen[bytes] | None = None
+        self._listen = ""
         self.port: int | None = None
 
     @property
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def log(self) -> str:
@@ -51,14 +57,8 @@ class NatsServer:
         self._folder.mkdir(parents=True, exist_ok=True)
         for ports in self._folder.glob("*.ports"):
             ports.unlink()
-        config = self._folder / "server.conf"
-        store = f'jetstream {{ store_dir: "{self._folder}/store" }}' if self._jetstream else ""
-        config.write_text(
-            f"listen: 127.0.0.1:{self.port or -1}\n"
-            f'ports_file_dir: "{self._folder}"\n'
-            f'logfile: "{self._folder}/server.log"\n'
-            f"{store}\n{self._config}\n"
-        )
+        self._listen = f"127.0.0.1:{self.port or -1}"
+        config = self._write_config()
         self._process = subprocess.Popen(
             [find_nats_server(), "-c", str(config)],
             stdin=subprocess.DEVNULL,
@@ -80,10 +80,45 @@ class NatsServer:
         """End the process at once, as a power cut would; does nothing if it does not run."""
         self._end(signal.SIGKILL)
 
+    def configure(self, config: str, *, jetstream: bool = True) -> None:
+        """Change what was added to the configuration file, and reload it where the process runs.
+
+        Whether there is JetStream changes with the next start only.
+        """
+        self._config = config
+        self._jetstream = jetstream
+        if self._process is not None:
+            self._write_config()
+            reloads = self.log.count("Reloaded server configuration")
+            self.send(signal.SIGHUP)
+            self._wait_for_log("Reloaded server configuration", reloads + 1)
+
+    def _write_config(self) -> Path:
+        config = self._folder / "server.conf"
+        store = f'jetstream {{ store_dir: "{self._folder}/store" }}' if self._jetstream else ""
+        config.write_text(
+            f"listen: {self._listen}\n"
+            f'ports_file_dir: "{self._folder}"\n'
+            f'logfile: "{self._folder}/server.log"\n'
+            f"{store}\n{self._config}\n"
+        )
+        return config
+
+    def _wait_for_log(self, text: str, times: int) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT
+        while self.log.count(text) < times:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no {text!r} in the log:\n{self.log}")
+            time.sleep(0.02)
+
     def send(self, number: signal.Signals) -> None:
         """Send the process a signal."""
         assert self._process is not None
         self._process.send_signal(number)
+
+    def ended(self) -> bool:
+        """Tell whether the process has ended by itself."""
+        return self._process is not None and self._process.poll() is not None
 
     def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None

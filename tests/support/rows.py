@@ -40,6 +40,21 @@ class Rows:
     def rejected(self) -> list[Row]:
         return self.query("SELECT * FROM rejected_events ORDER BY rejected_id")
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the write lock, as another program would."""
+        with closing(sqlite3.connect(self.path, isolation_level=None, timeout=5)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
+            connection.execute("ROLLBACK")
+
+    def copy(self, path: Path) -> Path:
+        """Write all that is in the database to a new file."""
+        source = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)
+        with closing(source), closing(sqlite3.connect(path)) as target:
+            source.backup(target)
+        return path
+
     def write(self, sql: str, *values: object) -> None:
         """Do what another program does, in one transaction."""
         with closing(sqlite3.connect(self.path, timeout=5)) as connection, connection:

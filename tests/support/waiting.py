@@ -23,3 +23,8 @@ def eventually(
             raise AssertionError(f"not within {within} s, last {value!r}\n{otherwise()}")
         time.sleep(_PAUSE)
     return value
+
+
+def until(instant: float) -> None:
+    """Return at an instant of the monotonic clock: for a fault's length, or a random moment."""
+    time.sleep(max(0.0, instant - time.monotonic()))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,11 @@ from typing import Any
 
 from tests.support.waiting import eventually
 
-_PROJECTOR = Path(sys.executable).with_name("projector")
+PROJECTOR = str(Path(sys.executable).with_name("projector"))
+
+# Variables for a worker that is refused at a reconnect: the client library leaves the transport to
+# the garbage collector then, which is told of outside the log.
+UNCLOSED = {"PYTHONWARNINGS": "error,ignore:unclosed:ResourceWarning"}
 
 Line = dict[str, Any]
 
@@ -20,7 +25,11 @@ class WorkerProcess:
     """One `projector run`. Its standard error goes to a file and is read as JSON lines."""
 
     def __init__(
-        self, log: Path, options: Sequence[str], environment: Mapping[str, str] | None = None
+        self,
+        log: Path,
+        options: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        command: Sequence[str] = (PROJECTOR,),
     ) -> None:
         """Start the process with `options`; `environment` is added to a clean one."""
         self._log = log
@@ -29,7 +38,7 @@ class WorkerProcess:
         }
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [str(_PROJECTOR), "run", *options],
+                [*command, "run", *options],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
@@ -65,6 +74,27 @@ class WorkerProcess:
         )
         assert lines is not None
         return lines[times - 1]
+
+    def wait_for_error(self, event: str | None, *texts: str, within: float = 10) -> Line:
+        """Return the first line of an event, or any, whose error has all texts, case ignored."""
+
+        def told() -> Line | None:
+            for line in self.lines:
+                error = str(line.get("error", "")).lower()
+                if event in (None, line["event"]) and all(text.lower() in error for text in texts):
+                    return line
+            return None
+
+        line = eventually(told, within, lambda: f"no {event or 'line'} {texts}:\n{self.text}")
+        assert line is not None
+        return line
+
+    @property
+    def most_memory(self) -> int:
+        """The most memory that the running process has ever had, in bytes."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text("ascii")
+        (kilobytes,) = re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+        return int(kilobytes) * 1024
 
     @property
     def totals(self) -> dict[str, int]:

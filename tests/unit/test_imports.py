@@ -17,9 +17,10 @@ SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.is_file()
 BROKER_MODULES = {
     f"worker/{name}.py"
     for name in (
-        *("broker", "session", "connection", "binding", "in_step", "handover", "puller"),
-        *("manifest_watch", "manifest_snapshot", "visit", "broker_view", "rights"),
-        "stream_reader",
+        *("broker", "session", "shared", "pulling", "puller", "connection", "binding"),
+        *("in_step", "handover"),
+        *("manifest_watch", "manifest_snapshot"),
+        *("visit", "broker_view", "rights", "stream_reader"),
     )
 }
 STANDARD = set(sys.stdlib_module_names)
@@ -72,7 +73,7 @@ def strings(path: Path) -> Iterator[str]:
 def test_there_is_source_to_read() -> None:
     assert {path.parent.name for path in SOURCES} >= set(ROOMS)
     assert len(SOURCES) > 20
-    assert {path.name for path in SCRIPTS} >= {"projector", "demo", "test", "migrate"}
+    assert {path.name for path in SCRIPTS} >= {"projector", "demo", "test", "migrate", "bench"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
@@ -153,7 +154,7 @@ def test_every_script_can_be_started_and_stops_at_its_first_error(path: Path) ->
         assert "set -euo pipefail" in rest
 
 
-@pytest.mark.parametrize("name", ["projector", "demo", "test", "migrate"])
+@pytest.mark.parametrize("name", ["projector", "demo", "test", "migrate", "bench"])
 def test_a_script_is_thin_and_hands_over_to_the_program(name: str) -> None:
     lines = (ROOT / "scripts" / name).read_text("utf-8").splitlines()
     code = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]

@@ -1,0 +1,40 @@
+"""What must be true once a fault is over: nothing lost, nothing twice, nothing stuck."""
+
+from collections.abc import Callable, Iterable
+
+from tests.support.broker import Broker
+from tests.support.rows import Rows
+from tests.support.waiting import eventually
+
+
+def assert_whole(
+    broker: Broker,
+    rows: Rows,
+    result_ids: Iterable[str],
+    malformed: Iterable[bytes] = (),
+    *,
+    within: float = 20,
+    otherwise: Callable[[], str] = str,
+) -> None:
+    """Fail unless these starts are rows, the malformed ones rejected events, and all is settled."""
+    eventually(broker.is_settled, within, otherwise)
+    wanted, found = set(result_ids), rows.result_ids()
+    assert wanted - set(found) == set(), f"lost\n{otherwise()}"
+    assert set(found) - wanted == set(), f"from nowhere\n{otherwise()}"
+    assert len(found) == len(wanted), f"twice\n{otherwise()}"
+    rejected = sorted(row["payload"] for row in rows.rejected())
+    assert rejected == sorted(malformed), otherwise()
+
+
+def deliveries(broker: Broker) -> int:
+    """Return how often the durable has delivered a message, redeliveries included."""
+    delivered = broker.durable().delivered
+    assert delivered is not None
+    return delivered.consumer_seq
+
+
+def last_delivered(broker: Broker) -> int:
+    """Return the highest stream sequence that the durable has delivered."""
+    delivered = broker.durable().delivered
+    assert delivered is not None
+    return delivered.stream_seq

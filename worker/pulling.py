@@ -1,0 +1,185 @@
+"""Binding and pulling, over and over, as long as one connection lasts. Broker thread only."""
+
+import asyncio
+import logging
+import time
+
+from nats.js import JetStreamContext
+
+from worker.binding import Binding, bind, differences, look, tell_differences, wanted_durable
+from worker.connection import Connection
+from worker.errors import (
+    BrokerFault,
+    ConnectionLost,
+    DatabaseAway,
+    PullLost,
+    Unanswered,
+    describe,
+)
+from worker.puller import Puller
+from worker.shared import Shared
+from worker.stopping import FIRST_BACKOFF, cancel
+
+log = logging.getLogger(__name__)
+
+_LOOK_AFTER = 2.0
+_DEAF_AFTER = 3
+
+
+class Pulling:
+    """Pulls over one connection; what is lost is made anew with fresh credit."""
+
+    def __init__(self, shared: Shared, connection: Connection, js: JetStreamContext) -> None:
+        self._shared = shared
+        self._settings = shared.settings
+        self._handover = shared.handover
+        self._stop = shared.stop
+        self._connection = connection
+        self._js = js
+        self._unanswered = 0
+
+    async def run(self) -> None:
+        """Bind and pull until the stop; raises BrokerFault if the connection is of no use."""
+        backoff = FIRST_BACKOFF
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                await self._stop.interrupts(self._connection.usable())
+                puller = await self._stop.interrupts(self._bound_while_connected())
+                if not self._handover.on_trial:
+                    backoff = FIRST_BACKOFF
+                await self._pull(puller)
+            except DatabaseAway as error:
+                self._shared.readiness.not_ready(f"database: {error}")
+                log.warning("database.away", extra={"error": str(error)})
+                backoff = await self._stop.rest(backoff)
+            except PullLost as error:
+                self._handover.unbind()
+                self._tell_lost(error, began)
+                self._connection.check()
+                self._weigh(error)
+                self._shared.watch.refresh()
+                if isinstance(error, ConnectionLost):
+                    backoff = FIRST_BACKOFF  # what was tried before says nothing of the new one
+                backoff = await self._stop.rest(backoff)
+
+    async def _bound_while_connected(self) -> Puller:
+        bound = asyncio.create_task(self._bound())
+        lost = asyncio.create_task(self._connection.lost())
+        try:
+            await asyncio.wait({bound, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if bound.done():
+                return bound.result()
+            raise ConnectionLost("the connection was lost while the durable was bound")
+        finally:
+            await cancel(bound, lost)
+
+    def _weigh(self, error: PullLost) -> None:
+        """Give the connection up after a few requests in a row that nothing came back to.
+
+        A right to subscribe that was missing, and is granted by now, is used by a new one only.
+        """
+        self._unanswered = self._unanswered + 1 if isinstance(error, Unanswered) else 0
+        if self._unanswered >= _DEAF_AFTER:
+            raise BrokerFault("nothing is answered on this connection")
+
+    def _tell_lost(self, error: PullLost, began: float) -> None:
+        cause = self._connection.problem_since(began)
+        problem = f"{describe(error)} <- {cause}" if cause else describe(error)
+        self._shared.readiness.not_ready(problem)
+        log.warning("pull.lost", extra={"error": problem})
+
+    async def _bound(self) -> Puller:
+        """Return a puller for the durable, once the database is in step with it."""
+        settings, handover = self._settings, self._handover
+        binding = await self._bind()
+        await handover.pool_idle()
+        outcome = await self._shared.in_step.come_in_step(self._connection, binding)
+        if outcome.is_anew:
+            binding = await self._bind()
+        self._tell_differences(binding, outcome.committed)
+        await self._shared.watch.first_attempt()
+        log.info(
+            "pull.started",
+            extra={
+                "stream": settings.stream,
+                "durable": settings.durable,
+                "pending": binding.pending,
+                "unsettled": binding.unsettled,
+            },
+        )
+        handover.resume()
+        return self._puller()
+
+    def _puller(self) -> Puller:
+        settings, handover = self._settings, self._handover
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{settings.stream}.{settings.durable}"
+        return Puller(
+            self._connection,
+            subject,
+            handover.in_flight,
+            room=lambda: handover.room,
+            arrived=handover.work.set,
+            answered=self._note_answered,
+        )
+
+    def _note_answered(self) -> None:
+        self._unanswered = 0
+        # A right that is missing shows only now: the request for messages gets no answer then.
+        if not self._handover.on_trial:
+            self._shared.readiness.ready()
+
+    async def _bind(self) -> Binding:
+        binding = await bind(self._js, self._settings)
+        is_first = self._handover.binding is None
+        same = is_first or binding.same_messages(self._handover.binding)
+        unsettled = self._handover.bind(binding)
+        if not same:
+            log.warning("durable.anew", extra={"messages_not_settled": unsettled})
+        self._shared.expect(binding.pending + binding.unsettled)
+        return binding
+
+    def _tell_differences(self, binding: Binding, committed: int) -> None:
+        wanted = wanted_durable(self._settings)
+        differing = differences(wanted, binding.config, committed)
+        if differing != self._shared.differing:
+            self._shared.differing = differing
+            tell_differences(self._settings, differing)
+
+    async def _pull(self, puller: Puller) -> None:
+        """Pull until the stop; raises DatabaseAway at a fault of the database."""
+        handover = self._handover
+        handover.puller = puller
+        stop = asyncio.create_task(self._stop.wait())
+        stop.add_done_callback(lambda _: puller.stop(idle=self._shared.is_idle))
+        fault = asyncio.create_task(handover.fault.wait())
+        fault.add_done_callback(lambda _: puller.stop())
+        watch = asyncio.create_task(self._watch_durable(puller))
+        watch.add_done_callback(self._shared.helper_done)
+        try:
+            await puller.run()
+        finally:
+            handover.puller = None
+            watch.remove_done_callback(self._shared.helper_done)
+            await cancel(stop, fault, watch)
+        if handover.fault.is_set():
+            raise DatabaseAway(handover.problem)
+
+    async def _watch_durable(self, puller: Puller) -> None:
+        """Look at the durable now and then, also while nothing is asked of it."""
+        while True:
+            await asyncio.sleep(_LOOK_AFTER)
+            try:
+                binding = await self.look()
+            except PullLost as error:
+                puller.lose(describe(error))
+                return
+            self._handover.note(binding)
+            # On trial, with nothing to try: the checkpoint was written, so the database is there.
+            if puller.is_answered and len(self._handover.in_flight) == 0:
+                self._shared.readiness.ready()
+
+    async def look(self) -> Binding:
+        """Return the durable that is bound as it is now; raises PullLost if it is gone."""
+        assert self._handover.binding is not None
+        return await look(self._js, self._settings, self._handover.binding)
