@@ -1,5 +1,9 @@
 """`projector status` against a real broker and a real file, with one of them away as well."""
 
+import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +18,8 @@ from tests.support.rows import Rows
 from worker.command_line import main
 
 Status = Callable[..., Done]
+
+PROJECTOR = (str(Path(sys.executable).with_name("projector")),)
 
 
 @pytest.fixture
@@ -95,6 +101,26 @@ def test_without_a_database_the_broker_is_told(
     (tmp_path / "no.db").write_bytes(b"no database at all" * 100)
     assert status(PROJECTOR_DATABASE=f"sqlite:///{tmp_path}/no.db").code == 65
     assert not (tmp_path / "none.db").exists()
+
+
+def test_a_watch_tells_again_until_it_is_interrupted(
+    broker: Broker, rows: Rows, server: NatsServer
+) -> None:
+    broker.make_stream()
+    broker.make_durable()
+    places = ("--database", rows.url, "--nats", server.url)
+    watching = subprocess.Popen(
+        [*PROJECTOR, "status", "--watch", "50ms", "--json", *places], stdout=subprocess.PIPE
+    )
+    assert watching.stdout is not None
+    first = json.loads(watching.stdout.readline())
+    broker.publish()
+    while (now := json.loads(watching.stdout.readline()))["durable"]["pending"] == 0:
+        pass
+    watching.send_signal(signal.SIGINT)
+    watching.communicate(timeout=10)
+    assert (first["durable"]["pending"], now["durable"]["pending"]) == (0, 1)
+    assert watching.returncode == 0
 
 
 def test_options_are_checked_as_for_the_worker() -> None:

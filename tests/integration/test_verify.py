@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.conftest import StartWorker
 from tests.support import events
-from tests.support.broker import Broker, Publisher
+from tests.support.broker import Broker
 from tests.support.commands import Done, run_projector
 from tests.support.nats_server import NatsServer
 from tests.support.rows import Rows
@@ -128,22 +128,18 @@ def test_rebuild_brings_back_what_is_missing_and_changes_nothing_else(
 
 
 def test_both_work_beside_a_worker_that_is_busy(
-    broker: Broker,
-    projected: Rows,
-    projector: Projector,
-    server: NatsServer,
-    start_worker: StartWorker,
+    broker: Broker, projected: Rows, projector: Projector, start_worker: StartWorker
 ) -> None:
+    broker.publish_starts(events.start() for _ in range(5_000))
     worker = start_worker(projected)
-    publisher = Publisher(server.url)
-    eventually(lambda: projected.count() > 500, 15, lambda: worker.text)
     with ThreadPoolExecutor() as pool:
         both = [pool.submit(projector, *one) for one in (["rebuild"], ["verify", "--json"])]
         rebuilt, verified = (one.result() for one in both)
-    published = publisher.stop()
     assert rebuilt.code == 0, rebuilt
     assert verified.code == 0, verified.document
-    eventually(lambda: projected.count() == 10 + len(set(published)), 20)
+    assert sum(counts(verified).values()) == 5_012
+    eventually(broker.is_settled, 20)
+    assert projected.count() == 5_010
     assert worker.stop() == 0
     assert worker.logged("pull.lost") == worker.logged("database.fault") == []
 

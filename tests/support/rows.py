@@ -59,10 +59,3 @@ class Rows:
         """Do what another program does, in one transaction."""
         with closing(sqlite3.connect(self.path, timeout=5)) as connection, connection:
             connection.execute(sql, values)
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the write lock, as another program does that takes its time."""
-        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            yield
