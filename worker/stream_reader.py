@@ -94,6 +94,8 @@ class StreamReader:
             fetched = await self._subscription.fetch(min(left, PAGE_MESSAGES), _FETCH_TIMEOUT)
         except (nats.errors.Error, TimeoutError) as error:
             raise BrokerFault("the stream cannot be read any further") from error
+        if not fetched:  # which a consumer that is gone looks like
+            raise BrokerFault("the stream cannot be read any further")
         page = [_message(message) for message in fetched]
         # More may come while this reads, and what was there may expire.
         left = min(left - len(page), fetched[-1].metadata.num_pending)

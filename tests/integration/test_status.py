@@ -97,7 +97,8 @@ def test_without_a_database_the_broker_is_told(
     done = status("--json", PROJECTOR_DATABASE=f"sqlite:///{tmp_path}/none.db")
     assert done.code == 78
     assert done.document["durable"]["pending"] == 0
-    assert "migrations are not applied" in done.document["problems"][0]
+    (problem,) = done.document["problems"]
+    assert "migrations are not applied" in problem
     (tmp_path / "no.db").write_bytes(b"no database at all" * 100)
     assert status(PROJECTOR_DATABASE=f"sqlite:///{tmp_path}/no.db").code == 65
     assert not (tmp_path / "none.db").exists()

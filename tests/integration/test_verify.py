@@ -1,5 +1,9 @@
 """`projector verify` and `rebuild`: the table compared with the stream, and filled from it."""
 
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -125,6 +129,32 @@ def test_rebuild_brings_back_what_is_missing_and_changes_nothing_else(
     late = projector("rebuild", "--since", "2999-01-01T00:00:00Z", "--json")
     assert (late.code, late.document["messages"]) == (0, 0)
     assert projector("rebuild", "--since", "yesterday").code == 64
+
+
+def test_a_progress_bar_on_a_terminal_stays_out_of_the_answer(
+    projected: Rows, server: NatsServer
+) -> None:
+    projected.write("DELETE FROM execution_results WHERE result_id = 'r1'")
+    command = Path(sys.executable).with_name("projector")
+    watching, terminal = pty.openpty()
+    try:
+        done = subprocess.run(
+            [command, "verify", "--database", projected.url, "--nats", server.url],
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+            env={**os.environ, "TERM": "xterm"},
+            check=False,
+        )
+        shown = os.read(watching, 65_536)
+    finally:
+        os.close(watching)
+        os.close(terminal)
+    assert done.stdout.splitlines() == [
+        b"missing    sequence 2, result_id r1",
+        b"9 equal, 1 rejected, 1 there before, 1 missing",
+    ]
+    assert b"verifying" in shown
+    assert b"missing" not in shown
 
 
 def test_both_work_beside_a_worker_that_is_busy(

@@ -93,12 +93,12 @@ class _Search:
         """Look through the stream, or of a row with its time, at that time alone."""
         events: list[Event] = []
         reaches_back = None
-        with progress("searching", source.stream.expected) as advance:
+        with progress("searching", source.stream.expected) as bar:
             for page in source.stream.pages():
                 reaches_back = reaches_back or format_instant(page[0].recorded_at)
                 read = (read_event(message, self._result_id) for message in page)
                 events += [event for event in read if event is not None]
-                advance(len(page))
+                bar.advance(len(page))
                 if len(events) >= _MOST_EVENTS:
                     break
                 if stored_at is not None and page[-1].recorded_at > stored_at:

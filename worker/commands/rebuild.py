@@ -57,16 +57,16 @@ def rebuild(
         opened.reader() as reader,
         opened.repository() as repository,
         reading(settings, since=since, without_deadlines=without_deadlines) as source,
-        progress("projecting", source.stream.expected) as advance,
     ):
         projection = Projection(settings.stream, source.manifests, totals)
         try:
-            for page in source.stream.pages():
-                if dry_run:
-                    _count_new(projection, reader, page, totals)
-                else:
-                    projection.replay(page, repository)
-                advance(len(page))
+            with progress("projecting", source.stream.expected) as bar:
+                for page in source.stream.pages():
+                    if dry_run:
+                        _count_new(projection, reader, page, totals)
+                    else:
+                        projection.replay(page, repository)
+                    bar.advance(len(page))
         finally:
             _tell(totals, dry_run=dry_run, as_json=as_json)
     return EXIT_OK

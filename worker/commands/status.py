@@ -82,6 +82,7 @@ class _Asked:
         self.oldest: StoredStart | None = None
         self.comparison: Comparison | None = None
         self.is_missing = False
+        self.database_asked = False
         self.errors: list[BrokerFault | ConfigurationError | RepositoryError] = []
 
 
@@ -96,12 +97,13 @@ def _ask(settings: Settings) -> tuple[Members, int]:
                 _compare(visit, settings, asked.broker.durable, asked)
     except (BrokerFault, ConfigurationError) as error:
         asked.errors.append(error)
-    if asked.recalled is None and not any(isinstance(e, RepositoryError) for e in asked.errors):
+    if not asked.database_asked:
         _ask_database(settings, asked)
     return _members(settings, asked), _code(asked)
 
 
 def _ask_database(settings: Settings, asked: _Asked) -> None:
+    asked.database_asked = True
     position = Position(settings.stream, settings.durable)
     now = format_instant(time.time_ns())
     try:
@@ -134,7 +136,7 @@ def _members(settings: Settings, asked: _Asked) -> Members:
         "in_step": None if asked.comparison is None else not asked.is_missing,
         "finding": _finding(asked),
         "behind_seconds": behind,
-        "problems": [told(error) for error in dict.fromkeys(asked.errors)],
+        "problems": [told(error) for error in asked.errors],
     }
 
 

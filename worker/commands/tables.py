@@ -3,11 +3,17 @@
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -48,28 +54,42 @@ def paragraph(title: str, lines: Mapping[str, object]) -> str:
     return "\n".join([safe(title), *shown])
 
 
-class Advance(Protocol):
-    """Moves a progress bar on by some messages."""
+class Bar:
+    """A progress bar, or nothing where nobody would see it."""
 
-    def __call__(self, messages: int, /) -> None:
-        """Move it on."""
+    def __init__(self, shown: Progress | None = None, task: TaskID | None = None) -> None:
+        self._shown = shown
+        self._task = task
+
+    def advance(self, messages: int) -> None:
+        """Move the bar on."""
+        if self._shown is not None and self._task is not None:
+            self._shown.advance(self._task, messages)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the bar away while something else is printed, which would mix with it."""
+        if self._shown is None:
+            yield
+            return
+        self._shown.stop()
+        try:
+            yield
+        finally:
+            self._shown.start()
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Advance]:
+def progress(what: str, total: int) -> Iterator[Bar]:
     """Show a progress bar on standard error, where that is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _ignore
+        yield Bar()
         return
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda messages: bar.advance(task, messages)
-
-
-def _ignore(_messages: int) -> None:
-    pass
+    # Standard output is for results, also while the bar is there.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as shown:
+        yield Bar(shown, shown.add_task(what, total=total))
 
 
 def clear_screen() -> None:

@@ -6,12 +6,13 @@ from typing import Any
 import click
 
 from worker.commands.opening import chosen_settings, open_of
-from worker.commands.output import Members, counted, report, safe
+from worker.commands.output import Members, Report, counted, report, safe
 from worker.commands.reading import reading, without_deadlines_option
 from worker.commands.tables import progress
 from worker.errors import EXIT_OK, EXIT_PARTLY
 from worker.options import broker_command, json_option, since_option
-from worker.verification import OUTCOMES, WRONG, Verdict, Verification
+from worker.stream_reader import StreamReader
+from worker.verification import OUTCOMES, WRONG, Verification
 
 
 @click.command(short_help="Does the table agree with the stream?")
@@ -52,7 +53,6 @@ def verify(*, since: int | None, without_deadlines: bool, as_json: bool, **optio
     with (
         open_of(settings).reader() as reader,
         reading(settings, since=since, without_deadlines=without_deadlines) as source,
-        progress("verifying", source.stream.expected) as advance,
         report(as_json=as_json, name="events", line=_line, ending=counted) as told,
     ):
         verification = Verification(
@@ -60,19 +60,25 @@ def verify(*, since: int | None, without_deadlines: bool, as_json: bool, **optio
             deadlines=not without_deadlines,
         )
         try:
-            for page in source.stream.pages():
-                for verdict in verification.verify(page):
-                    counts[verdict.outcome] += 1
-                    if verdict.outcome in WRONG:
-                        told.add(_members(verdict))
-                advance(len(page))
+            _verify_all(source.stream, verification, told, counts)
         finally:
             told.end(dict(counts))
     return EXIT_PARTLY if any(counts[outcome] for outcome in WRONG) else EXIT_OK
 
 
-def _members(verdict: Verdict) -> Members:
-    return verdict._asdict()
+def _verify_all(
+    stream: StreamReader, verification: Verification, told: Report, counts: Counter[str]
+) -> None:
+    with progress("verifying", stream.expected) as bar:
+        for page in stream.pages():
+            verdicts = list(verification.verify(page))
+            counts.update(verdict.outcome for verdict in verdicts)
+            wrong = [verdict for verdict in verdicts if verdict.outcome in WRONG]
+            if wrong:
+                with bar.aside():
+                    for verdict in wrong:
+                        told.add(verdict._asdict())
+            bar.advance(len(page))
 
 
 def _line(item: Members) -> str:
