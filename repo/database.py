@@ -4,6 +4,7 @@ A `Database` may be shared by threads; a `Connection` belongs to the thread that
 """
 
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -90,6 +91,9 @@ class Database:
     def _open(self, mode: str) -> "Connection":
         # Before the open: a file that takes the other's place meanwhile must not pass for it.
         identity = file_identity(self.path)
+        if mode == "rw" and not os.access(self.path, os.W_OK):
+            # The engine would open it all the same, and leave a log that stays readonly for good.
+            raise PlaceFault(f"the database file is readonly for this process: {self.path}")
         # mode=rw: a missing file is an error, not a new and empty database.
         with translated():
             raw = sqlite3.connect(
