@@ -26,6 +26,7 @@ setup(
         "test": [
             "pytest>=8.3",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "mypy>=1.13",
             "ruff>=0.9",
