@@ -380,7 +380,7 @@ def test_rejected_events_are_made_anew_beside_a_program_that_writes(before: Path
     def write() -> int:
         written = 0
         with closing(sqlite3.connect(before, isolation_level=None, timeout=10)) as connection:
-            while not ending.is_set():
+            while not ending.wait(0.001):  # without a pause nobody else ever gets the lock
                 connection.execute(INSERT_REJECTED, (100 + written, b"x"))
                 written += 1
         return written
