@@ -6,10 +6,6 @@
 -- Index: none; every page of every table is read.
 VACUUM INTO ?;
 
--- name: quick_check
--- Is a file whole? The one row "ok", or what is wrong.
-PRAGMA quick_check;
-
 -- name: set_write_ahead_log
 -- A copy has no log; the database that a worker writes to needs one.
 PRAGMA journal_mode = WAL;
