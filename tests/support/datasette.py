@@ -54,11 +54,16 @@ def document() -> str:
     return json.dumps(metadata(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _query(name: str, title: str) -> dict[str, str]:
+def _query(name: str, title: str) -> dict[str, Any]:
     comments, code = re.fullmatch(r"((?:--[^\n]*\n)+)(.*);", STATEMENTS[name], re.DOTALL).groups()  # type: ignore[union-attr]
     told = " ".join(line.removeprefix("-- ") for line in comments.splitlines())
     purpose, _, _ = told.removeprefix("Operators: ").partition(" How often:")
-    return {"title": title, "description": purpose[0].upper() + purpose[1:], "sql": code}
+    return {
+        "title": title,
+        "description": purpose[0].upper() + purpose[1:],
+        "sql": code,
+        "hide_sql": True,  # shown by a click; the rows come first
+    }
 
 
 if __name__ == "__main__":
