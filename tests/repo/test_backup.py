@@ -2,6 +2,8 @@
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from repo.backup import back_up, restore
 from repo.database import Database, database_url
 from repo.errors import DatabaseUnusable, PlaceFault
 from tests.repo.rows import add_executions, ask, statuses, url
+
+ROOT = Path(__file__).parents[2]
 
 
 def files(folder: Path) -> list[str]:
@@ -152,3 +156,48 @@ def test_what_is_no_backup_changes_nothing(database: Database, path: Path, tmp_p
             restore(database, source)
     assert statuses(path) == {"one": "running"}
     assert files(tmp_path) == names
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from repo.backup import restore
+from repo.database import Database
+
+left = int(sys.argv[1])
+def counted(step):
+    def call(*arguments, **named):
+        global left
+        left -= 1
+        if left < 0:
+            os._exit(9)
+        return step(*arguments, **named)
+    return call
+for name in ("hardlink_to", "unlink", "replace"):
+    setattr(Path, name, counted(getattr(Path, name)))
+restore(Database(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+def test_a_restore_that_is_killed_at_any_step_may_be_run_again_and_loses_no_former_row(
+    database: Database, path: Path, source: Path, tmp_path: Path
+) -> None:
+    killed = 0
+    while True:
+        crash(path)
+        script = [sys.executable, "-c", KILLED, str(killed), database.url, str(source)]
+        code = subprocess.run(script, check=False, timeout=20, cwd=ROOT).returncode
+        if code == 0:
+            break
+        assert code == 9
+        killed += 1
+        restore(database, source)
+        assert statuses(path) == {"one": "pending"}
+        assert ask(path, "PRAGMA integrity_check") == [("ok",)]
+        kept = [
+            name for name in tmp_path.glob("*.before-restore-*Z") if "in the log" in statuses(name)
+        ]
+        assert kept
+        for name in tmp_path.glob("*.before-restore-*"):
+            name.unlink()
+    assert killed > 4

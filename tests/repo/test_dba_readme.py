@@ -10,7 +10,7 @@ import pytest
 
 from repo.schema import known_migrations
 from repo.statements import STATEMENTS
-from tests.repo.rows import ask
+from tests.repo.rows import EXPIRES_AT, add_executions, ask, run
 from tests.repo.test_statements import plan
 
 TEXT = (Path(__file__).parents[2] / "sql" / "README.md").read_text("utf-8")
@@ -77,6 +77,33 @@ def test_every_statement_is_told_with_the_indexes_that_the_planner_uses(
     else:
         assert told - {"rollback"} == set(INDEX.findall(steps))
         assert ("primary key" in row) == ("INTEGER PRIMARY KEY" in steps)
+
+
+def test_the_planner_uses_the_same_indexes_when_it_has_statistics(
+    migrated: sqlite3.Connection, path: Path
+) -> None:
+    def used() -> dict[str, set[str]]:
+        plans = {name: "\n".join(plan(migrated, sql)) for name, sql in STATEMENTS.items()}
+        return {name: set(INDEX.findall(steps)) for name, steps in plans.items()}
+
+    before = used()
+    with closing(sqlite3.connect(path)) as other, other:
+        for number in range(3000):
+            values = run(
+                str(number),
+                exec_id=f"e{number // 500}",
+                pc_id=f"pc-{number % 50}",
+                job_id=f"job-{number % 7}",
+                expires_at=None if number % 100 == 0 else EXPIRES_AT,
+            )
+            other.execute(STATEMENTS["insert_run"], values)
+        other.execute(
+            "UPDATE execution_results SET finished_at = recorded_at, reaped = rowid % 20 = 0"
+            " WHERE rowid % 3 <> 0"
+        )
+    add_executions(path, **{f"e{number}": "running" for number in range(50)})
+    migrated.execute("ANALYZE")
+    assert used() == before
 
 
 def test_no_statement_is_told_that_is_not_there() -> None:
