@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from repo.errors import (
     DataRefused,
@@ -291,3 +291,8 @@ def database_path(url: str) -> Path:
     if name == url or not name or name.endswith("/") or "?" in name or "#" in name:
         raise ValueError("expected sqlite:///relative.db or sqlite:////absolute.db, no ? or #")
     return Path(unquote(name))
+
+
+def database_url(path: Path) -> str:
+    """Return the URL that names a file, whatever characters its path has."""
+    return f"{URL_PREFIX}{quote(str(path.absolute()))}"

@@ -11,6 +11,7 @@ import click
 from repo.errors import RepositoryError
 from worker import __version__
 from worker.chosen import build_settings
+from worker.commands.backup import backup, restore
 from worker.commands.output import keep_printing, told
 from worker.commands.rejected import rejected
 from worker.errors import EXIT_SOFTWARE, EXIT_USAGE, WorkerError, exit_code
@@ -120,6 +121,8 @@ def run(log_level: str, log_format: str | None, **options: Any) -> int:
 
 
 command.add_command(rejected)
+command.add_command(backup)
+command.add_command(restore)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,5 @@
--- Settings of each connection. How often: once, when a pool thread opens its connection.
+-- Settings of each connection, and one check. How often: once, when a pool thread opens its connection,
+-- where nothing else is said.
 
 -- name: set_synchronous
 -- Acks follow commits: with anything less than FULL a power loss could lose an acked start.
@@ -19,3 +20,8 @@ PRAGMA journal_size_limit = 67108864;
 -- name: get_journal_mode
 -- Anything but "wal" is said at start: readers would block the worker.
 PRAGMA journal_mode;
+
+-- name: quick_check
+-- Is any page damaged? Reads them all; a worker beside it goes on. Damage is not seen by writing.
+-- How often: when somebody runs `projector check --thorough`.
+PRAGMA quick_check(1);
