@@ -23,9 +23,11 @@ setup(
         "rich>=13.7",  # the progress bar and the tables that people read
     ],
     extras_require={
+        "datasette": ["datasette>=0.65,<1"],  # scripts/deploy/datasette
         "test": [
             "pytest>=8.3",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "mypy>=1.13",
             "ruff>=0.9",

@@ -4,13 +4,14 @@ A `Database` may be shared by threads; a `Connection` belongs to the thread that
 """
 
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from repo.errors import (
     DataRefused,
@@ -42,6 +43,8 @@ _RELEASE_SAVEPOINT = statement("release_savepoint")
 URL_PREFIX = "sqlite:///"
 ENGINE = "sqlite"
 ENGINE_VERSION = sqlite3.sqlite_version
+
+Values = Sequence[Any] | Mapping[str, Any]
 
 FileIdentity = tuple[int, int]
 """What tells a file from another of its name: device and inode."""
@@ -90,6 +93,9 @@ class Database:
     def _open(self, mode: str) -> "Connection":
         # Before the open: a file that takes the other's place meanwhile must not pass for it.
         identity = file_identity(self.path)
+        if mode == "rw" and not os.access(self.path, os.W_OK):
+            # The engine would open it all the same, and leave a log that stays readonly for good.
+            raise PlaceFault(f"the database file is readonly for this process: {self.path}")
         # mode=rw: a missing file is an error, not a new and empty database.
         with translated():
             raw = sqlite3.connect(
@@ -177,15 +183,10 @@ class Connection:
         with translated():
             return self._raw.executemany(sql, rows).rowcount
 
-    def fetch(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def fetch(self, sql: str, values: Values = ()) -> list[tuple[Any, ...]]:
         """Run one query and return all its rows, so that no open cursor holds back a checkpoint."""
         with translated():
             return self._raw.execute(sql, values).fetchall()
-
-    def explain(self, sql: str, values: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """Return the engine's plan for one statement, which is not run."""
-        with translated():
-            return self._raw.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall()
 
     def is_current(self) -> bool:
         """Tell whether the path still names the file that was opened."""
@@ -292,3 +293,8 @@ def database_path(url: str) -> Path:
     if name == url or not name or name.endswith("/") or "?" in name or "#" in name:
         raise ValueError("expected sqlite:///relative.db or sqlite:////absolute.db, no ? or #")
     return Path(unquote(name))
+
+
+def database_url(path: Path) -> str:
+    """Return the URL that names a file, whatever characters its path has."""
+    return f"{URL_PREFIX}{quote(str(path.absolute()))}"

@@ -53,7 +53,7 @@ def plan(connection: Connection, sql: str) -> Plan:
     bare = _LITERAL.sub("", code)
     named = dict.fromkeys(_NAMED.findall(bare))
     try:
-        rows = connection.explain(sql, named or [None] * bare.count("?"))
+        rows = connection.fetch(f"EXPLAIN QUERY PLAN {sql}", named or [None] * bare.count("?"))
     except RepositoryError as error:
         return Plan([], str(error))
     return Plan([str(row[3]) for row in rows])

@@ -11,6 +11,7 @@ import click
 from repo.errors import RepositoryError
 from worker import __version__
 from worker.chosen import build_settings
+from worker.commands.backup import backup, restore
 from worker.commands.check import check
 from worker.commands.config import config, with_options_of
 from worker.commands.explain import explain
@@ -132,6 +133,8 @@ command.add_command(verify)
 command.add_command(rebuild)
 command.add_command(sql)
 command.add_command(rejected)
+command.add_command(backup)
+command.add_command(restore)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _LOOK_AFTER = 2.0
 _DEAF_AFTER = 3
+# To try the database costs little, and whoever has mended it is looking.
+_LONGEST_DATABASE_BACKOFF = 3.0
 
 
 class Pulling:
@@ -52,7 +54,7 @@ class Pulling:
             except DatabaseAway as error:
                 self._shared.readiness.not_ready(f"database: {error}")
                 log.warning("database.away", extra={"error": str(error)})
-                backoff = await self._stop.rest(backoff)
+                backoff = await self._stop.rest(backoff, _LONGEST_DATABASE_BACKOFF)
             except PullLost as error:
                 self._handover.unbind()
                 self._tell_lost(error, began)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 _Result = TypeVar("_Result")
 
 FIRST_BACKOFF = 0.5
-_LONGEST_BACKOFF = 10.0
+LONGEST_BACKOFF = 10.0
 
 
 async def cancel(*tasks: asyncio.Task[Any]) -> None:
@@ -56,8 +56,8 @@ class Stop:
         finally:
             await cancel(task, stop)
 
-    async def rest(self, backoff: float) -> float:
+    async def rest(self, backoff: float, longest: float = LONGEST_BACKOFF) -> float:
         """Wait for about `backoff` seconds and return the next; raises Stopped at the stop."""
         seconds = backoff * random.uniform(0.5, 1.0)  # noqa: S311 (jitter, no secret)
         await self.interrupts(asyncio.sleep(seconds))
-        return min(backoff * 2, _LONGEST_BACKOFF)
+        return min(backoff * 2, longest)

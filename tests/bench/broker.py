@@ -41,7 +41,7 @@ class Seen:
 class BenchBroker(Broker):
     """A connection that fills streams and watches drains."""
 
-    def put_manifests(self, timeouts: dict[str, str]) -> None:
+    def fill_bucket(self, timeouts: dict[str, str]) -> None:
         """Make the bucket hold these manifests and no others."""
         self._delete(_BUCKET_STREAM)
         self.make_bucket()

@@ -115,7 +115,7 @@ class Drainer:
 
     def _fill(self, broker: BenchBroker, drain: Drain) -> None:
         if self._manifests != drain.data.manifests:
-            broker.put_manifests(drain.data.timeouts())
+            broker.fill_bucket(drain.data.timeouts())
             self._manifests = drain.data.manifests
         broker.fill(drain.data)
         if drain.held_back:

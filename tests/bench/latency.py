@@ -114,7 +114,7 @@ class LatencyMeter:
         path = self._folder / "measured.db"
         self._templates.copy(data, 0, path)
         with BenchBroker(self._url) as broker:
-            broker.put_manifests(data.timeouts())
+            broker.fill_bucket(data.timeouts())
             broker.fill([])
         os.sync()
         return path

@@ -7,6 +7,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from repo.schema import known_migrations, migrations_folder, pending_migrations
 from tests.repo.conftest import OpenRepository
 from tests.repo.rows import add_executions, ask, count, refusal_of, run, statuses, url
 from tests.support.environment import others_environment
+from tests.support.waiting import eventually
 from worker.errors import EXIT_CONFIGURATION, EXIT_DATA, ConfigurationError, describe, exit_code
 from worker.migration import migrate
 from worker.service import check_schema
@@ -63,9 +67,9 @@ COLUMNS: dict[str, list[tuple[str, str, int, str | None, int]]] = {
         ("stream_sequence", "INTEGER", 1, None, 0),
         ("recorded_at", "TIMESTAMP", 1, None, 0),
         ("subject", "TEXT", 1, None, 0),
-        ("payload", "BLOB", 1, None, 0),
         ("reason", "TEXT", 1, None, 0),
         ("rejected_at", "TIMESTAMP", 1, None, 0),
+        ("payload", "BLOB", 1, None, 0),
     ],
     "checkpoints": [
         ("stream", "TEXT", 1, None, 1),
@@ -85,6 +89,9 @@ INDEXES = {
     "execution_results_in_flight_expires_at": (
         ("execution_results", ["expires_at"], 0, "finished_at IS NULL")
     ),
+    "execution_results_reaped_finished_at": (
+        ("execution_results", ["finished_at"], 0, "reaped = 1")
+    ),
     "execution_results_exec_id": ("execution_results", ["exec_id"], 0, None),
     "execution_results_pc_id": ("execution_results", ["pc_id"], 0, None),
     "execution_results_job_id": ("execution_results", ["job_id"], 0, None),
@@ -102,7 +109,9 @@ def columns(path: Path) -> dict[str, list[tuple[Any, ...]]]:
     return {
         table: [row[1:] for row in ask(path, f"PRAGMA table_info({table})")]
         for (table,) in ask(
-            path, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE '%yoyo%'"
+            path,
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE '%yoyo%'"
+            " AND name <> 'sqlite_sequence'",  # the engine's own; it can't be dropped
         )
     }
 
@@ -150,6 +159,14 @@ def apply_some(path: Path, some: list[str]) -> None:
     )
     with yoyo.get_backend(url(path)) as backend, backend.lock():
         backend.apply_migrations(backend.to_apply(migrations))
+
+
+def roll_back_one(path: Path, name: str) -> None:
+    migrations = yoyo.read_migrations(str(migrations_folder())).filter(
+        lambda migration: migration.id >= name
+    )
+    with yoyo.get_backend(url(path)) as backend, backend.lock():
+        backend.rollback_migrations(backend.to_rollback(migrations))
 
 
 def roll_back_all(path: Path) -> None:
@@ -266,6 +283,138 @@ def test_the_indexes_of_open_runs_hold_no_finished_run(
     name = f"execution_results_in_flight_{index}"
     ((stat,),) = ask(path, "SELECT stat FROM sqlite_stat1 WHERE idx = ?", (name,))
     assert stat.split()[0] == "4"
+
+
+# --- rejected_events made anew --------------------------------------------------------------------
+
+ANEW = "20261123_08_rejected_events_autoincrement"
+BEFORE = known_migrations()[: known_migrations().index(ANEW)]
+INSERT_REJECTED = (
+    "INSERT INTO rejected_events"
+    " (stream, stream_sequence, recorded_at, subject, payload, reason, rejected_at)"
+    " VALUES ('EVENTS', ?, '2026-05-20T12:00:00+00:00', 's', ?, 'reason', 'at')"
+)
+SELECT_REJECTED = (
+    "SELECT rejected_id, stream, stream_sequence, recorded_at, subject, payload, reason,"
+    " rejected_at FROM rejected_events ORDER BY 1"
+)
+
+
+def reject(path: Path, *sequences: int) -> None:
+    for sequence in sequences:
+        ask(path, INSERT_REJECTED, (sequence, b"\x00" * sequence * 1000))
+
+
+@pytest.fixture
+def before(tmp_path: Path) -> Path:
+    """A database with rejected events, from before the table was made anew; 2 was discarded."""
+    path = tmp_path / "before.db"
+    apply_some(path, BEFORE)
+    reject(path, 1, 2, 3)
+    ask(path, "DELETE FROM rejected_events WHERE rejected_id = 2")
+    return path
+
+
+def test_rejected_events_keep_their_ids_when_their_table_is_made_anew_and_back(
+    before: Path,
+) -> None:
+    rows = ask(before, SELECT_REJECTED)
+    old = columns(before)["rejected_events"]
+    for _ in range(2):
+        apply_some(before, [*BEFORE, ANEW])
+        assert columns(before)["rejected_events"] == COLUMNS["rejected_events"]
+        assert ask(before, SELECT_REJECTED) == rows
+        roll_back_one(before, ANEW)
+        assert columns(before)["rejected_events"] == old
+        assert ask(before, SELECT_REJECTED) == rows
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+        reject(before, 1)
+
+
+def test_an_id_that_was_removed_never_comes_again_also_if_the_migration_is_repeated(
+    before: Path,
+) -> None:
+    migrate(url(before))
+    reject(before, 4)
+    ask(before, "DELETE FROM rejected_events")
+    for next_id in (5, 6):
+        ask(before, "DELETE FROM _yoyo_migration WHERE migration_id = ?", (ANEW,))
+        migrate(url(before))
+        assert_migrated(before)
+        reject(before, 9)
+        assert ask(before, "SELECT rejected_id FROM rejected_events") == [(next_id,)]
+        assert ask(before, "SELECT name, seq FROM sqlite_sequence") == [
+            ("rejected_events", next_id)
+        ]
+        ask(before, "DELETE FROM rejected_events")
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        "ALTER TABLE rejected_events ADD COLUMN site TEXT",
+        "CREATE INDEX foreign_index ON rejected_events (subject)",
+        "CREATE TRIGGER foreign_rule AFTER INSERT ON rejected_events BEGIN SELECT 1; END",
+    ],
+)
+def test_what_others_added_to_rejected_events_is_not_dropped_with_it(
+    before: Path, added: str
+) -> None:
+    ask(before, added)
+    schema = ask(before, "SELECT * FROM sqlite_schema WHERE name NOT LIKE '%yoyo%'")
+    rows = ask(before, SELECT_REJECTED)
+    with pytest.raises(ConfigurationError) as refusal:
+        check_schema(Database(url(before)), apply=True)
+    assert "drop them, migrate, make them again" in describe(refusal.value)
+    assert ask(before, "SELECT * FROM sqlite_schema WHERE name NOT LIKE '%yoyo%'") == schema
+    assert ask(before, SELECT_REJECTED) == rows
+
+
+def test_somebodys_view_of_rejected_events_goes_on_working(before: Path) -> None:
+    ask(before, "CREATE VIEW foreign_view AS SELECT subject FROM rejected_events")
+    migrate(url(before))
+    assert ask(before, "SELECT count(*) FROM foreign_view") == [(2,)]
+
+
+def until_it_works(work: Callable[[], None]) -> None:
+    """Do it as often as yoyo needs, which reads before it marks a migration.
+
+    A commit of another program in between locks it out: the migration is applied, and not marked.
+    """
+
+    def works() -> bool:
+        try:
+            work()
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            return False
+        return True
+
+    eventually(works, DEADLINE)
+
+
+def test_rejected_events_are_made_anew_beside_a_program_that_writes(before: Path) -> None:
+    ending = threading.Event()
+
+    def write() -> int:
+        written = 0
+        with closing(sqlite3.connect(before, isolation_level=None, timeout=10)) as connection:
+            while not ending.wait(0.001):  # without a pause nobody else ever gets the lock
+                connection.execute(INSERT_REJECTED, (100 + written, b"x"))
+                written += 1
+        return written
+
+    with ThreadPoolExecutor(1) as executor:
+        writing = executor.submit(write)
+        try:
+            for _ in range(3):
+                until_it_works(lambda: migrate(url(before)))
+                until_it_works(lambda: roll_back_one(before, ANEW))
+        finally:
+            ending.set()
+        written = writing.result()
+    assert count(before, "rejected_events") == 2 + written
 
 
 # --- yoyo's command line --------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,20 @@ REPORTS = (
     "executions_by_status",
     "latest_rejected_events",
     "overdue_runs",
+    "reaped_runs_by_job",
+    "runs_in_flight",
     "runs_in_flight_by_job",
+    "runs_of_pc",
+    "runs_without_deadline_by_job",
 )
+PARAMETERS = {"runs_of_pc": {"pc_id": "pc-1"}}
 
 Report = Callable[[str], list[str]]
 
 
 def by_driver(path: Path, name: str) -> list[str]:
     with closing(sqlite3.connect(path)) as connection:
-        rows = connection.execute(STATEMENTS[name]).fetchall()
+        rows = connection.execute(STATEMENTS[name], PARAMETERS.get(name, {})).fetchall()
     return ["|".join("" if value is None else str(value) for value in row) for row in rows]
 
 
@@ -36,10 +42,14 @@ def by_shell(path: Path, name: str) -> list[str]:
     if shell is None and not os.environ.get("CI"):
         pytest.skip("no sqlite3 shell on PATH; scripts/setup installs it")
     assert shell, "CI needs the sqlite3 shell"
-    with as_file(files("sql").joinpath("queries", f"{name}.sql")) as file, file.open() as query:
+    with as_file(files("sql").joinpath("queries", f"{name}.sql")) as file:
+        values = "".join(
+            f".parameter set :{parameter} {value}\n"
+            for parameter, value in PARAMETERS.get(name, {}).items()
+        )
         done = subprocess.run(
             [shell, path],
-            stdin=query,
+            input=values + file.read_text("utf-8"),
             capture_output=True,
             text=True,
             check=True,
@@ -73,10 +83,8 @@ def test_the_reports_are_all_queries_that_a_person_runs() -> None:
 def test_every_report_runs_on_an_empty_database(report: Report) -> None:
     empty = {name: report(name) for name in REPORTS}
     assert empty == {
+        **{name: [] for name in REPORTS},
         "executions_by_status": ["pending|0", "running|0", "completed|0", "expired|0"],
-        "latest_rejected_events": [],
-        "overdue_runs": [],
-        "runs_in_flight_by_job": [],
     }
 
 
@@ -145,6 +153,61 @@ def test_runs_in_flight_are_counted_by_job_the_largest_first(report: Report, pat
         f"also small|1|1|{at}|{future}|{future}|0|0",
         f"small|1|1|{at}|||1|0",
     ]
+
+
+def test_runs_in_flight_are_the_open_ones_the_longest_running_first(
+    report: Report, path: Path
+) -> None:
+    for name, started_at in (("new", "2026-05-20T12:00:01"), ("old", "2026-05-20T12:00:00.5")):
+        insert_run(path, name, started_at=f"{started_at}+00:00")
+    insert_run(path, "over", finished_at="2026-05-20T13:00:00+00:00")
+    assert [line.split("|")[-1] for line in report("runs_in_flight")] == ["old", "new"]
+
+
+def test_runs_without_deadline_are_the_open_ones_by_job(report: Report, path: Path) -> None:
+    for number, columns in enumerate(
+        (
+            {"job_id": "many", "pc_id": "x"},
+            {"job_id": "many", "pc_id": "x"},
+            {"job_id": "one", "pc_id": "y"},
+            {"job_id": "many", "finished_at": "2026-05-20T13:00:00+00:00"},
+        )
+    ):
+        insert_run(path, str(number), **{"expires_at": None, **columns})
+    insert_run(path, "with", job_id="many")
+    at = "2026-05-20T12:00:00.123456789+00:00|2026-05-20T12:00:01.500+00:00"
+    assert report("runs_without_deadline_by_job") == [f"many|2|1|{at}", f"one|1|1|{at}"]
+
+
+def test_reaped_runs_are_those_of_the_last_seven_days_by_job(report: Report, path: Path) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+
+    def ago(**span: int) -> str:
+        return (now - timedelta(**span)).isoformat()
+
+    for number, (job, finished_at, reaped) in enumerate(
+        (
+            ("hangs", ago(days=6, hours=23), 1),
+            ("hangs", ago(hours=1), 1),
+            ("hangs", ago(days=7, hours=1), 1),
+            ("hangs", ago(hours=1), 0),
+            ("other", ago(minutes=1), 1),
+        )
+    ):
+        insert_run(path, str(number), job_id=job, finished_at=finished_at, reaped=reaped)
+    assert report("reaped_runs_by_job") == [
+        f"hangs|2|2|{ago(days=6, hours=23)}|{ago(hours=1)}",
+        f"other|1|1|{ago(minutes=1)}|{ago(minutes=1)}",
+    ]
+
+
+def test_runs_of_a_pc_are_its_newest_hundred_newest_first(report: Report, path: Path) -> None:
+    for number in range(105):
+        recorded_at = f"2026-05-20T12:{number // 60:02}:{number % 60:02}+00:00"
+        insert_run(path, f"{number}", pc_id="pc-1", recorded_at=recorded_at)
+    insert_run(path, "elsewhere", pc_id="pc-2")
+    names = [line.split("|")[-1] for line in report("runs_of_pc")]
+    assert names == [str(number) for number in range(104, 4, -1)]
 
 
 @pytest.mark.parametrize(

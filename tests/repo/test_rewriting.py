@@ -246,8 +246,8 @@ def test_an_event_is_found_whole(connection: Connection, path: Path, database: D
     reject(connection, event)
     ask(
         path,
-        "INSERT INTO rejected_events SELECT 2, stream, 2, recorded_at, subject, 'text \u00fc',"
-        " reason, rejected_at FROM rejected_events",
+        "INSERT INTO rejected_events SELECT 2, stream, 2, recorded_at, subject, reason,"
+        " rejected_at, 'text \u00fc' FROM rejected_events",
     )
     with Reader(database, retry_for=0.1) as reader:
         assert reader.read(rejected_events.find, 1) == event

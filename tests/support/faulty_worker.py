@@ -29,7 +29,7 @@ BUGS = {
     "pool-thread": ("worker.projection", "decode_start"),
     "arrival-of-a-message": ("worker.puller", "read_delivery"),
     "manifest-watch": ("worker.manifest_watch", "read_timeout"),
-    "binding": ("worker.session", "bind"),
+    "binding": ("worker.pulling", "bind"),
     "settling": ("worker.in_flight", "InFlight.settle"),
     "beginning-a-batch": ("worker.in_flight", "InFlight.begin"),
 }

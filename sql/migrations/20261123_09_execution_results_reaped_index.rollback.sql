@@ -1,0 +1,1 @@
+DROP INDEX IF EXISTS execution_results_reaped_finished_at;

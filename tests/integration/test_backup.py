@@ -1,0 +1,131 @@
+"""Backup and restore by the real commands, beside a real worker under load."""
+
+import re
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import StartWorker
+from tests.support.broker import Broker, Publisher
+from tests.support.commands import Done, run_projector
+from tests.support.nats_server import NatsServer
+from tests.support.rows import Row, Rows
+from tests.support.waiting import eventually
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def every_run(rows: Rows) -> dict[str, Row]:
+    return {
+        row["result_id"]: row
+        for row in rows.query("SELECT * FROM execution_results WHERE result_id > ''")
+    }
+
+
+def projector(rows: Rows, *arguments: object) -> Done:
+    return run_projector(*arguments, "--database", rows.url, cwd=rows.path.parent)
+
+
+def test_what_was_backed_up_under_load_comes_back_and_the_stream_fills_in_the_rest(
+    server: NatsServer, broker: Broker, rows: Rows, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    broker.make_stream()
+    broker.make_bucket()
+    broker.put_manifest("job-1", {"execute": {"timeout": "360s"}})
+    publisher = Publisher(server.url)
+    worker = start_worker(rows)
+    eventually(lambda: rows.count() > 500, 10)
+    done = projector(rows, "backup", "middle.db")
+    assert (done.code, done.output) == (0, "middle.db\n")
+    copy = Rows(tmp_path / "middle.db")
+    held = every_run(copy)
+    eventually(lambda: rows.count() > len(held) + 500, 10)
+    published = set(publisher.stop())
+    eventually(broker.is_settled, 10)
+    refused = projector(rows, "restore", "middle.db")
+    assert refused.code == 75
+    assert "stop the workers" in refused.errors
+    assert worker.stop() == 0
+    before = every_run(rows)
+    assert published <= set(before)
+    assert held.items() <= before.items()
+
+    restored = projector(rows, "restore", "middle.db")
+    assert restored.code == 0, restored.errors
+    assert every_run(rows) == held
+    again = start_worker(rows)
+    again.wait_for("database.older")
+    eventually(lambda: rows.count() == len(before) and broker.is_settled(), 10)
+    assert again.logged("database.not_wal") == []
+    assert again.stop() == 0
+    assert every_run(rows) == before
+    assert rows.query("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+    (former,) = tmp_path.glob("projector.db.before-restore-*Z")
+    assert every_run(Rows(former)) == before
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_restore_is_refused_while_somebody_reads(rows: Rows, tmp_path: Path, mode: str) -> None:
+    assert projector(rows, "backup", "b.db").code == 0
+    identity = rows.path.stat().st_ino
+    with closing(sqlite3.connect(rows.path, isolation_level=None)) as reader:
+        reader.execute(f"PRAGMA journal_mode = {mode}")
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM executions").fetchone()
+        refused = projector(rows, "restore", "b.db")
+    assert refused.code == 75
+    assert rows.path.stat().st_ino == identity
+    assert not list(tmp_path.glob("*before*")) + list(tmp_path.glob(".*partial"))
+    assert projector(rows, "restore", "b.db").code == 0
+
+
+def test_a_backup_into_a_folder_is_named_by_the_time(rows: Rows, tmp_path: Path) -> None:
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    done = projector(rows, "backup", folder)
+    (made,) = folder.iterdir()
+    assert done.output == f"{made}\n"
+    assert re.fullmatch(r"projector-\d{8}T\d{6}Z\.db", made.name)
+
+
+def test_a_backup_of_what_cannot_be_backed_up_says_why(rows: Rows, tmp_path: Path) -> None:
+    for target, code, text in (
+        ("projector.db", 64, "is there already"),
+        ("no folder/b.db", 78, "No such file"),
+    ):
+        done = projector(rows, "backup", target)
+        assert done.code == code
+        assert text in done.errors
+    assert projector(Rows(tmp_path / "missing.db"), "backup", "b.db").code == 78
+    rows.path.write_text("this is no database\n" * 100)
+    done = projector(rows, "backup", "b.db")
+    assert done.code == 65
+    assert not (tmp_path / "b.db").exists()
+    assert projector(rows, "restore", "projector.db").code == 65
+
+
+def test_a_backup_from_before_a_migration_is_restored_and_the_command_told(
+    rows: Rows, tmp_path: Path
+) -> None:
+    rows.write("DELETE FROM _yoyo_migration WHERE migration_id LIKE '%_09_%'")
+    assert projector(rows, "backup", "old.db").code == 0
+    done = projector(rows, "restore", "old.db")
+    assert done.code == 0
+    assert "1 migrations are newer than the backup; run: " in done.errors
+
+
+def test_the_scripts_do_the_same_from_any_folder(rows: Rows, tmp_path: Path) -> None:
+    for name in ("backup", "restore"):
+        subprocess.run(
+            [SCRIPTS / name, "--database", rows.url, "b.db"],
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+            timeout=20,
+        )
+    shutil.copy(tmp_path / "b.db", tmp_path / "c.db")
+    assert Rows(tmp_path / "c.db").count() == 0
