@@ -7,6 +7,7 @@ import logging
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -61,6 +62,7 @@ class Database:
         # SQLite's own wait is unfair: several waiting threads of one process make commits late.
         self._write_lock = threading.Lock()
         self._log_lock = threading.Lock()
+        self._release_log: weakref.finalize[[int], Database] | None = None
         self._log_of: tuple[FileIdentity, FileIdentity] | None = None
 
     def connect(self) -> "Connection":
@@ -113,7 +115,17 @@ class Database:
     def logs_to(self, file: FileIdentity, log_file: FileIdentity) -> None:
         """Note which write-ahead log belongs to the file."""
         with self._log_lock:
+            self._forget_log()
+            # While it is open, no other file gets its number.
+            with suppress(OSError):
+                held = os.open(self.log_path(), os.O_RDONLY | os.O_CLOEXEC)
+                self._release_log = weakref.finalize(self, os.close, held)
             self._log_of = (file, log_file)
+
+    def _forget_log(self) -> None:
+        self._log_of = None
+        if self._release_log is not None:
+            self._release_log()
 
     def _set_stale_log_aside(self) -> None:
         """Move the log of a file that was replaced out of the way of the file that took its place.
@@ -133,7 +145,7 @@ class Database:
                 log_path.rename(aside)
                 index_path.unlink(missing_ok=True)
             log.warning("database.log_set_aside", extra={"log": str(log_path), "to": str(aside)})
-        self._log_of = None
+        self._forget_log()
 
     def log_path(self, suffix: str = "-wal") -> Path:
         """Return where the engine keeps the file's write-ahead log, or another file beside it."""

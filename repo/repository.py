@@ -153,7 +153,9 @@ class Repository:
     def _recall_once(self) -> Recalled:
         connection = self._open()
         with connection.write():
-            return checkpoints.recall(connection, self._position())
+            recalled = checkpoints.recall(connection, self._position())
+        assert self._standing is not None
+        return recalled._replace(committed=self._standing.reached)
 
     def _begin_once(self, checkpoint: Checkpoint, recalled: Recalled) -> None:
         connection = self._open()

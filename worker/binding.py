@@ -117,6 +117,8 @@ def _binding(durable: ConsumerInfo, stream_created_at: str, first_sequence: int)
             has_delivered=delivered.consumer_seq > 0,
             floor=floor.stream_seq,
             settled=delivered.stream_seq if above else floor.stream_seq,
+            delivered=delivered.stream_seq,
+            unsettled=durable.num_ack_pending or 0,
         ),
         config=durable.config,
     )

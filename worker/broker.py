@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from worker.checkpoint import Records
@@ -28,6 +29,7 @@ from worker.totals import Totals
 log = logging.getLogger(__name__)
 
 _REPEAT_WARNING_AFTER = 15.0
+_GOOD_SESSION = 30.0
 
 
 class Broker:
@@ -155,9 +157,12 @@ class Broker:
         backoff = FIRST_BACKOFF
         with contextlib.suppress(Stopped):
             while True:
+                began = time.monotonic()
                 try:
                     return await Session(self._shared).run()
                 except BrokerFault as error:
                     self._shared.readiness.not_ready(describe(error))
                     log.warning("broker.unavailable", extra={"error": describe(error)})
+                if time.monotonic() - began > _GOOD_SESSION:
+                    backoff = FIRST_BACKOFF
                 backoff = await stop.rest(backoff)

@@ -4,6 +4,7 @@ WorkerError
 ├── SettingError        an option has a value that cannot be used: exit 64
 ├── ConfigurationError  the broker or the database is not set up for this worker: exit 78
 ├── DatabaseAway        the database takes nothing just now: pause, then try again
+│   └── DatabaseBroken  it is not just locked: the file, the disk, the schema
 └── BrokerFault         the session with the broker is over: make a new one
     └── PullLost        only the pull is over: bind and pull again on the same connection
         ├── ConnectionLost  with the connection, which comes back by itself
@@ -41,6 +42,10 @@ class ConfigurationError(WorkerError):
 
 class DatabaseAway(WorkerError):
     """Nothing can be written for now: the database is locked, full, or not there."""
+
+
+class DatabaseBroken(DatabaseAway):
+    """The file, the disk or the schema is at fault; another worker's may be well."""
 
 
 class BrokerFault(WorkerError):

@@ -17,7 +17,7 @@ from repo.checkpoints import Checkpoint, Recalled, Standing
 from repo.database import Database
 from repo.errors import PassingFault, PlaceFault
 from repo.repository import Repository
-from worker.errors import DatabaseAway, describe
+from worker.errors import DatabaseAway, DatabaseBroken, describe
 from worker.messages import Batch, Decisions
 from worker.projection import Projection
 
@@ -64,7 +64,8 @@ class _Question(Generic[_Answer]):
         try:
             self.answer.set_result(self._question(repository))
         except (PassingFault, PlaceFault) as error:
-            away = DatabaseAway(describe(error))
+            broken = isinstance(error, PlaceFault)
+            away = (DatabaseBroken if broken else DatabaseAway)(describe(error))
             away.__cause__ = error
             self.answer.set_exception(away)
         except Exception as error:  # noqa: BLE001 (whoever asked gets it, and decides)

@@ -89,7 +89,8 @@ class Session:
         shared = self._shared
         while True:
             await asyncio.sleep(_IDLE_CHECK)
-            if self._handover.binding is None or not self._connection.is_connected:
+            # Without a puller, database and broker are not known to be in step.
+            if self._handover.puller is None or not self._connection.is_connected:
                 continue
             if len(self._handover.in_flight) > 0:
                 continue  # the question is dear for a server with a long queue
