@@ -129,6 +129,7 @@ class Connection(Client):
         """Note that the connection is back; all pulls have to be made anew."""
         self.disconnected_at = None
         self.reconnections += 1
+        self._readiness.reconnections += 1
         log.info("broker.reconnected", extra={"server": self.server()})
         self.disturbed.set()
 

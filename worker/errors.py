@@ -7,9 +7,12 @@ WorkerError
 └── BrokerFault         the session with the broker is over: make a new one
     └── PullLost        only the pull is over: bind and pull again on the same connection
         └── ConnectionLost  with the connection, which comes back by itself
+
+What lets the worker wait has a `cause`, for those who look from outside.
 """
 
 from repo.errors import DatabaseUnusable, DiskFault, PassingFault, RepositoryError
+from worker.readiness import BROKER_AWAY, DATABASE_BLOCKED, PULL_LOST
 
 # sysexits.h, so that a unit file can tell what a restart may mend.
 EXIT_OK = 0
@@ -41,17 +44,25 @@ class ConfigurationError(WorkerError):
 class DatabaseAway(WorkerError):
     """Nothing can be written for now: the database is locked, full, or not there."""
 
+    cause = DATABASE_BLOCKED
+
 
 class BrokerFault(WorkerError):
     """The connection is of no more use."""
+
+    cause = BROKER_AWAY
 
 
 class PullLost(BrokerFault):
     """The consumer does not answer any more, or is gone."""
 
+    cause = PULL_LOST
+
 
 class ConnectionLost(PullLost):
     """The connection went away; whatever was asked over it is not answered any more."""
+
+    cause = BROKER_AWAY
 
 
 def exit_code(error: BaseException) -> int:

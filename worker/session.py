@@ -16,8 +16,10 @@ from worker.connection import API_TIMEOUT, Connection, close, connect
 from worker.errors import ConnectionLost, DatabaseAway, PullLost, describe
 from worker.handover import Handover
 from worker.in_step import InStep
+from worker.lag import Lag
 from worker.logs import Repeats
 from worker.manifest_watch import ManifestWatch
+from worker.progress import Progress
 from worker.puller import Puller
 from worker.readiness import Readiness
 from worker.settings import Settings
@@ -46,6 +48,8 @@ class Shared:
     watch: ManifestWatch
     in_step: InStep
     readiness: Readiness
+    progress: Progress
+    lag: Lag
     repeats: Repeats
     end: Callable[[BaseException], None]
     connected: Callable[[str], None]
@@ -103,11 +107,15 @@ class Session:
         if not self._shared.was_connected:
             self._shared.was_connected = True
             self._shared.connected(self._connection.server())
+        else:
+            self._shared.readiness.reconnections += 1
+        self._shared.progress.step()
 
     def _start_helpers(self) -> list[asyncio.Task[None]]:
         helpers = [
             asyncio.create_task(self._shared.watch.run(self._js, self._connection.problem_since)),
             asyncio.create_task(self._handover.keep_in_hand()),
+            asyncio.create_task(self._shared.lag.run(self._connection)),
         ]
         if self._settings.until_idle:
             helpers.append(asyncio.create_task(self._report_idle()))
@@ -127,14 +135,16 @@ class Session:
         backoff = FIRST_BACKOFF
         while not self._stop.is_set():
             began = time.monotonic()
+            self._shared.progress.step()
             try:
                 await self._stop.interrupts(self._connection.usable())
+                self._shared.progress.step()
                 puller = await self._stop.interrupts(self._bound_while_connected())
                 if not self._handover.on_trial:
                     backoff = FIRST_BACKOFF
                 await self._pull(puller)
             except DatabaseAway as error:
-                self._shared.readiness.not_ready(f"database: {error}")
+                self._shared.readiness.not_ready(f"database: {error}", error.cause)
                 log.warning("database.away", extra={"error": str(error)})
                 backoff = await self._stop.rest(backoff)
             except PullLost as error:
@@ -160,15 +170,17 @@ class Session:
     def _tell_lost(self, error: PullLost, began: float) -> None:
         cause = self._connection.problem_since(began)
         problem = f"{describe(error)} <- {cause}" if cause else describe(error)
-        self._shared.readiness.not_ready(problem)
+        self._shared.readiness.not_ready(problem, error.cause)
         log.warning("pull.lost", extra={"error": problem})
 
     async def _bound(self) -> Puller:
         """Return a puller for the durable, once the database is in step with it."""
-        settings, handover = self._settings, self._handover
+        settings, handover, progress = self._settings, self._handover, self._shared.progress
         binding = await self._bind()
         await handover.pool_idle()
+        progress.step()
         outcome = await self._shared.in_step.come_in_step(self._connection, binding)
+        progress.step()
         if outcome.is_anew:
             binding = await self._bind()
         self._tell_differences(binding, outcome.committed)
@@ -202,6 +214,7 @@ class Session:
         if not same:
             log.warning("durable.anew", extra={"messages_not_settled": unsettled})
         self._expect(binding)
+        self._shared.progress.step()
         return binding
 
     def _tell_differences(self, binding: Binding, committed: int) -> None:
@@ -242,6 +255,7 @@ class Session:
                 puller.lose(describe(error))
                 return
             self._handover.note(binding)
+            self._shared.progress.step()
             # On trial, with nothing to try: the checkpoint was written, so the database is there.
             if len(self._handover.in_flight) == 0:
                 self._shared.readiness.ready()
