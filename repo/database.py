@@ -202,6 +202,7 @@ class Connection:
             try:
                 yield
                 began = time.monotonic()
+                self._database.observer.committing()
                 self.execute(_COMMIT)
                 self._database.observer.committed(time.monotonic() - began)
             except BaseException:

@@ -4,6 +4,9 @@
 class Observer:
     """Takes note of nothing. Calls must be cheap, and may not raise."""
 
+    def committing(self) -> None:
+        """Note that a commit begins; it may hang for as long as the disk does."""
+
     def committed(self, seconds: float) -> None:
         """Take how long the commit of a write transaction took."""
 

@@ -180,6 +180,13 @@ class Connection(Client):
         when, problem = self._problem
         return problem if when >= moment else ""
 
+    def forgive(self, moment: float) -> str:
+        """Return what went wrong last since a moment, and hold it against nothing else."""
+        problem = self.problem_since(moment)
+        if problem:
+            self._problem = (0.0, "")
+        return problem
+
     def _described(self, error: Exception) -> str:
         told = self._server_error
         known = bool(told) and told.lower() in str(error).lower()

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_AFTER = 1.0
 # A user who may not ask is not answered, and waits each time.
-_ASK_AGAIN_AFTER = 60.0
+_ASK_AGAIN_AFTER = 600.0
 
 
 class _Found(NamedTuple):
@@ -66,7 +66,7 @@ class Lag:
         if known is None or not (known.pending or known.unsettled):
             return known
         if handover.look is not None and self._progress.is_observed:
-            with contextlib.suppress(PullLost):  # the pull notices by itself
+            with contextlib.suppress(PullLost, OSError):  # the pull notices by itself
                 handover.note(await handover.look())
         return handover.binding
 
@@ -108,6 +108,7 @@ class Lag:
             self._found = _Found(created_at, floor, int(message["seq"]), recorded_at)
         except (PullLost, KeyError, ValueError) as error:
             self._not_before = now + _ASK_AGAIN_AFTER
-            log.info("lag.unknown", extra={"error": describe(error)})
+            cause = connection.forgive(now)
+            log.info("lag.unknown", extra={"error": cause or describe(error)})
             return None
         return recorded_at

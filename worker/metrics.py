@@ -61,6 +61,10 @@ class Measures(Observer):
         self._batch_messages.observe(messages)
         self._batch_seconds.observe(seconds)
 
+    def committing(self) -> None:
+        """Note that a commit begins."""
+        self._progress.committing()
+
     def committed(self, seconds: float) -> None:
         """Take how long the commit of a write transaction took."""
         self._progress.committed()

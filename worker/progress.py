@@ -93,6 +93,7 @@ class Progress:
         self._projected_at = self._work_since = now
         self._heard_at = self._locked_at = self._locked_since = float("-inf")
         self._replayed_until: int | None = None
+        self._committing = False
 
     # --- said by the service ---
 
@@ -148,12 +149,18 @@ class Progress:
         self._projected_at = self._clock()
         self.last_commit = time.time()
 
+    def committing(self) -> None:
+        """Note that a commit begins."""
+        self._committing = True
+
     def committed(self) -> None:
         """Note that the database took a transaction, of whatever kind."""
+        self._committing = False
         self._locked_at = float("-inf")
 
     def locked(self) -> None:
         """Note that an attempt met somebody else's lock."""
+        self._committing = False
         now = self._clock()
         if not self._meets_locks(now):
             self._locked_since = now
@@ -163,8 +170,13 @@ class Progress:
 
     @property
     def has_work(self) -> bool:
-        """Tell whether anything is here or waits on the broker, as far as is known."""
-        return self.pending > 0 or self.in_flight > 0
+        """Tell whether anything is here or waits on the broker, as far as is known.
+
+        What is unsettled and not here is another worker's, as long as this one is ready; otherwise
+        it may be what this one has given back.
+        """
+        theirs = self._readiness.is_ready
+        return self.pending > 0 or self.in_flight > 0 or (self.unsettled > 0 and not theirs)
 
     @property
     def lag(self) -> float:
@@ -212,6 +224,8 @@ class Progress:
             return WORKING, ""
         if readiness.last_problem_at > since:
             return readiness.cause, readiness.last_problem
+        if self._committing:
+            return DATABASE_BLOCKED, "a commit does not end"
         if self.in_flight == 0 and now - self._heard_at < _RECENT_SIGN:
             return STARVED, "the broker delivers nothing of what is pending"
         return STALLED, f"there is work, and nothing was projected for {idle_for:.0f} s"

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 _TICK = 1.0
 _STATUS_AFTER = 5.0
+_SEND_TIMEOUT = 0.5
 _PINGS_IN_WATCHDOG = 4
 _MICROSECONDS = 1_000_000
 
@@ -99,9 +100,10 @@ class Notifier:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as unix:
-                unix.setblocking(False)
+                unix.settimeout(_SEND_TIMEOUT)
                 unix.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
+            self._status = ("", "", 0.0)  # it was told in vain
             log.debug("systemd.not_told", extra={"error": str(error)})
 
 

@@ -107,8 +107,8 @@ def test_no_series_names_a_pc_a_run_or_an_execution(
     broker: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
     broker.make_stream()
-    names = {"result_id": "r-secret", "exec_id": "e-secret", "pc_id": "p-secret"}
-    broker.publish(**names, manifest_id="m-secret", request_id="q-secret")
+    broker.publish(result_id="r-secret", exec_id="e-secret", pc_id="p-secret", request_id="secret")
+    broker.publish(manifest_id="m-secret")
     broker.publish(b"junk", subject="events.started.e-secret.p-secret")
     port = Port(start_worker(rows, *SEEN))
     eventually(lambda: port.metrics()['projector_messages_total{outcome="rejected"}'] == 1, 10)
@@ -209,7 +209,7 @@ def test_a_broker_that_goes_is_told_of_and_the_watchdog_is_kept(
     assert away.document["restart_helps"] is False
     assert port.readyz().status == 503
     seen = len(notify.told())
-    for _ in range(20):  # two seconds of a worker that waits, twice its patience
+    for _ in range(12):  # a worker that waits for longer than its patience
         seen = notify.wait_for("WATCHDOG=1", after=seen) + 1
     assert port.livez().state == "broker_away"
     server.start()
@@ -229,14 +229,17 @@ def test_rights_that_are_missing_are_told_of(
     ).start()
     with Broker(f"nats://all:x@127.0.0.1:{server.port}") as broker:
         broker.make_stream()
-    worker = start_worker(rows, *IMPATIENT, nats=f"nats://few:y@127.0.0.1:{server.port}")
+    worker, stranger = (
+        start_worker(rows, *IMPATIENT, nats=f"nats://{who}@127.0.0.1:{server.port}")
+        for who in ("few:y", "few:wr0ng")
+    )
     port = Port(worker)
     denied = port.wait_for("permission_denied", 200)
     assert "permissions violation" in denied.document["reason"].lower()
     assert port.readyz().status == 503
-    stranger = Port(start_worker(rows, *IMPATIENT, nats=f"nats://me:no@127.0.0.1:{server.port}"))
-    assert "y@" not in stranger.wait_for("permission_denied", 200).document["reason"]
-    assert worker.stop() == 0
+    refused = Port(stranger).wait_for("permission_denied", 200)
+    assert "authorization violation" in refused.document["reason"].lower()
+    assert "wr0ng" not in refused.document["reason"]
 
 
 def test_a_locked_database_is_told_of_and_the_watchdog_is_kept(
@@ -254,7 +257,7 @@ def test_a_locked_database_is_told_of_and_the_watchdog_is_kept(
         assert blocked.document["restart_helps"] is False
         assert port.readyz().status == 503
         seen = len(notify.told())
-        for _ in range(20):
+        for _ in range(12):
             seen = notify.wait_for("WATCHDOG=1", after=seen) + 1
         metrics = port.metrics()
         assert metrics["projector_database_busy_total"] > 0
@@ -287,18 +290,13 @@ Projection.project = lambda self, *arguments: time.sleep(3600)
 
 @pytest.mark.parametrize("state", BUGS)
 def test_a_loop_or_a_pool_thread_that_hangs_is_told_of_and_lets_the_watchdog_go(
-    broker: Broker,
-    rows: Rows,
-    start_worker: StartWorker,
-    notify: NotifySocket,
-    tmp_path: Path,
-    state: str,
+    broker: Broker, rows: Rows, start_worker: StartWorker, notify: NotifySocket, state: str
 ) -> None:
     broker.make_stream()
     environment = {
         "NOTIFY_SOCKET": notify.address,
         "WATCHDOG_USEC": "400000",
-        **with_bug(tmp_path, BUGS[state]),
+        **with_bug(rows.path.parent, BUGS[state]),
     }
     worker = start_worker(rows, *IMPATIENT, environment=environment)
     port = Port(worker)

@@ -1,7 +1,9 @@
 """The worker as others see it from outside: its port, and the socket that systemd listens on."""
 
+import contextlib
 import json
 import socket
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -84,18 +86,25 @@ class NotifySocket:
         self._told: list[str] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind("\0" + address[1:] if address.startswith("@") else address)
-        self._socket.setblocking(False)
+        self._socket.settimeout(0.1)
+        self._closing = threading.Event()
+        # The system keeps ten datagrams and no more.
+        self._thread = threading.Thread(target=self._take, daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
+        self._closing.set()
+        self._thread.join()
         self._socket.close()
+
+    def _take(self) -> None:
+        while not self._closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                self._told += self._socket.recv(65_536).decode().splitlines()
 
     def told(self) -> list[str]:
         """Return all lines so far, in order."""
-        while True:
-            try:
-                self._told += self._socket.recv(65_536).decode().splitlines()
-            except BlockingIOError:
-                return self._told
+        return list(self._told)
 
     def wait_for(self, beginning: str, *, after: int = 0, within: float = 10) -> int:
         """Return where the first line with a beginning is, at or behind a place."""

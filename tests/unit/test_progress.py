@@ -161,6 +161,18 @@ def test_a_lock_is_told_of_while_it_lasts_and_not_when_it_is_only_met() -> None:
     assert worker.state == WORKING
 
 
+def test_a_commit_that_hangs_is_the_databases_fault() -> None:
+    worker = Worker()
+    worker.progress.hold(1, worker.now)
+    worker.progress.committing()
+    worker.wait(PATIENCE)
+    assert worker.state == WORKING
+    worker.wait(PATIENCE)
+    assert (worker.state, worker.is_live, worker.restart_helps) == (DATABASE_BLOCKED, False, False)
+    worker.progress.committed()
+    assert worker.state == STALLED
+
+
 def test_before_it_runs_and_while_it_leaves_nothing_is_expected_of_it() -> None:
     readiness = Readiness()
     now = 0.0
@@ -178,17 +190,19 @@ def test_before_it_runs_and_while_it_leaves_nothing_is_expected_of_it() -> None:
 
 def test_a_replay_is_over_when_the_broker_counts_all_of_it_as_settled() -> None:
     progress = Worker().progress
-    assert progress.is_in_step is None
+    seen: list[bool | None] = [progress.is_in_step]
     progress.compared(is_missing=True, replayed_until=10)
     progress.durable(pending=5, unsettled=2, floor=3)
-    assert (progress.is_in_step, progress.replays) == (False, 1)
+    seen.append(progress.is_in_step)
     progress.compared(is_missing=False, replayed_until=None)  # bound anew meanwhile
-    assert progress.is_in_step is False
+    seen.append(progress.is_in_step)
     progress.durable(pending=5, unsettled=2, floor=10)
-    assert progress.is_in_step is True
+    seen.append(progress.is_in_step)
     progress.compared(is_missing=True, replayed_until=None)  # --no-replay
     progress.durable(pending=0, unsettled=0, floor=20)
-    assert (progress.is_in_step, progress.replays) == (False, 1)
+    seen.append(progress.is_in_step)
+    assert seen == [None, False, False, True, False]
+    assert progress.replays == 1
 
 
 def test_lag_is_the_age_of_the_oldest_and_never_negative() -> None:
