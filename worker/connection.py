@@ -30,6 +30,7 @@ _RECONNECT_WAIT = 1
 _PING_INTERVAL = 5
 _RECONNECTING_FOR_TOO_LONG = 30.0
 _TICK = 0.5
+_HANGS_UP_WITHIN = 2.0
 _QUOTED = re.compile(r'"[^"]*"')
 _ERROR_LINE = re.compile(rb"-ERR\s+'?([^'\r\n]*)")
 
@@ -191,7 +192,10 @@ class Connection(Client):
         told = self._server_error
         known = bool(told) and told.lower() in str(error).lower()
         problem = f"the server says: {told}" if known else describe(error)
-        self._problem = (time.monotonic(), problem)
+        now = time.monotonic()
+        # A server that refuses hangs up as well: why says more than that.
+        if not (isinstance(error, OSError) and self.problem_since(now - _HANGS_UP_WITHIN)):
+            self._problem = (now, problem)
         return problem
 
     def _warn(self, error: str) -> None:

@@ -373,3 +373,43 @@ def test_a_socket_that_nobody_listens_on_stops_nothing(
     environment = {"NOTIFY_SOCKET": str(tmp_path / "nobody"), "WATCHDOG_USEC": "400000"}
     worker = start_worker(rows, "--until-idle", environment=environment)
     assert worker.exit_code() == 0
+
+
+# --- the broker's part ---
+
+
+def test_the_rights_that_are_proposed_are_enough_for_all_that_the_worker_does(
+    make_server: MakeServer, tmp_path: Path, rows: Rows, start_worker: StartWorker
+) -> None:
+    proposed = (
+        Path(__file__).parents[2] / "scripts" / "deploy" / "nats" / "projector-permissions.conf"
+    )
+    (tmp_path / "nats-1").mkdir()
+    (tmp_path / "nats-1" / proposed.name).write_text(proposed.read_text("utf-8"))
+    server = make_server(
+        "authorization { users: [ { user: all, password: x },\n"
+        f"{{ user: projector, password: y, include {proposed.name} }} ] }}"
+    ).start()
+    nats = f"nats://projector:y@127.0.0.1:{server.port}"
+    with Broker(f"nats://all:x@127.0.0.1:{server.port}") as broker:
+        broker.make_stream()
+        broker.make_bucket()
+        broker.put_manifest("job-1", {"execute": {"timeout": "30s"}})
+        broker.publish()
+        first = start_worker(rows, "--until-idle", nats=nats)
+        assert first.exit_code() == 0
+        broker.put_manifest("job-1", {"execute": {"timeout": "60s"}})
+        wiped = Rows(tmp_path / "wiped.db")
+        worker = start_worker(wiped, *SEEN, "--migrate", nats=nats)
+        worker.wait_for("worker.ready")
+        eventually(lambda: wiped.count() == 1, 10, lambda: worker.text)
+        eventually(broker.is_settled, 5)
+        with locked(wiped):
+            broker.publish()
+            port = Port(worker)
+            eventually(lambda: port.metrics()["projector_lag_seconds"] > 0, 5)
+        eventually(lambda: wiped.count() == 2, 10, lambda: worker.text)
+        assert worker.stop() == 0
+    for one in (first, worker):
+        assert one.logged("broker.error") == one.logged("lag.unknown") == []
+        assert one.logged("manifests.loaded")
