@@ -7,6 +7,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ from repo.errors import (
     translated,
     translated_os_errors,
 )
+from repo.observer import NOBODY, Observer
 from repo.statements import statement
 
 log = logging.getLogger(__name__)
@@ -55,10 +57,11 @@ class Database:
     `busy_timeout` is how many seconds one attempt waits for another process's lock.
     """
 
-    def __init__(self, url: str, *, busy_timeout: float = 1.0) -> None:
+    def __init__(self, url: str, *, busy_timeout: float = 1.0, observer: Observer = NOBODY) -> None:
         self.url = url
         self.path = database_path(url)
         self.busy_timeout = busy_timeout
+        self.observer = observer
         # SQLite's own wait is unfair: several waiting threads of one process make commits late.
         self._write_lock = threading.Lock()
         self._log_lock = threading.Lock()
@@ -221,7 +224,10 @@ class Connection:
             self.execute(_BEGIN_WRITE)
             try:
                 yield
+                began = time.monotonic()
+                self._database.observer.committing()
                 self.execute(_COMMIT)
+                self._database.observer.committed(time.monotonic() - began)
             except BaseException:
                 self._roll_back()
                 raise

@@ -26,6 +26,7 @@ from worker.options import (
     logs,
     option,
     patience,
+    seen_from_outside,
     servers,
 )
 from worker.service import Service
@@ -106,6 +107,7 @@ def command() -> None:
     default="20s",
     help="How long a stop waits for what has begun. What is left is delivered to the next worker.",
 )
+@seen_from_outside
 @credentials
 @logs("info")
 def run(log_level: str, log_format: str | None, **options: Any) -> int:

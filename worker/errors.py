@@ -9,9 +9,12 @@ WorkerError
     └── PullLost        only the pull is over: bind and pull again on the same connection
         ├── ConnectionLost  with the connection, which comes back by itself
         └── Unanswered      nothing comes back: after a few times a new connection is tried
+
+What lets the worker wait has a `cause`, for those who look from outside.
 """
 
 from repo.errors import DatabaseUnusable, DiskFault, PassingFault, RepositoryError
+from worker.readiness import BROKER_AWAY, DATABASE_BLOCKED, PULL_LOST
 
 # sysexits.h, so that a unit file can tell what a restart may mend.
 EXIT_OK = 0
@@ -43,6 +46,8 @@ class ConfigurationError(WorkerError):
 class DatabaseAway(WorkerError):
     """Nothing can be written for now: the database is locked, full, or not there."""
 
+    cause = DATABASE_BLOCKED
+
 
 class DatabaseBroken(DatabaseAway):
     """The file, the disk or the schema is at fault; another worker's may be well."""
@@ -51,13 +56,19 @@ class DatabaseBroken(DatabaseAway):
 class BrokerFault(WorkerError):
     """The connection is of no more use."""
 
+    cause = BROKER_AWAY
+
 
 class PullLost(BrokerFault):
     """The consumer does not answer any more, or is gone."""
 
+    cause = PULL_LOST
+
 
 class ConnectionLost(PullLost):
     """The connection went away; whatever was asked over it is not answered any more."""
+
+    cause = BROKER_AWAY
 
 
 class Unanswered(PullLost):

@@ -16,6 +16,7 @@ from worker.checkpoint import Case, Comparison, Footing, Records, compare
 from worker.connection import Connection
 from worker.errors import PullLost, unanswered
 from worker.instants import NANOSECONDS, format_instant
+from worker.progress import Progress
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -36,9 +37,10 @@ class Outcome(NamedTuple):
 class InStep:
     """Compares database and broker, and makes the durable anew where that is needed."""
 
-    def __init__(self, settings: Settings, records: Records) -> None:
+    def __init__(self, settings: Settings, records: Records, progress: Progress) -> None:
         self._settings = settings
         self._records = records
+        self._progress = progress
 
     async def come_in_step(self, connection: Connection, binding: Binding) -> Outcome:
         """Compare, replay where that is needed, and put the checkpoint into the file.
@@ -61,6 +63,9 @@ class InStep:
         now = format_instant(time.time_ns() // NANOSECONDS * NANOSECONDS)
         checkpoint = comparison.checkpoint(footing, now, missing=missing)
         await asyncio.wrap_future(self._records.begin(checkpoint, recalled))
+        self._progress.compared(
+            is_missing=missing, replayed_until=comparison.until if replay else None
+        )
         return Outcome(replay, comparison.known)
 
     async def _settled_above(
@@ -81,11 +86,8 @@ class InStep:
 
     async def _next_start(self, connection: Connection, sequence: int) -> int | None:
         """Return the sequence of the first start at or above one; None if there is none."""
-        subject = f"{API}.STREAM.MSG.GET.{self._settings.stream}"
-        answer = await request(connection, subject, {"seq": sequence, "next_by_subj": FILTER})
-        if answer.get("error", {}).get("err_code") == _NO_MESSAGE_FOUND:
-            return None
-        return int(_checked(answer)["message"]["seq"])
+        message = await first_message(connection, self._settings.stream, sequence, FILTER)
+        return None if message is None else int(message["seq"])
 
     async def _make_anew(self, connection: Connection, low_water_mark: int) -> None:
         """Delete the durable and create it with its own settings, to begin above the mark."""
@@ -142,6 +144,21 @@ class InStep:
         )
         if gone := comparison.gone(footing):
             log.warning("replay.incomplete", extra={**figures, "sequences_gone": gone})
+
+
+async def first_message(
+    connection: Connection, stream: str, sequence: int, subjects: str
+) -> dict[str, Any] | None:
+    """Return the first message at or above a sequence on some subjects; None if there is none.
+
+    Its members are those of the API; raises PullLost where that does not answer.
+    """
+    body = {"seq": sequence, "next_by_subj": subjects}
+    answer = await request(connection, f"{API}.STREAM.MSG.GET.{stream}", body)
+    if answer.get("error", {}).get("err_code") == _NO_MESSAGE_FOUND:
+        return None
+    message: dict[str, Any] = _checked(answer)["message"]
+    return message
 
 
 async def request(

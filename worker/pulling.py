@@ -48,14 +48,16 @@ class Pulling:
         backoff = FIRST_BACKOFF
         while not self._stop.is_set():
             began = time.monotonic()
+            self._shared.progress.step()
             try:
                 await self._stop.interrupts(self._connection.usable())
+                self._shared.progress.step()
                 puller = await self._stop.interrupts(self._bound_while_connected())
                 if not self._handover.on_trial:
                     backoff = FIRST_BACKOFF
                 await self._pull(puller)
             except DatabaseAway as error:
-                self._shared.readiness.not_ready(f"database: {error}")
+                self._shared.readiness.not_ready(f"database: {error}", error.cause)
                 log.warning("database.away", extra={"error": str(error)})
                 await self._give_back_for_others(error)
                 backoff = await self._stop.rest(backoff, _LONGEST_DATABASE_BACKOFF)
@@ -101,15 +103,17 @@ class Pulling:
     def _tell_lost(self, error: PullLost, began: float) -> None:
         cause = self._connection.problem_since(began)
         problem = f"{describe(error)} <- {cause}" if cause else describe(error)
-        self._shared.readiness.not_ready(problem)
+        self._shared.readiness.not_ready(problem, error.cause)
         log.warning("pull.lost", extra={"error": problem})
 
     async def _bound(self) -> Puller:
         """Return a puller for the durable, once the database is in step with it."""
-        settings, handover = self._settings, self._handover
+        settings, handover, progress = self._settings, self._handover, self._shared.progress
         binding = await self._bind()
         await handover.pool_idle()
+        progress.step()
         outcome = await self._shared.in_step.come_in_step(self._connection, binding)
+        progress.step()
         if outcome.is_anew:
             created_at, binding = binding.footing.stream_created_at, await self._bind()
             if created_at != binding.footing.stream_created_at:
@@ -154,6 +158,7 @@ class Pulling:
         if not same:
             log.warning("durable.anew", extra={"messages_not_settled": unsettled})
         self._shared.expect(binding.pending + binding.unsettled)
+        self._shared.progress.step()
         return binding
 
     def _tell_differences(self, binding: Binding, committed: int) -> None:
@@ -195,6 +200,7 @@ class Pulling:
                 puller.lose("the binding is in doubt")
                 return
             self._handover.note(binding)
+            self._shared.progress.step()
             # On trial, with nothing to try: the checkpoint was written, so the database is there.
             tried = not self._handover.on_trial or binding.pending == binding.unsettled == 0
             if tried and puller.is_answered and len(self._handover.in_flight) == 0:

@@ -65,11 +65,15 @@ class Session:
         if not self._shared.was_connected:
             self._shared.was_connected = True
             self._shared.connected(self._connection.server())
+        else:
+            self._shared.readiness.reconnections += 1
+        self._shared.progress.step()
 
     def _start_helpers(self) -> list[asyncio.Task[None]]:
         helpers = [
             asyncio.create_task(self._shared.watch.run(self._connection, self._js)),
             asyncio.create_task(self._handover.keep_in_hand()),
+            asyncio.create_task(self._shared.lag.run(self._connection)),
         ]
         if self._settings.until_idle:
             helpers.append(asyncio.create_task(self._report_idle()))

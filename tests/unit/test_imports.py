@@ -12,7 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROOMS = ("worker", "repo", "sql")
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
-SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.is_file())
+SCRIPTS = sorted(
+    path for path in (ROOT / "scripts").iterdir() if path.is_file() and path.suffix != ".md"
+)
 
 BROKER_MODULES = {
     f"worker/{name}.py"
