@@ -3,8 +3,9 @@
 import threading
 from typing import NamedTuple
 
-from repo.database import Connection, FileIdentity
+from repo.database import Connection
 from repo.errors import PlaceFault
+from repo.files import FileIdentity
 from repo.statements import statement
 
 _READ = statement("read_checkpoint")

@@ -3,12 +3,10 @@
 A `Database` may be shared by threads; a `Connection` belongs to the thread that opened it.
 """
 
-import logging
 import os
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,12 +20,10 @@ from repo.errors import (
     SchemaFault,
     TransactionEnded,
     translated,
-    translated_os_errors,
 )
+from repo.files import FileIdentity, WriteAheadLog, file_identity
 from repo.observer import NOBODY, Observer
 from repo.statements import statement
-
-log = logging.getLogger(__name__)
 
 _SETTINGS = (
     statement("set_synchronous"),
@@ -47,9 +43,6 @@ URL_PREFIX = "sqlite:///"
 ENGINE = "sqlite"
 ENGINE_VERSION = sqlite3.sqlite_version
 
-FileIdentity = tuple[int, int]
-"""What tells a file from another of its name: device and inode."""
-
 
 class Database:
     """A database file, named by the URL that yoyo takes, and the lock of this process's writers.
@@ -64,14 +57,11 @@ class Database:
         self.observer = observer
         # SQLite's own wait is unfair: several waiting threads of one process make commits late.
         self._write_lock = threading.Lock()
-        self._log_lock = threading.Lock()
-        self._release_log: weakref.finalize[[int], Database] | None = None
-        self._log_of: tuple[FileIdentity, FileIdentity] | None = None
+        self.log = WriteAheadLog(self.path)
 
     def connect(self) -> "Connection":
         """Open the file, which must exist, for reading and writing."""
-        with self._log_lock:
-            self._set_stale_log_aside()
+        self.log.set_aside_if_stale()
         return self._open("rw")
 
     def check_writable(self) -> None:
@@ -114,46 +104,6 @@ class Database:
         """Hold the lock of this process's writers."""
         with self._write_lock:
             yield
-
-    def logs_to(self, file: FileIdentity, log_file: FileIdentity) -> None:
-        """Note which write-ahead log belongs to the file."""
-        with self._log_lock:
-            self._forget_log()
-            # While it is open, no other file gets its number.
-            with suppress(OSError):
-                held = os.open(self.log_path(), os.O_RDONLY | os.O_CLOEXEC)
-                self._release_log = weakref.finalize(self, os.close, held)
-            self._log_of = (file, log_file)
-
-    def _forget_log(self) -> None:
-        self._log_of = None
-        if self._release_log is not None:
-            self._release_log()
-
-    def _set_stale_log_aside(self) -> None:
-        """Move the log of a file that was replaced out of the way of the file that took its place.
-
-        The engine would take it for the new file's own, and mix the two. It is kept, under another
-        name; the events in it are projected again.
-        """
-        if self._log_of is None:
-            return
-        file, log_file = self._log_of
-        log_path, index_path = self.log_path(), self.log_path("-shm")
-        if file_identity(self.path) == file or not log_path.exists():
-            return
-        if file_identity(log_path) == log_file:
-            aside = log_path.with_name(f"{log_path.name}-of-{file[1]}")
-            with translated_os_errors():
-                log_path.rename(aside)
-                index_path.unlink(missing_ok=True)
-            log.warning("database.log_set_aside", extra={"log": str(log_path), "to": str(aside)})
-        self._forget_log()
-
-    def log_path(self, suffix: str = "-wal") -> Path:
-        """Return where the engine keeps the file's write-ahead log, or another file beside it."""
-        path = self.path.resolve()
-        return path.with_name(path.name + suffix)
 
 
 class Connection:
@@ -283,20 +233,13 @@ class Connection:
         # So does a log that is deleted. The engine removes it only when nobody is connected.
         if not self._has_log:
             return
-        path = self._database.log_path()
+        path = self._database.log.path()
         identity = file_identity(path)
         if self._log_identity not in (None, identity):
             raise PlaceFault(f"the write-ahead log was replaced or deleted: {path}")
         if self._log_identity is None:
             self._log_identity = identity
-            self._database.logs_to(self.file, identity)
-
-
-def file_identity(path: Path) -> FileIdentity:
-    """Return what tells a file from another of its name; raises PlaceFault if it is gone."""
-    with translated_os_errors():
-        status = path.stat()
-    return status.st_dev, status.st_ino
+            self._database.log.belongs_to(self.file, identity)
 
 
 def database_path(url: str) -> Path:

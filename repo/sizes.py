@@ -8,7 +8,7 @@ from repo.database import Database
 def log_bytes(database: Database) -> int:
     """Return the size of the write-ahead log; 0 where there is none or it cannot be seen."""
     try:
-        return database.log_path().stat().st_size
+        return database.log.path().stat().st_size
     except OSError:
         return 0
 

@@ -1,10 +1,9 @@
 """Whose age the lag is, and how seldom the broker is asked; the broker is a stand-in here."""
 
 import asyncio
-import json
 import time
 from datetime import UTC, datetime
-from typing import NamedTuple, cast
+from typing import Any, cast
 
 import nats.errors
 from nats.js.api import ConsumerConfig
@@ -25,10 +24,6 @@ HOUR = 3600 * NANOSECONDS
 NOW = time.time_ns()
 
 
-class Answer(NamedTuple):
-    data: bytes
-
-
 class Broker:
     """Answers a request for the first start above a sequence, and counts the requests."""
 
@@ -37,17 +32,17 @@ class Broker:
         self.asked = 0
         self.is_allowed = True
 
-    async def request(self, subject: str, payload: bytes, timeout: float) -> Answer:
+    async def ask(self, subject: str, body: dict[str, Any]) -> dict[str, Any]:
         self.asked += 1
         if not self.is_allowed:
             raise nats.errors.TimeoutError
         assert subject == "$JS.API.STREAM.MSG.GET.EVENTS"
-        wanted = json.loads(payload)["seq"]
+        wanted = body["seq"]
         found = min((sequence for sequence in self.stored if sequence >= wanted), default=None)
         if found is None:
-            return Answer(json.dumps({"error": {"err_code": 10037}}).encode())
+            return {"error": {"err_code": 10037}}
         message = {"seq": found, "time": format_instant(self.stored[found])}
-        return Answer(json.dumps({"message": message}).encode())
+        return {"message": message}
 
     def forgive(self, moment: float) -> str:
         return "not permitted"
