@@ -19,6 +19,7 @@ setup(
         "yoyo-migrations>=9.0",
         "tenacity>=9.0",
         "python-json-logger>=3.2",
+        "prometheus-client>=0.21",  # metrics and their text form
         "click>=8.4",  # commands, options, their variables and their help
         "rich>=13.7",  # the progress bar and the tables that people read
     ],

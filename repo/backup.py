@@ -122,7 +122,7 @@ def _set_aside(database: Database, place: Path) -> Path:
     """Rename the former database and its log, such that they still belong together."""
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     aside = place.with_name(f"{place.name}.before-restore-{stamp}")
-    log_path = database.log_path()
+    log_path = database.log.path()
     # Linked first: at no moment is there a name for the one and none for the other.
     aside.hardlink_to(place)
     if log_path.exists():
@@ -132,7 +132,7 @@ def _set_aside(database: Database, place: Path) -> Path:
 
 def _remove_log(database: Database) -> None:
     for suffix in ("-wal", "-shm"):
-        database.log_path(suffix).unlink(missing_ok=True)
+        database.log.path(suffix).unlink(missing_ok=True)
 
 
 @contextmanager

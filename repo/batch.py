@@ -136,9 +136,9 @@ class BatchWriter:
         with self._connection.write():
             yield
             if standing is not None and reached is not None:
-                standing.advance(self._connection, reached)
+                sequence = standing.advance(self._connection, reached)
         if standing is not None and reached is not None:
-            standing.committed(reached)
+            standing.committed(reached.stream_created_at, sequence)
 
     def _keep(self, rejected: Sequence[RejectedEvent]) -> list[RejectedEvent]:
         """Keep what is rejected, inside the transaction, and return what was not there before."""

@@ -3,8 +3,9 @@
 import threading
 from typing import NamedTuple
 
-from repo.database import Connection, FileIdentity
+from repo.database import Connection
 from repo.errors import PlaceFault
+from repo.files import FileIdentity
 from repo.statements import statement
 
 _READ = statement("read_checkpoint")
@@ -32,12 +33,20 @@ class Position(NamedTuple):
     durable: str
 
 
+class Committed(NamedTuple):
+    """How far this process has committed a stream, in whichever file; the time is stored text."""
+
+    stream_created_at: str = ""
+    sequence: int = 0
+
+
 class Recalled(NamedTuple):
     """What the database knows before a pull, and in which file it was read."""
 
     checkpoint: Checkpoint | None
     has_rows: bool
     file: FileIdentity
+    committed: Committed = Committed()
 
 
 class Standing:
@@ -60,14 +69,20 @@ class Standing:
             self._stream_created_at = checkpoint.stream_created_at
             self._highest_sequence = checkpoint.highest_sequence
 
+    @property
+    def reached(self) -> Committed:
+        """How far this process has come."""
+        with self._lock:
+            return Committed(self._stream_created_at, self._highest_sequence)
+
     def check(self, file: FileIdentity) -> None:
         """Raise PlaceFault for a file that was not compared with the broker."""
         with self._lock:
             if self._file != file:
                 raise PlaceFault("the database file is another one than was compared")
 
-    def advance(self, connection: Connection, reached: Checkpoint) -> None:
-        """Move the checkpoint on, inside the batch's transaction.
+    def advance(self, connection: Connection, reached: Checkpoint) -> int:
+        """Move the checkpoint on, inside the batch's transaction, and return where it is then.
 
         Raises PlaceFault where it is not where this process left it, or farther on: the file's
         content went back. A late batch of a stream that is no more moves nothing.
@@ -75,20 +90,22 @@ class Standing:
         with self._lock:
             least = self._highest_sequence
             if reached.stream_created_at != self._stream_created_at:
-                return
+                return 0
         created, highest, low, now = reached
-        if connection.execute(_ADVANCE, (highest, low, now, *self.position, created, least)):
-            return
+        values = (highest, low, now, *self.position, created, least)
+        if moved := connection.fetch(_ADVANCE, values):
+            return int(moved[0][0])
         found = connection.fetch(_READ, self.position)
-        # Another worker may have started it anew, for a stream that is made anew.
-        if not found or found[0][0] == created:
+        # Another worker may have started it anew, for a stream that was created later.
+        if not found or found[0][0] <= created:
             raise PlaceFault("the checkpoint went back: an older copy was put into the open file")
+        return 0
 
-    def committed(self, reached: Checkpoint) -> None:
-        """Note that the transaction is committed."""
+    def committed(self, stream_created_at: str, sequence: int) -> None:
+        """Note that a transaction is committed, with the checkpoint at a sequence."""
         with self._lock:
-            if reached.stream_created_at == self._stream_created_at:
-                self._highest_sequence = max(self._highest_sequence, reached.highest_sequence)
+            if stream_created_at == self._stream_created_at:
+                self._highest_sequence = max(self._highest_sequence, sequence)
 
 
 def recall(connection: Connection, position: Position) -> Recalled:

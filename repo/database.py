@@ -3,10 +3,10 @@
 A `Database` may be shared by threads; a `Connection` belongs to the thread that opened it.
 """
 
-import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,11 +20,10 @@ from repo.errors import (
     SchemaFault,
     TransactionEnded,
     translated,
-    translated_os_errors,
 )
+from repo.files import FileIdentity, WriteAheadLog, file_identity
+from repo.observer import NOBODY, Observer
 from repo.statements import statement
-
-log = logging.getLogger(__name__)
 
 _SETTINGS = (
     statement("set_synchronous"),
@@ -46,9 +45,6 @@ ENGINE_VERSION = sqlite3.sqlite_version
 
 Values = Sequence[Any] | Mapping[str, Any]
 
-FileIdentity = tuple[int, int]
-"""What tells a file from another of its name: device and inode."""
-
 
 class Database:
     """A database file, named by the URL that yoyo takes, and the lock of this process's writers.
@@ -56,19 +52,18 @@ class Database:
     `busy_timeout` is how many seconds one attempt waits for another process's lock.
     """
 
-    def __init__(self, url: str, *, busy_timeout: float = 1.0) -> None:
+    def __init__(self, url: str, *, busy_timeout: float = 1.0, observer: Observer = NOBODY) -> None:
         self.url = url
         self.path = database_path(url)
         self.busy_timeout = busy_timeout
+        self.observer = observer
         # SQLite's own wait is unfair: several waiting threads of one process make commits late.
         self._write_lock = threading.Lock()
-        self._log_lock = threading.Lock()
-        self._log_of: tuple[FileIdentity, FileIdentity] | None = None
+        self.log = WriteAheadLog(self.path)
 
     def connect(self) -> "Connection":
         """Open the file, which must exist, for reading and writing."""
-        with self._log_lock:
-            self._set_stale_log_aside()
+        self.log.set_aside_if_stale()
         return self._open("rw")
 
     def check_writable(self) -> None:
@@ -111,36 +106,6 @@ class Database:
         """Hold the lock of this process's writers."""
         with self._write_lock:
             yield
-
-    def logs_to(self, file: FileIdentity, log_file: FileIdentity) -> None:
-        """Note which write-ahead log belongs to the file."""
-        with self._log_lock:
-            self._log_of = (file, log_file)
-
-    def _set_stale_log_aside(self) -> None:
-        """Move the log of a file that was replaced out of the way of the file that took its place.
-
-        The engine would take it for the new file's own, and mix the two. It is kept, under another
-        name; the events in it are projected again.
-        """
-        if self._log_of is None:
-            return
-        file, log_file = self._log_of
-        log_path, index_path = self.log_path(), self.log_path("-shm")
-        if file_identity(self.path) == file or not log_path.exists():
-            return
-        if file_identity(log_path) == log_file:
-            aside = log_path.with_name(f"{log_path.name}-of-{file[1]}")
-            with translated_os_errors():
-                log_path.rename(aside)
-                index_path.unlink(missing_ok=True)
-            log.warning("database.log_set_aside", extra={"log": str(log_path), "to": str(aside)})
-        self._log_of = None
-
-    def log_path(self, suffix: str = "-wal") -> Path:
-        """Return where the engine keeps the file's write-ahead log, or another file beside it."""
-        path = self.path.resolve()
-        return path.with_name(path.name + suffix)
 
 
 class Connection:
@@ -211,7 +176,10 @@ class Connection:
             self.execute(_BEGIN_WRITE)
             try:
                 yield
+                began = time.monotonic()
+                self._database.observer.committing()
                 self.execute(_COMMIT)
+                self._database.observer.committed(time.monotonic() - began)
             except BaseException:
                 self._roll_back()
                 raise
@@ -267,20 +235,13 @@ class Connection:
         # So does a log that is deleted. The engine removes it only when nobody is connected.
         if not self._has_log:
             return
-        path = self._database.log_path()
+        path = self._database.log.path()
         identity = file_identity(path)
         if self._log_identity not in (None, identity):
             raise PlaceFault(f"the write-ahead log was replaced or deleted: {path}")
         if self._log_identity is None:
             self._log_identity = identity
-            self._database.logs_to(self.file, identity)
-
-
-def file_identity(path: Path) -> FileIdentity:
-    """Return what tells a file from another of its name; raises PlaceFault if it is gone."""
-    with translated_os_errors():
-        status = path.stat()
-    return status.st_dev, status.st_ino
+            self._database.log.belongs_to(self.file, identity)
 
 
 def database_path(url: str) -> Path:

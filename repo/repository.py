@@ -42,7 +42,7 @@ class Repository:
         self._connection: Connection | None = None
         self._writer: BatchWriter | None = None
         self._give_up = give_up
-        self._retry = retry_policy(retry_for, give_up)
+        self._retry = retry_policy(retry_for, give_up, database.observer)
 
     def __enter__(self) -> Self:
         return self
@@ -132,6 +132,9 @@ class Repository:
             raise PassingFault("given up at the stop")
         try:
             return work(*arguments)
+        except PassingFault:
+            self._database.observer.locked()
+            raise
         except PlaceFault:
             # The cause may be the connection itself: a file that was replaced, a dead disk.
             with contextlib.suppress(RepositoryError):
@@ -153,7 +156,9 @@ class Repository:
     def _recall_once(self) -> Recalled:
         connection = self._open()
         with connection.write():
-            return checkpoints.recall(connection, self._position())
+            recalled = checkpoints.recall(connection, self._position())
+        assert self._standing is not None
+        return recalled._replace(committed=self._standing.reached)
 
     def _begin_once(self, checkpoint: Checkpoint, recalled: Recalled) -> None:
         connection = self._open()

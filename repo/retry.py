@@ -12,9 +12,12 @@ from tenacity import (
 )
 
 from repo.errors import PassingFault
+from repo.observer import NOBODY, Observer
 
 
-def retry_policy(retry_for: float, give_up: threading.Event) -> Retrying:
+def retry_policy(
+    retry_for: float, give_up: threading.Event, observer: Observer = NOBODY
+) -> Retrying:
     """Return a policy that tries for `retry_for` seconds, or until `give_up` is set.
 
     It raises the last PassingFault itself then. The waits are random, up to 1 s, so that two
@@ -25,5 +28,6 @@ def retry_policy(retry_for: float, give_up: threading.Event) -> Retrying:
         wait=wait_random_exponential(multiplier=0.02, max=1.0),
         stop=stop_after_delay(retry_for) | stop_when_event_set(give_up),
         sleep=sleep_using_event(give_up),
+        before_sleep=lambda _: observer.retrying(),
         reraise=True,
     )

@@ -23,6 +23,7 @@ from nats.js.errors import BadRequestError, NotFoundError, ServiceUnavailableErr
 from worker.checkpoint import Footing
 from worker.errors import ConfigurationError, PullLost, unanswered
 from worker.instants import format_instant
+from worker.readiness import STREAM_MISSING
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ _MAX_WAITING = 512
 
 class StreamMissing(PullLost):
     """There is no such stream yet; normally the fleet's own set-up makes it."""
+
+    cause = STREAM_MISSING
 
 
 # A server 2.9 moves a durable's creation time by a fraction of a millisecond at its restart.
@@ -118,6 +121,8 @@ def as_binding(durable: ConsumerInfo, stream_created_at: str, first_sequence: in
             has_delivered=delivered.consumer_seq > 0,
             floor=floor.stream_seq,
             settled=delivered.stream_seq if above else floor.stream_seq,
+            delivered=delivered.stream_seq,
+            unsettled=durable.num_ack_pending or 0,
         ),
         config=durable.config,
     )

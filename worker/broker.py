@@ -8,16 +8,19 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from worker.checkpoint import Records
 from worker.errors import BrokerFault, describe
 from worker.handover import Handover
 from worker.in_step import InStep
+from worker.lag import Lag
 from worker.logs import Repeats
 from worker.manifest_watch import ManifestWatch
 from worker.manifests import ManifestCache
 from worker.messages import Batch, Decisions
+from worker.progress import Progress
 from worker.readiness import Readiness
 from worker.session import Session
 from worker.settings import Settings
@@ -28,6 +31,8 @@ from worker.totals import Totals
 log = logging.getLogger(__name__)
 
 _REPEAT_WARNING_AFTER = 15.0
+_GOOD_SESSION = 30.0
+_TURN_AFTER = 0.5
 
 
 class Broker:
@@ -45,6 +50,7 @@ class Broker:
         manifests: ManifestCache,
         totals: Totals,
         readiness: Readiness,
+        progress: Progress,
         *,
         submit: Callable[[Batch], None],
         records: Records,
@@ -61,8 +67,10 @@ class Broker:
             totals=totals,
             handover=self._handover,
             watch=watch,
-            in_step=InStep(settings, records),
+            in_step=InStep(settings, records, progress),
             readiness=readiness,
+            progress=progress,
+            lag=Lag(settings.stream, self._handover, progress),
             repeats=Repeats(_REPEAT_WARNING_AFTER),
             end=self._end,
             connected=connected,
@@ -135,14 +143,21 @@ class Broker:
         """Run until closed; the first error of any part ends it and is raised."""
         attend = asyncio.create_task(self._handover.attend())
         sessions = asyncio.create_task(self._sessions())
-        parts = {attend, sessions, self._fatal}
+        turning = asyncio.create_task(self._turn())
+        parts = {attend, sessions, turning, self._fatal}
         try:
             await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             for part in parts:
                 if part.done():
                     part.result()
         finally:
-            await cancel(attend, sessions)
+            await cancel(attend, sessions, turning)
+
+    async def _turn(self) -> None:
+        """Show that the loop turns; whether it gets anything done is shown elsewhere."""
+        while True:
+            self._shared.progress.turn()
+            await asyncio.sleep(_TURN_AFTER)
 
     def _end(self, error: BaseException) -> None:
         """End the thread with an error that happened in a callback."""
@@ -155,9 +170,13 @@ class Broker:
         backoff = FIRST_BACKOFF
         with contextlib.suppress(Stopped):
             while True:
+                began = time.monotonic()
                 try:
                     return await Session(self._shared).run()
                 except BrokerFault as error:
-                    self._shared.readiness.not_ready(describe(error))
+                    self._shared.readiness.not_ready(describe(error), error.cause)
                     log.warning("broker.unavailable", extra={"error": describe(error)})
+                if time.monotonic() - began > _GOOD_SESSION:
+                    backoff = FIRST_BACKOFF
+                self._shared.progress.step()
                 backoff = await stop.rest(backoff)

@@ -5,7 +5,7 @@ than the durable, the broker would go on from where it was, and history would si
 """
 
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
@@ -41,7 +41,8 @@ class Footing:
 
     `stream_created_at` is stored text. Everything up to `floor` is settled, and nothing above
     `settled`, if the durable `has_delivered` at all; one that was made to begin later counts what
-    it skips as settled, and what expires or is purged counts as well.
+    it skips as settled, and what expires or is purged counts as well. Up to `delivered` messages
+    were handed out, `unsettled` of which are not settled.
     """
 
     stream_created_at: str
@@ -49,6 +50,8 @@ class Footing:
     has_delivered: bool
     floor: int
     settled: int
+    delivered: int = 0
+    unsettled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,17 @@ class Comparison:
         """Tell whether a start is missing, from the sequence of the first one above `known`."""
         return start is not None and start <= self.until
 
+    def needs_a_count(self, footing: Footing) -> bool:
+        """Tell whether starts may have been settled out of order, above a floor that lags.
+
+        So they were, if more of them were handed out above `known` than are unsettled.
+        """
+        return self.case is Case.IN_STEP and self.known < footing.delivered
+
+    def found_older(self, footing: Footing) -> "Comparison":
+        """Return the comparison after a count that found starts missing."""
+        return replace(self, case=Case.OLDER, until=footing.delivered)
+
     def gone(self, footing: Footing) -> int:
         """Return how many sequences that a replay would begin with the stream holds no more."""
         return max(0, footing.first_sequence - 1 - self.low_water_mark)
@@ -97,7 +111,12 @@ def compare(recalled: Recalled, footing: Footing) -> Comparison:
     In that order, a worker beside this one cannot make the broker look farther than the database.
     """
     checkpoint = recalled.checkpoint
+    created, ours = recalled.committed
+    if created != footing.stream_created_at:
+        ours = 0
     if checkpoint is None:
+        if ours:
+            return Comparison(Case.WIPED, 0, 0, until=max(ours, footing.settled))
         if recalled.has_rows:
             return Comparison(Case.ADOPTED, 0, 0, until=0)
         # Every worker puts a checkpoint before its first pull: what is settled was committed to
@@ -108,11 +127,12 @@ def compare(recalled: Recalled, footing: Footing) -> Comparison:
     if checkpoint.stream_created_at != footing.stream_created_at:
         return _compared(0, 0, footing, stream_anew=True)
     known = max(checkpoint.highest_sequence, checkpoint.low_water_mark)
-    return _compared(known, checkpoint.low_water_mark, footing)
+    return _compared(known, checkpoint.low_water_mark, footing, ours)
 
 
 def _compared(
-    known: int, low_water_mark: int, footing: Footing, *, stream_anew: bool = False
+    known: int, low_water_mark: int, footing: Footing, ours: int = 0, *, stream_anew: bool = False
 ) -> Comparison:
-    case = Case.OLDER if footing.floor > known else Case.IN_STEP
-    return Comparison(case, known, low_water_mark, footing.floor, stream_anew)
+    until = max(footing.floor, ours)
+    case = Case.OLDER if until > known else Case.IN_STEP
+    return Comparison(case, known, low_water_mark, until, stream_anew)

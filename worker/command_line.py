@@ -34,6 +34,7 @@ from worker.options import (
     logs,
     option,
     patience,
+    seen_from_outside,
     servers,
     stream,
 )
@@ -110,6 +111,7 @@ def command() -> None:
     default="20s",
     help="How long a stop waits for what has begun. What is left is delivered to the next worker.",
 )
+@seen_from_outside
 @credentials
 @logs("info")
 def run(log_level: str, log_format: str | None, **options: Any) -> int:

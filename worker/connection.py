@@ -31,6 +31,7 @@ _RECONNECT_WAIT = 1
 _PING_INTERVAL = 5
 _RECONNECTING_FOR_TOO_LONG = 30.0
 _TICK = 0.5
+_HANGS_UP_WITHIN = 2.0
 _QUOTED = re.compile(r'"[^"]*"')
 _ERROR_LINE = re.compile(rb"-ERR\s+'?([^'\r\n]*)")
 
@@ -132,6 +133,7 @@ class Connection(Client):
         """Note that the connection is back; all pulls have to be made anew."""
         self.disconnected_at = None
         self.reconnections += 1
+        self._readiness.reconnections += 1
         log.info("broker.reconnected", extra={"server": self.server()})
         self.disturbed.set()
 
@@ -193,11 +195,21 @@ class Connection(Client):
         when, problem = self._problem
         return problem if when >= moment else ""
 
+    def forgive(self, moment: float) -> str:
+        """Return what went wrong last since a moment, and hold it against nothing else."""
+        problem = self.problem_since(moment)
+        if problem:
+            self._problem = (0.0, "")
+        return problem
+
     def _described(self, error: Exception) -> str:
         told = self._server_error
         known = bool(told) and told.lower() in str(error).lower()
         problem = f"the server says: {told}" if known else describe(error)
-        self._problem = (time.monotonic(), problem)
+        now = time.monotonic()
+        # A server that refuses hangs up as well: why says more than that.
+        if not (isinstance(error, OSError) and self.problem_since(now - _HANGS_UP_WITHIN)):
+            self._problem = (now, problem)
         return problem
 
     def _warn(self, error: str) -> None:

@@ -4,13 +4,17 @@ WorkerError
 ├── SettingError        an option has a value that cannot be used: exit 64
 ├── ConfigurationError  the broker or the database is not set up for this worker: exit 78
 ├── DatabaseAway        the database takes nothing just now: pause, then try again
+│   └── DatabaseBroken  it is not just locked: the file, the disk, the schema
 └── BrokerFault         the session with the broker is over: make a new one
     └── PullLost        only the pull is over: bind and pull again on the same connection
         ├── ConnectionLost  with the connection, which comes back by itself
         └── Unanswered      nothing comes back: after a few times a new connection is tried
+
+What lets the worker wait has a `cause`, for those who look from outside.
 """
 
 from repo.errors import DatabaseUnusable, DiskFault, PassingFault, RepositoryError
+from worker.readiness import BROKER_AWAY, DATABASE_BLOCKED, PULL_LOST
 
 # sysexits.h, so that a unit file can tell what a restart may mend.
 EXIT_OK = 0
@@ -42,17 +46,29 @@ class ConfigurationError(WorkerError):
 class DatabaseAway(WorkerError):
     """Nothing can be written for now: the database is locked, full, or not there."""
 
+    cause = DATABASE_BLOCKED
+
+
+class DatabaseBroken(DatabaseAway):
+    """The file, the disk or the schema is at fault; another worker's may be well."""
+
 
 class BrokerFault(WorkerError):
     """The connection is of no more use."""
+
+    cause = BROKER_AWAY
 
 
 class PullLost(BrokerFault):
     """The consumer does not answer any more, or is gone."""
 
+    cause = PULL_LOST
+
 
 class ConnectionLost(PullLost):
     """The connection went away; whatever was asked over it is not answered any more."""
+
+    cause = BROKER_AWAY
 
 
 class Unanswered(PullLost):

@@ -27,6 +27,7 @@ _YIELD_AFTER = 500
 # settled: a late ack would settle another message of one that was made anew meanwhile.
 _FRESH_FOR = 1.0
 _SIGNS_IN_ACK_WAIT = 3
+_BINDING_CHECK = 0.1
 
 
 class Handover:
@@ -67,6 +68,7 @@ class Handover:
         self._decided: deque[Decisions] = deque()
         self._settling = asyncio.Lock()
         self._bound = False
+        self._times_bound = 0
         self._dispatching = False
         self._looked_at = 0.0
         self._pool_is_idle = asyncio.Event()
@@ -79,6 +81,7 @@ class Handover:
         Returns how many messages in hand will not be settled.
         """
         anew = self.binding is not None and not binding.same_messages(self.binding)
+        self._times_bound += 1
         self.note(binding)
         self._bound = True
         self.work.set()
@@ -161,12 +164,22 @@ class Handover:
         sign = max(self._looked_at, puller.last_sign if puller is not None else 0.0)
         if asyncio.get_running_loop().time() - sign <= _FRESH_FOR or self.look is None:
             return True
+        times_bound = self._times_bound
         try:
-            self.note(await self.look())
+            seen = await self.look()
         except PullLost as error:
-            self._bound = False
-            if puller is not None:
-                puller.lose(str(error))
+            if times_bound == self._times_bound:  # else it says nothing of what is bound now
+                self._bound = False
+                if self.puller is not None:
+                    self.puller.lose(str(error))
+        else:
+            if times_bound == self._times_bound:
+                self.note(seen)
+        return self._bound
+
+    @property
+    def is_bound(self) -> bool:
+        """Tell whether replies are known to mean the messages in hand."""
         return self._bound
 
     # --- messages ---
@@ -185,18 +198,24 @@ class Handover:
     async def give_back_waiting(self) -> None:
         """Nak everything that has arrived and not begun, for another worker to take at once.
 
-        What can be given back to nobody goes to the pool all the same.
+        What can be given back to nobody goes to the pool all the same: while nothing is bound, the
+        stream may be gone, and the message be here and nowhere else.
         """
+        if not self._bound:
+            self.in_flight.forget_replies()
         replies = self.in_flight.give_up_waiting()
         self._totals.add(given_back=len(replies))
         await self._publish_all((reply, b"-NAK") for reply in replies)
-        while self.in_flight.waiting and not self.on_trial:
+        while self.in_flight.waiting:
             self._begin(self._settings.batch)
 
     async def keep_in_hand(self) -> None:
         """Tell the broker of all that is in hand for long that it is, so that it stays there."""
         while True:
-            every = (self._ack_wait() or 1.0) / _SIGNS_IN_ACK_WAIT
+            if self.binding is None:
+                await asyncio.sleep(_BINDING_CHECK)
+                continue
+            every = self._ack_wait() / _SIGNS_IN_ACK_WAIT
             await asyncio.sleep(every)
             if not self._bound or self.connection is None or not self.connection.is_connected:
                 continue

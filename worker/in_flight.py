@@ -6,6 +6,7 @@ when that batch's decisions are back.
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
 
 from worker.decisions import Decision, Nak
@@ -53,6 +54,12 @@ class InFlight:
     def room(self) -> int:
         """How many more messages may be asked for."""
         return max(0, self._limit - len(self)) if self._bytes < MOST_BYTES else 0
+
+    @property
+    def oldest(self) -> int | None:
+        """When the broker stored the oldest message in hand, an instant; None if there is none."""
+        held = chain(self._waiting, *self._begun.values())
+        return min((one.message.recorded_at for one in held), default=None)
 
     def arrive(self, message: Message, reply: str, now: float) -> None:
         """Take a message that the broker delivered."""

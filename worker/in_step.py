@@ -12,15 +12,17 @@ from typing import Any, NamedTuple
 import nats.errors
 
 from worker.binding import FILTER, Binding
-from worker.checkpoint import Case, Comparison, Records, compare
+from worker.checkpoint import Case, Comparison, Footing, Records, compare
 from worker.connection import Connection
 from worker.errors import PullLost, unanswered
 from worker.instants import NANOSECONDS, format_instant
+from worker.progress import Progress
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
 API = "$JS.API"
+_MOST_LOOKS = 500
 _NO_MESSAGE_FOUND = 10037
 _CONSUMER_NOT_FOUND = 10014
 
@@ -35,9 +37,10 @@ class Outcome(NamedTuple):
 class InStep:
     """Compares database and broker, and makes the durable anew where that is needed."""
 
-    def __init__(self, settings: Settings, records: Records) -> None:
+    def __init__(self, settings: Settings, records: Records, progress: Progress) -> None:
         self._settings = settings
         self._records = records
+        self._progress = progress
 
     async def come_in_step(self, connection: Connection, binding: Binding) -> Outcome:
         """Compare, replay where that is needed, and put the checkpoint into the file.
@@ -51,6 +54,8 @@ class InStep:
         missing = comparison.is_suspect and comparison.is_missing(
             await self._next_start(connection, comparison.known + 1)
         )
+        if not missing and await self._settled_above(connection, comparison, footing):
+            comparison, missing = comparison.found_older(footing), True
         self._tell(comparison, binding, missing=missing)
         replay = missing and not self._settings.no_replay
         if replay:
@@ -58,7 +63,26 @@ class InStep:
         now = format_instant(time.time_ns() // NANOSECONDS * NANOSECONDS)
         checkpoint = comparison.checkpoint(footing, now, missing=missing)
         await asyncio.wrap_future(self._records.begin(checkpoint, recalled))
+        self._progress.compared(
+            is_missing=missing, replayed_until=comparison.until if replay else None
+        )
         return Outcome(replay, comparison.known)
+
+    async def _settled_above(
+        self, connection: Connection, comparison: Comparison, footing: Footing
+    ) -> bool:
+        """Tell whether starts above what is known were settled, though the floor lags behind it.
+
+        Looks only where few are unsettled: after a crash under load many are, for a good reason.
+        """
+        if footing.unsettled > _MOST_LOOKS or not comparison.needs_a_count(footing):
+            return False
+        sequence: int | None = comparison.known
+        for _ in range(footing.unsettled + 1):
+            sequence = await self._next_start(connection, (sequence or 0) + 1)
+            if sequence is None or sequence > footing.delivered:
+                return False
+        return True
 
     async def _next_start(self, connection: Connection, sequence: int) -> int | None:
         """Return the sequence of the first start at or above one; None if there is none."""
@@ -78,6 +102,11 @@ class InStep:
         if low_water_mark:
             config["deliver_policy"] = "by_start_sequence"
             config["opt_start_seq"] = low_water_mark + 1
+        # A stop in between would leave no durable, and its settings to nobody.
+        await asyncio.shield(self._replace(connection, config))
+
+    async def _replace(self, connection: Connection, config: dict[str, Any]) -> None:
+        stream, durable = self._settings.stream, self._settings.durable
         gone = await request(connection, f"{API}.CONSUMER.DELETE.{stream}.{durable}")
         if gone.get("error", {}).get("err_code") != _CONSUMER_NOT_FOUND:
             _checked(gone)

@@ -1,6 +1,7 @@
 """The timeouts of all manifests, in memory. Written by the broker thread, read by the pool."""
 
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,13 @@ class ManifestCache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._manifests: dict[str, Manifest] | None = None
+        self._replaced_at: float | None = None
+
+    @property
+    def age(self) -> float | None:
+        """How long ago the snapshot was taken, in seconds; None where there is none."""
+        replaced_at = self._replaced_at
+        return None if replaced_at is None else time.monotonic() - replaced_at
 
     def timeout(self, manifest_id: str) -> Timeout | NoTimeout:
         """Return a manifest's timeout, or why there is none."""
@@ -70,11 +78,13 @@ class ManifestCache:
         """Take a whole new snapshot at once, so that no reader ever sees half of one."""
         with self._lock:
             self._manifests = dict(snapshot)
+            self._replaced_at = time.monotonic()
 
     def clear(self) -> None:
         """Forget everything: the bucket is gone."""
         with self._lock:
             self._manifests = None
+            self._replaced_at = None
 
     def apply(self, manifest_id: str, manifest: Manifest) -> None:
         """Take one change, unless a later one is known already."""

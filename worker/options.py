@@ -57,6 +57,7 @@ _URLS = _Parsed("url", _split_urls, settings.without_user_information)
 _DATABASE = _Parsed("url", settings.parse_database, str)
 _BUCKET = _Parsed("name", settings.parse_bucket, str)
 _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+HOST = _Parsed("host", settings.parse_host, str)
 NAME = _Parsed("name", settings.parse_name, str)
 SECONDS = _Parsed("seconds", settings.parse_seconds, str)
 _SINCE = _Parsed("time", settings.parse_since, str)
@@ -155,6 +156,29 @@ patience = together(
         default="10s",
         help="How long the same is tried again while the database is locked, before it is given "
         "up; by `run`, a batch, before it is given back: keep it well below the ack wait.",
+    ),
+)
+
+
+seen_from_outside = together(
+    option(
+        "--metrics-port",
+        type=Whole(0, 65_535),
+        help="Serve /metrics, /livez and /readyz on this port; 0 takes a free one, which the log "
+        "tells. Off unless set.",
+    ),
+    option(
+        "--metrics-host",
+        type=HOST,
+        default="127.0.0.1",
+        help="The address to serve them on. Nobody is asked who they are.",
+    ),
+    option(
+        "--stalled-after",
+        type=SECONDS,
+        default="60s",
+        help="For how long there may be work and nothing projected before /livez says so, and "
+        "the watchdog of systemd is let go if only a restart can help.",
     ),
 )
 

@@ -17,7 +17,7 @@ from repo.checkpoints import Checkpoint, Recalled, Standing
 from repo.database import Database
 from repo.errors import PassingFault, PlaceFault
 from repo.repository import Repository
-from worker.errors import DatabaseAway, describe
+from worker.errors import DatabaseAway, DatabaseBroken, describe
 from worker.messages import Batch, Decisions
 from worker.projection import Projection
 
@@ -64,7 +64,8 @@ class _Question(Generic[_Answer]):
         try:
             self.answer.set_result(self._question(repository))
         except (PassingFault, PlaceFault) as error:
-            away = DatabaseAway(describe(error))
+            broken = isinstance(error, PlaceFault)
+            away = (DatabaseBroken if broken else DatabaseAway)(describe(error))
             away.__cause__ = error
             self.answer.set_exception(away)
         except Exception as error:  # noqa: BLE001 (whoever asked gets it, and decides)
@@ -74,8 +75,9 @@ class _Question(Generic[_Answer]):
 class Pool:
     """A fixed number of threads that project batches.
 
-    `settle` gets the decisions of each batch and `failed` the error that ended a thread; both are
-    called in a pool thread.
+    `settle` gets the decisions of each batch, `projected` the messages of each that is committed
+    and the seconds that it took, and `failed` the error that ended a thread; all are called in a
+    pool thread.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Pool:
         retry_for: float,
         settle: Callable[[Decisions], None],
         failed: Callable[[BaseException], None],
+        projected: Callable[[int, float], None] = lambda _messages, _seconds: None,
     ) -> None:
         self._database = database
         self._standing = standing
@@ -95,6 +98,7 @@ class Pool:
         self._retry_for = retry_for
         self._settle = settle
         self._failed = failed
+        self._projected = projected
         self._work: queue.SimpleQueue[Batch | _Question[Any] | None] = queue.SimpleQueue()
         self._turns = Turns()
         self._give_up = threading.Event()
@@ -163,9 +167,13 @@ class Pool:
             self._failed(error)
 
     def _project(self, batch: Batch, repository: Repository) -> Decisions:
+        began = time.monotonic()
         try:
-            return self._projection.project(
+            decisions = self._projection.project(
                 batch, repository, lambda: self._turns.wait(batch.number)
             )
         finally:
             self._turns.end(batch.number)
+        if not decisions.fault:
+            self._projected(len(batch.messages), time.monotonic() - began)
+        return decisions

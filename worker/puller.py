@@ -233,7 +233,12 @@ class Puller:
 
     async def _leave(self) -> None:
         """Unsubscribe, and take in what the server had sent by then, so that it can be nak'd."""
-        if self._subscription is None or not self._connection.is_connected:
+        if self._subscription is None:
+            return
+        if not self._connection.is_connected:
+            # Else the library would subscribe it anew once it is connected again.
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self._subscription.unsubscribe()
             return
         with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
             async with asyncio.timeout(_DRAIN_TIMEOUT):

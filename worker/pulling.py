@@ -12,6 +12,7 @@ from worker.errors import (
     BrokerFault,
     ConnectionLost,
     DatabaseAway,
+    DatabaseBroken,
     PullLost,
     Unanswered,
     describe,
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_AFTER = 2.0
 _DEAF_AFTER = 3
+_BROKEN_AFTER = 3
 # To try the database costs little, and whoever has mended it is looking.
 _LONGEST_DATABASE_BACKOFF = 3.0
 
@@ -39,21 +41,25 @@ class Pulling:
         self._connection = connection
         self._js = js
         self._unanswered = 0
+        self._broken = 0
 
     async def run(self) -> None:
         """Bind and pull until the stop; raises BrokerFault if the connection is of no use."""
         backoff = FIRST_BACKOFF
         while not self._stop.is_set():
             began = time.monotonic()
+            self._shared.progress.step()
             try:
                 await self._stop.interrupts(self._connection.usable())
+                self._shared.progress.step()
                 puller = await self._stop.interrupts(self._bound_while_connected())
                 if not self._handover.on_trial:
                     backoff = FIRST_BACKOFF
                 await self._pull(puller)
             except DatabaseAway as error:
-                self._shared.readiness.not_ready(f"database: {error}")
+                self._shared.readiness.not_ready(f"database: {error}", error.cause)
                 log.warning("database.away", extra={"error": str(error)})
+                await self._give_back_for_others(error)
                 backoff = await self._stop.rest(backoff, _LONGEST_DATABASE_BACKOFF)
             except PullLost as error:
                 self._handover.unbind()
@@ -64,6 +70,15 @@ class Pulling:
                 if isinstance(error, ConnectionLost):
                     backoff = FIRST_BACKOFF  # what was tried before says nothing of the new one
                 backoff = await self._stop.rest(backoff)
+
+    async def _give_back_for_others(self, error: DatabaseAway) -> None:
+        """Give back what waits if it is this worker's own way to the file that is broken.
+
+        A locked database is locked for all; there it stays in hand.
+        """
+        self._broken = self._broken + 1 if isinstance(error, DatabaseBroken) else 0
+        if self._broken >= _BROKEN_AFTER and self._handover.is_bound:
+            await self._handover.give_back_waiting()
 
     async def _bound_while_connected(self) -> Puller:
         bound = asyncio.create_task(self._bound())
@@ -88,17 +103,21 @@ class Pulling:
     def _tell_lost(self, error: PullLost, began: float) -> None:
         cause = self._connection.problem_since(began)
         problem = f"{describe(error)} <- {cause}" if cause else describe(error)
-        self._shared.readiness.not_ready(problem)
+        self._shared.readiness.not_ready(problem, error.cause)
         log.warning("pull.lost", extra={"error": problem})
 
     async def _bound(self) -> Puller:
         """Return a puller for the durable, once the database is in step with it."""
-        settings, handover = self._settings, self._handover
+        settings, handover, progress = self._settings, self._handover, self._shared.progress
         binding = await self._bind()
         await handover.pool_idle()
+        progress.step()
         outcome = await self._shared.in_step.come_in_step(self._connection, binding)
+        progress.step()
         if outcome.is_anew:
-            binding = await self._bind()
+            created_at, binding = binding.footing.stream_created_at, await self._bind()
+            if created_at != binding.footing.stream_created_at:
+                raise PullLost("the stream was made anew while it was compared")
         self._tell_differences(binding, outcome.committed)
         await self._shared.watch.first_attempt()
         log.info(
@@ -139,6 +158,7 @@ class Pulling:
         if not same:
             log.warning("durable.anew", extra={"messages_not_settled": unsettled})
         self._shared.expect(binding.pending + binding.unsettled)
+        self._shared.progress.step()
         return binding
 
     def _tell_differences(self, binding: Binding, committed: int) -> None:
@@ -176,9 +196,14 @@ class Pulling:
             except PullLost as error:
                 puller.lose(describe(error))
                 return
+            if not self._handover.is_bound:
+                puller.lose("the binding is in doubt")
+                return
             self._handover.note(binding)
+            self._shared.progress.step()
             # On trial, with nothing to try: the checkpoint was written, so the database is there.
-            if puller.is_answered and len(self._handover.in_flight) == 0:
+            tried = not self._handover.on_trial or binding.pending == binding.unsettled == 0
+            if tried and puller.is_answered and len(self._handover.in_flight) == 0:
                 self._shared.readiness.ready()
 
     async def look(self) -> Binding:

@@ -32,6 +32,7 @@ from worker.errors import EXIT_OK, ConfigurationError, describe, exit_code
 from worker.manifests import ManifestCache
 from worker.messages import Decisions
 from worker.migration import migrate, migrate_command
+from worker.outside import Outside
 from worker.pool import Pool
 from worker.projection import Projection
 from worker.readiness import Readiness
@@ -51,15 +52,19 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._database = Database(settings.database, busy_timeout=settings.busy_timeout)
         self._totals = Totals()
+        self._readiness = Readiness()
+        self._outside = Outside(settings, self._totals, self._readiness, self._fail)
+        measures = self._outside.measures
+        self._database = Database(
+            settings.database, busy_timeout=settings.busy_timeout, observer=measures
+        )
         # Not an Event: a signal handler may call `stop` while the main thread waits, and an
         # Event's lock is not reentrant.
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stopping = False
         self._failure: BaseException | None = None
-        self._readiness = Readiness()
-        manifests = ManifestCache()
+        self._manifests = manifests = ManifestCache()
         self._pool = Pool(
             settings.threads,
             self._database,
@@ -68,12 +73,14 @@ class Service:
             retry_for=settings.retry_for,
             settle=self._settle,
             failed=self._fail,
+            projected=measures.projected,
         )
         self._broker = Broker(
             settings,
             manifests,
             self._totals,
             self._readiness,
+            self._outside.progress,
             submit=self._pool.submit,
             records=self._pool,
             failed=self._fail,
@@ -98,14 +105,17 @@ class Service:
         self._log_starting()
         with stopping_on_signals(self.stop):
             try:
+                self._outside.open(self._database, self._manifests, _versions())
                 self._check_schema()
                 self._pool.start()
                 self._broker.start()
+                self._outside.running()
                 self._wait()
             except Exception as error:  # noqa: BLE001 (it ends the process, with the code it has)
                 self._fail(error)
             self._drain()
             code = self._log_stop()
+            self._outside.close()
         if self._broker.is_alive():
             # Something hangs in the system, a look-up of a name say, which the interpreter's own
             # end would wait for.
@@ -120,6 +130,7 @@ class Service:
                 break
             except (PassingFault, DiskFault) as error:
                 log.warning("database.fault", extra={"error": describe(error)})
+                self._outside.waiting()
                 self._stop_within(1.0)
 
     def _settle(self, decisions: Decisions) -> None:
@@ -157,6 +168,7 @@ class Service:
         """Leave so that nothing is lost and nothing is stuck, within the drain timeout."""
         timeout = self._settings.drain_timeout
         deadline = time.monotonic() + max(timeout - _LEAVE_TIMEOUT, timeout / 2)
+        self._outside.draining()
         log.info("worker.draining", extra={"drain_timeout": timeout})
         self._broker.stop_pulling(deadline - time.monotonic())
         finished = self._pool.stop(deadline)

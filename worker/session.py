@@ -65,11 +65,15 @@ class Session:
         if not self._shared.was_connected:
             self._shared.was_connected = True
             self._shared.connected(self._connection.server())
+        else:
+            self._shared.readiness.reconnections += 1
+        self._shared.progress.step()
 
     def _start_helpers(self) -> list[asyncio.Task[None]]:
         helpers = [
             asyncio.create_task(self._shared.watch.run(self._connection, self._js)),
             asyncio.create_task(self._handover.keep_in_hand()),
+            asyncio.create_task(self._shared.lag.run(self._connection)),
         ]
         if self._settings.until_idle:
             helpers.append(asyncio.create_task(self._report_idle()))
@@ -89,7 +93,8 @@ class Session:
         shared = self._shared
         while True:
             await asyncio.sleep(_IDLE_CHECK)
-            if self._handover.binding is None or not self._connection.is_connected:
+            # Without a puller, database and broker are not known to be in step.
+            if self._handover.puller is None or not self._connection.is_connected:
                 continue
             if len(self._handover.in_flight) > 0:
                 continue  # the question is dear for a server with a long queue

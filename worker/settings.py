@@ -23,6 +23,7 @@ from worker.instants import NANOSECONDS, parse_instant
 
 DEFAULT_PORT = 4222
 _NAME = re.compile(r"[^\s.*>/\\\x00-\x1f]+")
+_HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 _BUCKET = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -89,6 +90,9 @@ class Settings:
     busy_timeout: float = 1.0
     retry_for: float = 10.0
     drain_timeout: float = 20.0
+    metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
+    stalled_after: float = 60.0
     credentials: Credentials = field(default=Credentials(), repr=False)
     tls: Tls = Tls()
 
@@ -215,6 +219,13 @@ def parse_bucket(text: str) -> str:
     """Return the name of a key-value bucket."""
     if not _BUCKET.fullmatch(text):
         raise ValueError("expected a name of letters, digits, - and _")
+    return text
+
+
+def parse_host(text: str) -> str:
+    """Return the name or address of an interface to listen on."""
+    if not _HOST.fullmatch(text):
+        raise ValueError("expected an IP address or the name of a host")
     return text
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from worker.handover import Handover
 from worker.in_step import InStep
+from worker.lag import Lag
 from worker.logs import Repeats
 from worker.manifest_watch import ManifestWatch
+from worker.progress import Progress
 from worker.readiness import Readiness
 from worker.settings import Settings
 from worker.stopping import Stop
@@ -30,6 +32,8 @@ class Shared:
     watch: ManifestWatch
     in_step: InStep
     readiness: Readiness
+    progress: Progress
+    lag: Lag
     repeats: Repeats
     end: Callable[[BaseException], None]
     connected: Callable[[str], None]

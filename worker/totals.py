@@ -16,6 +16,8 @@ NAMES = (
     "rejected_there_already",
     "promotions_failed",
     "database_faults",  # batches that the database did not take
+    "database_busy",  # attempts that met another process's lock
+    "database_retries",  # of those, the ones that were made again
     "given_back",  # messages nak'd: after a fault, or not begun at the stop
     "settled",  # acks and naks sent
     "settlements_dropped",  # could not be sent; the broker delivers the message again

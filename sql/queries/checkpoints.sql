@@ -48,4 +48,5 @@ SET
     highest_sequence = max(highest_sequence, ?),
     low_water_mark = max(low_water_mark, ?),
     committed_at = ?
-WHERE stream = ? AND durable = ? AND stream_created_at = ? AND highest_sequence >= ?;
+WHERE stream = ? AND durable = ? AND stream_created_at = ? AND highest_sequence >= ?
+RETURNING highest_sequence;

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import MakeServer, StartWorker
-from tests.support import events
 from tests.support.broker import Broker, Publisher
+from tests.support.restoring import copy, publish, put_back, restore_into, wipe
 from tests.support.rows import Row, Rows
 from tests.support.waiting import eventually
 from tests.support.worker_process import Line, WorkerProcess
@@ -32,12 +32,6 @@ def project(start_worker: StartWorker, rows: Rows, *options: str) -> WorkerProce
     return worker
 
 
-def publish(broker: Broker, first: int, last: int) -> None:
-    broker.publish_starts(
-        events.start(result_id=f"run-{number:04}") for number in range(first, last + 1)
-    )
-
-
 def everything(rows: Rows) -> tuple[list[Row], list[Row]]:
     """Return all runs in every column, and what of the rejected events a replay writes again."""
     rejected = rows.query(
@@ -45,30 +39,6 @@ def everything(rows: Rows) -> tuple[list[Row], list[Row]]:
         " FROM rejected_events ORDER BY stream_sequence"
     )
     return rows.query("SELECT * FROM execution_results ORDER BY result_id"), rejected
-
-
-def copy(rows: Rows, to: Path) -> Path:
-    """Back the database up as SQLite does, and return the copy."""
-    with closing(sqlite3.connect(rows.path)) as live, closing(sqlite3.connect(to)) as backup:
-        live.backup(backup)
-        backup.execute("PRAGMA journal_mode = DELETE")
-    return to
-
-
-def put_back(rows: Rows, backup: Path) -> None:
-    """Replace the database by a copy, as the manual says: without its old write-ahead log."""
-    for suffix in ("-wal", "-shm"):
-        rows.path.with_name(rows.path.name + suffix).unlink(missing_ok=True)
-    shutil.copyfile(backup, rows.path.with_name("restored"))
-    rows.path.with_name("restored").replace(rows.path)
-    with closing(sqlite3.connect(rows.path)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-
-
-def wipe(rows: Rows) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        rows.path.with_name(rows.path.name + suffix).unlink(missing_ok=True)
-    migrate(rows.url)
 
 
 @pytest.fixture
@@ -342,11 +312,7 @@ def test_an_older_copy_that_is_put_into_the_open_file_is_noticed_and_replayed(
     publish(broker, 101, 120)
     eventually(lambda: projected.count() == 120, 10, lambda: worker.text)
     before = everything(projected)
-    with (
-        closing(sqlite3.connect(yesterday)) as older,
-        closing(sqlite3.connect(projected.path)) as live,
-    ):
-        older.backup(live)
+    restore_into(projected, yesterday)
     assert projected.count() == 100
     broker.publish(result_id="run-9999")
     eventually(lambda: projected.count() == 121, 15, lambda: worker.text)

@@ -96,10 +96,13 @@ def test_two_workers_share_one_durable_and_one_database(
     broker: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
     broker.make_stream()
-    published = broker.publish_starts(events.start() for _ in range(6000))
-    workers = [start_worker(rows, "--until-idle", "--batch", "50") for _ in range(2)]
+    workers = [start_worker(rows, "--batch", "50") for _ in range(2)]
     for worker in workers:
-        assert worker.exit_code() == 0
+        worker.wait_for("worker.ready")
+    published = broker.publish_starts(events.start() for _ in range(6000))
+    eventually(lambda: rows.count() == published and broker.is_settled(), 15)
+    for worker in workers:
+        assert worker.stop() == 0
         assert worker.totals["runs_inserted"] > 0
         assert worker.totals["settlements_dropped"] == 0
         assert {line["level"] for line in worker.lines} <= {"info", "warning"}

@@ -54,6 +54,9 @@ VARIABLES = {
     "--busy-timeout": "PROJECTOR_BUSY_TIMEOUT",
     "--retry-for": "PROJECTOR_RETRY_FOR",
     "--drain-timeout": "PROJECTOR_DRAIN_TIMEOUT",
+    "--metrics-port": "PROJECTOR_METRICS_PORT",
+    "--metrics-host": "PROJECTOR_METRICS_HOST",
+    "--stalled-after": "PROJECTOR_STALLED_AFTER",
     "--token-file": "PROJECTOR_TOKEN_FILE",
     "--user": "PROJECTOR_USER",
     "--password-file": "PROJECTOR_PASSWORD_FILE",
@@ -196,6 +199,9 @@ def test_defaults_are_those_of_the_contract(command: Command) -> None:
         ("--busy-timeout", "500ms", "busy_timeout", 0.5),
         ("--retry-for", "2.5", "retry_for", 2.5),
         ("--drain-timeout", "7", "drain_timeout", 7.0),
+        ("--metrics-port", "9464", "metrics_port", 9464),
+        ("--metrics-host", "::1", "metrics_host", "::1"),
+        ("--stalled-after", "5m", "stalled_after", 300.0),
     ],
 )
 def test_an_option_and_its_variable_set_the_same(
@@ -291,9 +297,15 @@ WRONG = [
     ("--threads", "65", "1<=x<=64"),
     ("--in-flight", "-1", "1<=x<=100000"),
     ("--in-flight", "100001", "1<=x<=100000"),
+    ("--metrics-port", "65536", "0<=x<=65535"),
+    ("--metrics-port", "http", "0<=x<=65535"),
+    ("--metrics-host", "a host", "name of a host"),
     *(
         (option, value, "30s")
-        for option in ("--ack-wait", "--busy-timeout", "--retry-for", "--drain-timeout")
+        for option in (
+            *("--ack-wait", "--busy-timeout", "--retry-for", "--drain-timeout"),
+            "--stalled-after",
+        )
         for value in ("soon", "0", "0s", "-1", "1e3", "2d", "90000", "nan", "1.", "9" * 400)
     ),
     *((option, "/nowhere/at/all", "exist") for option in FILES),
