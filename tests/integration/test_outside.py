@@ -380,7 +380,7 @@ def test_the_rights_that_are_proposed_are_enough_for_all_that_the_worker_does(
 ) -> None:
     proposed = Path(__file__).parents[2] / "scripts" / "deploy" / "nats" / "permissions.conf"
     (tmp_path / "nats-1").mkdir()
-    blocks = proposed.read_text("utf-8").partition("PROJECTOR_READER")[0]
+    blocks = proposed.read_text("utf-8").partition("\nPROJECTOR_READER")[0]
     (tmp_path / "nats-1" / proposed.name).write_text(blocks)
     server = make_server(
         f"include {proposed.name}\nauthorization {{ users: [ {{ user: all, password: x }},\n"
