@@ -53,8 +53,8 @@ def test_frozen_brokers_and_half_open_connections_are_noticed_and_gone_on_withou
     frozen, reached = make_server().start(), make_server().start()
     with Proxy(reached.port) as proxy:
         options = ("--create-stream", "--ack-wait", "4s")
-        at_frozen = start_worker(rows, *options, nats=frozen.url)
-        at_half_open = start_worker(rows, *options, nats=proxy.url)
+        at_frozen = start_worker(rows, *options, nats=frozen.url, environment=UNCLOSED)
+        at_half_open = start_worker(rows, *options, nats=proxy.url, environment=UNCLOSED)
         workers = {"frozen": at_frozen, "half-open": at_half_open}
         for worker in workers.values():
             worker.wait_for("pull.started")
