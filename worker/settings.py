@@ -83,9 +83,9 @@ class Settings:
     migrate: bool = False
     until_idle: bool = False
     no_replay: bool = False
-    batch: int = 500
+    batch: int = 1000
     threads: int = 2
-    in_flight: int = 2000
+    in_flight: int = 4000
     ack_wait: float = 30.0
     busy_timeout: float = 1.0
     retry_for: float = 10.0

@@ -737,4 +737,4 @@ def test_build_settings_takes_secrets_from_the_environment_it_is_given() -> None
     environment: Mapping[str, str] = {"PROJECTOR_TOKEN": SECRET, "PROJECTOR_BATCH": "7"}
     chosen = command_line.build_settings(options, environment)
     assert chosen.credentials.token == SECRET
-    assert chosen.batch == 500
+    assert chosen.batch == 1000
