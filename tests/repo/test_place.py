@@ -8,7 +8,7 @@ from repo.place import Place, damage, look_at
 
 def test_a_file_that_is_not_there_yet_has_the_place_of_its_folder(tmp_path: Path) -> None:
     place = look_at(tmp_path / "none.db")
-    assert place.kind == look_at(tmp_path).kind != ""
+    assert place.kind == look_at(tmp_path).kind  # empty in a chroot, whose root is no mount
     assert place.free_bytes > 0
     assert 0 < place.free_share <= 1
 
