@@ -6,7 +6,6 @@ The connection is opened at the first write, and again after a fault of the plac
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from repo import checkpoints, rejected_events
@@ -47,12 +46,7 @@ class Repository:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def recall(self) -> Recalled:

@@ -7,7 +7,6 @@ enough for the broker, which waits for minutes for an answer to its pings.
 import asyncio
 import time
 from collections.abc import Coroutine
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from worker.connection import Connection, close, connect
@@ -43,12 +42,7 @@ class Visit:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             self._runner.run(close(self.connection))
         finally:

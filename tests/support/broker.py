@@ -6,7 +6,6 @@ import json
 import socket
 import threading
 from collections.abc import Coroutine, Iterable, Sequence
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import nats
@@ -40,12 +39,7 @@ class Broker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:

@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import threading
-from types import TracebackType
 from typing import Self
 
 _GREETING = (
@@ -27,12 +26,7 @@ class PlainServer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # A plain close would not wake the thread that accepts.
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
