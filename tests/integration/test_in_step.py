@@ -100,15 +100,15 @@ def test_a_replay_that_is_killed_goes_on_where_it_was(
     publish(broker, 1, 10)
     project(start_worker, rows)
     yesterday = copy(rows, tmp_path / "yesterday.db")
-    publish(broker, 11, 4000)
+    publish(broker, 11, 12_000)
     project(start_worker, rows)
     put_back(rows, yesterday)
     killed = start_worker(rows, "--batch", "20", "--ack-wait", "1s")
     eventually(lambda: rows.count() > 500, 10, lambda: killed.text)
     killed.kill()
-    assert rows.count() < 4000
+    assert rows.count() < 12_000
     worker = start_worker(rows)
-    eventually(lambda: rows.count() == 4000, 40, lambda: worker.text)
+    eventually(lambda: rows.count() == 12_000, 40, lambda: worker.text)
     eventually(broker.is_settled, 40)
     assert found(worker) == []
     assert worker.stop() == 0

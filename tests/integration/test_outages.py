@@ -117,14 +117,19 @@ def test_a_worker_that_is_killed_leaves_its_share_to_the_other(
 ) -> None:
     broker.make_stream()
     broker.make_durable(ack_wait=2.0)
-    published = broker.publish_starts(
-        events.start(result_id=f"run-{number:06}") for number in range(6000)
-    )
-    killed, survivor = (start_worker(rows, "--ack-wait", "2s", "--batch", "20") for _ in range(2))
+    options = ("--ack-wait", "2s", "--batch", "20", "--in-flight", "1000", "--retry-for", "20s")
+    killed, survivor = (start_worker(rows, *options) for _ in range(2))
     for worker in (killed, survivor):
-        worker.wait_for("pull.started")
-    eventually(lambda: rows.count() > 500, 10, lambda: killed.text)
-    killed.kill()
+        worker.wait_for("worker.ready")
+    with closing(sqlite3.connect(rows.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        published = broker.publish_starts(
+            events.start(result_id=f"run-{number:06}") for number in range(6000)
+        )
+        # Both have a share in hand, and nothing of it is written.
+        eventually(lambda: broker.durable().num_ack_pending == 2000, 10)
+        killed.kill()
+        other.execute("ROLLBACK")
     assert rows.count() < published
     eventually(lambda: rows.count() == published, 15, lambda: survivor.text)
     eventually(broker.is_settled, 10, lambda: survivor.text)
