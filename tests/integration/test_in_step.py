@@ -98,12 +98,12 @@ def test_a_replay_that_is_killed_goes_on_where_it_was(
 ) -> None:
     broker.make_stream()
     publish(broker, 1, 10)
-    project(start_worker, rows)
+    project(start_worker, rows, "--ack-wait", "2s")
     yesterday = copy(rows, tmp_path / "yesterday.db")
     publish(broker, 11, 12_000)
     project(start_worker, rows)
     put_back(rows, yesterday)
-    killed = start_worker(rows, "--batch", "20", "--ack-wait", "1s")
+    killed = start_worker(rows, "--batch", "20")
     eventually(lambda: rows.count() > 500, 10, lambda: killed.text)
     killed.kill()
     assert rows.count() < 12_000
