@@ -6,7 +6,6 @@ made anew, and history is replayed. That is safe at any time, since every write 
 
 import asyncio
 import logging
-import time
 from typing import Any, NamedTuple
 
 import nats.errors
@@ -15,13 +14,13 @@ from worker.binding import FILTER, Binding
 from worker.checkpoint import Case, Comparison, Footing, Records, compare
 from worker.connection import Connection
 from worker.errors import PullLost, unanswered
-from worker.instants import NANOSECONDS, format_instant
+from worker.instants import present_second
+from worker.permissions import API
 from worker.progress import Progress
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
-API = "$JS.API"
 _MOST_LOOKS = 500
 _NO_MESSAGE_FOUND = 10037
 _CONSUMER_NOT_FOUND = 10014
@@ -60,8 +59,7 @@ class InStep:
         replay = missing and not self._settings.no_replay
         if replay:
             await self._make_anew(connection, comparison.low_water_mark)
-        now = format_instant(time.time_ns() // NANOSECONDS * NANOSECONDS)
-        checkpoint = comparison.checkpoint(footing, now, missing=missing)
+        checkpoint = comparison.checkpoint(footing, present_second(), missing=missing)
         await asyncio.wrap_future(self._records.begin(checkpoint, recalled))
         self._progress.compared(
             is_missing=missing, replayed_until=comparison.until if replay else None

@@ -4,6 +4,7 @@ Pure functions. `datetime` stops at microseconds, so instants are whole numbers 
 """
 
 import re
+import time
 from datetime import date
 from functools import lru_cache
 
@@ -76,6 +77,11 @@ def format_instant(instant: int) -> str:
         raise ValueError("outside the years 0000 to 9999")
     seconds, nanoseconds = divmod(instant, NANOSECONDS)
     return f"{_second_text(seconds)}{_fraction(nanoseconds)}+00:00"
+
+
+def present_second() -> str:
+    """Return the present second as stored text."""
+    return format_instant(time.time_ns() // NANOSECONDS * NANOSECONDS)
 
 
 def parse_stored(text: str) -> int:

@@ -19,7 +19,7 @@ from worker.deadline import deadline
 from worker.decisions import Ack, Decision, Nak, nak_delay
 from worker.errors import describe
 from worker.events import EventStarted, MalformedEvent, decode_start
-from worker.instants import NANOSECONDS, format_instant
+from worker.instants import format_instant, present_second
 from worker.logs import Repeats
 from worker.manifests import ManifestCache, NoTimeout
 from worker.messages import Batch, Decisions, Message
@@ -153,7 +153,7 @@ class Projection:
             subject=message.subject,
             payload=message.payload,
             reason=reason,
-            rejected_at=_now(),
+            rejected_at=present_second(),
         )
 
     def _account(self, batch: Batch, prepared: Prepared, written: Written, seconds: float) -> None:
@@ -269,10 +269,5 @@ def _reached(batch: Batch) -> Checkpoint | None:
         stream_created_at=batch.position.stream_created_at,
         highest_sequence=max(message.stream_sequence for message in batch.messages),
         low_water_mark=batch.position.floor,
-        committed_at=_now(),
+        committed_at=present_second(),
     )
-
-
-def _now() -> str:
-    """Return the present second as stored text."""
-    return format_instant(time.time_ns() // NANOSECONDS * NANOSECONDS)

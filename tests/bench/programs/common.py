@@ -24,7 +24,7 @@ from repo.statements import statement
 from tests.support.broker import BUCKET, DURABLE, STREAM
 from worker.deadline import deadline
 from worker.events import MalformedEvent, decode_start
-from worker.instants import NANOSECONDS, format_instant
+from worker.instants import format_instant, present_second
 from worker.manifests import Timeout, read_timeout
 from worker.messages import read_delivery
 
@@ -116,7 +116,7 @@ def row(message: Msg, manifests: Manifests) -> Run | RejectedEvent:
             subject=message.subject,
             payload=message.data,
             reason=str(error),
-            rejected_at=format_instant(time.time_ns() // NANOSECONDS * NANOSECONDS),
+            rejected_at=present_second(),
         )
     return Run(
         result_id=start.result_id,
