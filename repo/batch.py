@@ -56,7 +56,11 @@ class BatchWriter:
         """Write a batch and return when it is committed; raises where it may not be."""
         self._reached = reached
         try:
-            return self._write_rows(runs, rejected, refusal, executions.promote)
+            return self._write_together(runs, rejected)
+        except (DataRefused, SchemaFault):
+            pass  # by at least one row of the batch, or by the tables: find out which
+        try:
+            return self._write_rows_apart(runs, rejected, refusal, executions.promote)
         except TransactionEnded:
             # By a trigger on executions. The rows do without a promotion rather than not be there.
             later: list[str] = []
@@ -65,21 +69,17 @@ class BatchWriter:
                 later[:] = exec_ids
                 return []
 
-            written = self._write_rows(runs, rejected, refusal, put_off)
+            written = self._write_rows_apart(runs, rejected, refusal, put_off)
         failures = executions.promote_each(self._connection, later)
         return replace(written, promotion_failures=failures)
 
-    def _write_rows(
+    def _write_rows_apart(
         self,
         runs: Sequence[Run],
         rejected: Sequence[RejectedEvent],
         refusal: Refusal,
         promote: Promote,
     ) -> Written:
-        try:
-            return self._write_together(runs, rejected, promote)
-        except (DataRefused, SchemaFault):
-            pass  # by at least one row of the batch, or by the tables: find out which
         refused: dict[int, RepositoryError] = {}
         while True:
             try:
@@ -87,17 +87,15 @@ class BatchWriter:
             except _RowEndedTransaction as ended:
                 refused[ended.index] = ended.refusal
 
-    def _write_together(
-        self, runs: Sequence[Run], rejected: Sequence[RejectedEvent], promote: Promote
-    ) -> Written:
+    def _write_together(self, runs: Sequence[Run], rejected: Sequence[RejectedEvent]) -> Written:
         connection = self._connection
         with self._transaction():
             inserted = execution_results.insert_all(connection, runs)
             new = self._keep(rejected)
-            failures = promote(connection, _exec_ids(runs))
+            executions.promote_together(connection, _exec_ids(runs))
         if runs and inserted == len(runs):
             self._last_inserted = runs[-1]
-        return Written(inserted, 0, new, failures)
+        return Written(inserted, 0, new)
 
     def _write_apart(
         self,

@@ -111,7 +111,8 @@ class Database:
 class Connection:
     """One thread's connection. Statements come from `sql/`; errors are this package's.
 
-    `file` is the identity of the file that was opened.
+    `file` is the identity of the file that was opened, `most_values` how many placeholders a
+    statement may have.
     """
 
     def __init__(
@@ -121,8 +122,10 @@ class Connection:
         identity: FileIdentity,
     ) -> None:
         self.file = identity
+        self.most_values = raw.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
         self._raw = raw
         self._database = database
+        self._log_path = database.log.path()
         self._log_identity: FileIdentity | None = None
         try:
             self._verify_same_file()
@@ -235,7 +238,7 @@ class Connection:
         # So does a log that is deleted. The engine removes it only when nobody is connected.
         if not self._has_log:
             return
-        path = self._database.log.path()
+        path = self._log_path
         identity = file_identity(path)
         if self._log_identity not in (None, identity):
             raise PlaceFault(f"the write-ahead log was replaced or deleted: {path}")

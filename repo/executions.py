@@ -18,21 +18,23 @@ class PromotionFailure(NamedTuple):
     reason: str
 
 
-def promote(connection: Connection, exec_ids: Sequence[str]) -> list[PromotionFailure]:
+def promote_together(connection: Connection, exec_ids: Sequence[str]) -> None:
     """Turn pending executions to running, inside the caller's transaction.
+
+    Raises DataRefused or SchemaFault where one of them is refused.
+    """
+    if exec_ids:
+        connection.execute_many(_PROMOTE, [(exec_id,) for exec_id in exec_ids])
+
+
+def promote(connection: Connection, exec_ids: Sequence[str]) -> list[PromotionFailure]:
+    """Turn pending executions to running, one by one, inside the caller's transaction.
 
     Best effort: what the table refuses, or a table that is not there, is returned and does not
     raise, so that it never costs the rows of the runs. Raises TransactionEnded where they are lost
     already; `promote_each` is for after that.
     """
-    if not exec_ids:
-        return []
-    try:
-        with connection.savepoint():
-            connection.execute_many(_PROMOTE, [(exec_id,) for exec_id in exec_ids])
-    except (DataRefused, SchemaFault):
-        return _promote_apart(connection, exec_ids, connection.savepoint)
-    return []
+    return _promote_apart(connection, exec_ids, connection.savepoint)
 
 
 def promote_each(connection: Connection, exec_ids: Sequence[str]) -> list[PromotionFailure]:

@@ -1,4 +1,5 @@
--- Transactions. How often: begin and commit once a batch; the savepoint once a batch that promotes.
+-- Transactions. How often: begin and commit once a batch; the savepoint for each row of a batch
+-- of which one is refused.
 
 -- name: begin_write
 -- IMMEDIATE, so that the wait for the write lock honours the busy timeout.

@@ -96,11 +96,10 @@ def test_an_execution_is_promoted_once_in_a_batch(
 ) -> None:
     named: list[str] = []
 
-    def note(connection: Connection, exec_ids: list[str]) -> list[object]:
+    def note(connection: Connection, exec_ids: list[str]) -> None:
         named.extend(exec_ids)
-        return []
 
-    monkeypatch.setattr("repo.executions.promote", note)
+    monkeypatch.setattr("repo.executions.promote_together", note)
     exec_ids = ["b", "a", "b", "", "c", "a", "b"]
     batch = [run(f"r{index}", exec_id=exec_id) for index, exec_id in enumerate(exec_ids)]
     repository.write(batch, [], refusal_of(batch))

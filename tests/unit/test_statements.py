@@ -140,6 +140,16 @@ def test_only_the_row_of_one_rejected_message_is_ever_deleted(name: str) -> None
     assert " OR " not in text
 
 
+def test_many_runs_are_inserted_as_one_is() -> None:
+    row = f"({', '.join('?' * len(Run._fields))})"
+    one, many = (
+        " ".join(code(statement(f"insert_{name}")).split()) for name in ("run", "100_runs")
+    )
+    assert many == one.replace("INSERT INTO", "INSERT OR FAIL INTO").replace(
+        row, ", ".join([row] * 100)
+    )
+
+
 def test_a_promotion_touches_pending_executions_only() -> None:
     text = " ".join(code(statement("promote_execution")).split())
     assert (
