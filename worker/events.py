@@ -31,21 +31,21 @@ def decode_start(payload: bytes) -> EventStarted:
     if not isinstance(members, dict):
         raise MalformedEvent(f"expected a JSON object, found {kind_of(members)}")
     return EventStarted(
-        result_id=_text(members, "result_id"),
-        request_id=_text(members, "request_id"),
-        exec_id=_text(members, "exec_id"),
-        pc_id=_text(members, "pc_id"),
-        started_at=_started_at(members),
-        manifest_id=_text(members, "manifest_id"),
-        version=_text(members, "version"),
+        _text(members, "result_id"),
+        _text(members, "request_id"),
+        _text(members, "exec_id"),
+        _text(members, "pc_id"),
+        _started_at(members),
+        _text(members, "manifest_id"),
+        _text(members, "version"),
     )
 
 
 def _text(members: dict[str, Any], name: str) -> str:
-    if name not in members:
-        raise MalformedEvent(f"{name}: the member is missing")
-    value = members[name]
+    value = members.get(name)
     if not isinstance(value, str):
+        if name not in members:
+            raise MalformedEvent(f"{name}: the member is missing")
         raise MalformedEvent(f"{name}: expected a string, found {kind_of(value)}")
     if not value.isascii():
         try:

@@ -37,11 +37,9 @@ def parse_instant(text: str) -> int:
         raise ValueError("not in the form YYYY-MM-DDTHH:MM:SS[.fraction](Z|+HH:MM|-HH:MM)")
     second, fraction, offset = match.groups()
     instant = _whole_second(second, offset) * NANOSECONDS
-    if fraction is not None:
-        instant += int(fraction.ljust(9, "0"))
-    if not is_representable(instant):
-        raise ValueError("outside the years 0000 to 9999 in UTC")
-    return instant
+    if fraction is None:
+        return instant
+    return instant + int(fraction.ljust(9, "0"))
 
 
 @lru_cache(_SECONDS_KEPT)
@@ -54,7 +52,10 @@ def _whole_second(text: str, offset: str | None) -> int:
     minutes = days * 1440 + hour * 60 + minute - _offset_minutes(offset)
     if second == 60 and minutes % 1440 != 1439:
         raise ValueError("a leap second falls at 23:59:60 UTC only")
-    return minutes * 60 + second
+    seconds = minutes * 60 + second
+    if not is_representable(seconds * NANOSECONDS):
+        raise ValueError("outside the years 0000 to 9999 in UTC")
+    return seconds
 
 
 def _offset_minutes(offset: str | None) -> int:
@@ -73,8 +74,6 @@ def format_instant(instant: int) -> str:
     is exact, so that the order of texts is the order of times. Raises ValueError outside the years
     0000 to 9999.
     """
-    if not is_representable(instant):
-        raise ValueError("outside the years 0000 to 9999")
     seconds, nanoseconds = divmod(instant, NANOSECONDS)
     return f"{_second_text(seconds)}{_fraction(nanoseconds)}+00:00"
 
@@ -109,6 +108,8 @@ def _days(year: int, month: int, day: int) -> int:
 
 @lru_cache(_SECONDS_KEPT)
 def _second_text(seconds: int) -> str:
+    if not is_representable(seconds * NANOSECONDS):
+        raise ValueError("outside the years 0000 to 9999")
     days, second_of_day = divmod(seconds, _DAY)
     hour, rest = divmod(second_of_day, 3600)
     return f"{_day_text(days)}T{hour:02}:{rest // 60:02}:{rest % 60:02}"
@@ -122,14 +123,11 @@ def _day_text(days: int) -> str:
 
 
 def _fraction(nanoseconds: int) -> str:
-    if nanoseconds == 0:
-        return ""
-    digits = f"{nanoseconds:09}"
-    if digits.endswith("000000"):
-        return "." + digits[:3]
-    if digits.endswith("000"):
-        return "." + digits[:6]
-    return "." + digits
+    if nanoseconds % 1_000:
+        return f".{nanoseconds:09}"
+    if nanoseconds % 1_000_000:
+        return f".{nanoseconds // 1_000:06}"
+    return f".{nanoseconds // 1_000_000:03}" if nanoseconds else ""
 
 
 FIRST_INSTANT = _days(0, 1, 1) * _DAY * NANOSECONDS

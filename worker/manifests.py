@@ -66,10 +66,10 @@ class ManifestCache:
 
     def timeout(self, manifest_id: str) -> Timeout | NoTimeout:
         """Return a manifest's timeout, or why there is none."""
-        with self._lock:
-            if self._manifests is None:
-                return NoTimeout(MANIFESTS_UNAVAILABLE)
-            manifest = self._manifests.get(manifest_id)
+        manifests = self._manifests  # the lock is for those who look twice, or write
+        if manifests is None:
+            return NoTimeout(MANIFESTS_UNAVAILABLE)
+        manifest = manifests.get(manifest_id)
         if manifest is None or manifest.timeout is None:
             return NoTimeout(MANIFEST_UNKNOWN)
         return manifest.timeout

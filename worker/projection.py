@@ -133,15 +133,15 @@ class Projection:
         else:
             expires_at = format_instant(deadline(message.recorded_at, timeout.nanoseconds))
         return Run(
-            result_id=start.result_id,
-            request_id=start.request_id,
-            exec_id=start.exec_id,
-            pc_id=start.pc_id,
-            started_at=format_instant(start.started_at),
-            version=start.version,
-            job_id=start.manifest_id,
-            recorded_at=format_instant(message.recorded_at),
-            expires_at=expires_at,
+            start.result_id,
+            start.request_id,
+            start.exec_id,
+            start.pc_id,
+            format_instant(start.started_at),
+            start.version,
+            start.manifest_id,
+            format_instant(message.recorded_at),
+            expires_at,
         )
 
     def rejected(self, message: Message, reason: str) -> RejectedEvent:
