@@ -14,13 +14,13 @@ from collections.abc import Callable
 from typing import Any
 
 import nats.errors
-from nats.aio.client import Client, RawCredentials
-from nats.aio.msg import Msg
+from nats.aio.client import RawCredentials
 
 from worker.errors import BrokerFault, ConfigurationError, SettingError, describe
 from worker.logs import Repeats
 from worker.readiness import Readiness
 from worker.settings import Settings
+from worker.wire import TlsNotOffered, Wire
 
 log = logging.getLogger(__name__)
 
@@ -33,23 +33,10 @@ _RECONNECTING_FOR_TOO_LONG = 30.0
 _TICK = 0.5
 _HANGS_UP_WITHIN = 2.0
 _QUOTED = re.compile(r'"[^"]*"')
-_ERROR_LINE = re.compile(rb"-ERR\s+'?([^'\r\n]*)")
-
-# What is overridden below is not public. Credentials would go out in plaintext if it went away.
-for _name in ("_connect_command", "_build_message", "_process_headers", "_process_err"):
-    if not hasattr(Client, _name):
-        raise ImportError(f"this version of nats-py has no Client.{_name}")
 
 
-class TlsNotOffered(nats.errors.Error):
-    """TLS was asked for, and the server would go on in plaintext."""
-
-    def __str__(self) -> str:
-        return "TLS was asked for and the server does not offer it"
-
-
-class Connection(Client):
-    """The client library's connection, with two gaps closed.
+class Connection(Wire):
+    """A connection that keeps what the client reports, and can wait for it.
 
     `disturbed` is set whenever the state of the connection may have changed.
     """
@@ -62,54 +49,16 @@ class Connection(Client):
         repeats: Repeats,
         readiness: Readiness,
     ) -> None:
-        super().__init__()
+        super().__init__(tls_required=tls_required)
         self.disturbed = asyncio.Event()
         self.reconnections = 0
         self.closing = False
         self.disconnected_at: float | None = None
-        self._tls_required = tls_required
         self._fatal = fatal
         self._was_connected = False
         self._repeats = repeats
         self._readiness = readiness
-        self._server_error = ""
         self._problem: tuple[float, str] = (0.0, "")
-
-    def _connect_command(self) -> bytes:
-        # The library upgrades to TLS only where the server demands it, and sends the credentials in
-        # plaintext otherwise. This runs at every connect and reconnect, before they are sent.
-        if self._tls_required and not self._server_info.get("tls_required"):
-            raise TlsNotOffered
-        return super()._connect_command()
-
-    def _build_message(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
-    ) -> Msg:
-        # Servers take any bytes in a subject. The library decodes strictly, in a loop that dies of
-        # it: one such event would stop the worker for good.
-        return Msg(
-            _client=self,
-            subject=subject.decode("utf-8", "backslashreplace"),
-            reply=reply.decode("utf-8", "backslashreplace"),
-            data=data,
-            headers=headers,
-            _sid=sid,
-        )
-
-    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
-        if not headers:
-            return None
-        # Nor does a header block that is none, or no text, end the library's read loop.
-        try:
-            return await super()._process_headers(headers)
-        except (IndexError, ValueError):
-            return None
-
-    async def _process_err(self, err_msg: str) -> None:
-        # The library tells the text in lower case, the subject in it as well, which is not.
-        line = _ERROR_LINE.match(self._ps.buf)
-        self._server_error = line[1].decode("utf-8", "backslashreplace") if line else ""
-        await super()._process_err(err_msg)
 
     async def on_error(self, error: Exception) -> None:
         """Take an error that the library met in the background."""
@@ -203,7 +152,7 @@ class Connection(Client):
         return problem
 
     def _described(self, error: Exception) -> str:
-        told = self._server_error
+        told = self.server_error
         known = bool(told) and told.lower() in str(error).lower()
         problem = f"the server says: {told}" if known else describe(error)
         now = time.monotonic()

@@ -27,9 +27,9 @@ class Credit:
         self._outstanding += messages
         self._first_end = min(self._first_end, ends)
 
-    def arrive(self) -> None:
-        """Count one message; which request it answers cannot be told."""
-        self._outstanding = max(0, self._outstanding - 1)
+    def arrive(self, messages: int) -> None:
+        """Count messages; which requests they answer cannot be told."""
+        self._outstanding = max(0, self._outstanding - messages)
         if self._outstanding == 0:  # all requests are used up
             self._requests.clear()
             self._first_end = math.inf

@@ -252,19 +252,14 @@ class Handover:
 
     async def _publish_all(self, settlements: Iterable[tuple[str, bytes]]) -> None:
         """Settle messages; what cannot be sent is delivered again, which is harmless."""
-        sent = dropped = 0
-        for reply, verb in settlements:
-            try:
-                if self.connection is None:
-                    raise nats.errors.ConnectionClosedError
-                await self.connection.publish(reply, verb)
-                sent += 1
-            except (nats.errors.Error, OSError):
-                dropped += 1
-            # A publish that only fills a buffer never yields to the loop by itself.
-            if (sent + dropped) % _YIELD_AFTER == 0:
-                await asyncio.sleep(0)
-        self._totals.add(settled=sent, settlements_dropped=dropped)
+        batch = list(settlements)
+        try:
+            if self.connection is None:
+                raise nats.errors.ConnectionClosedError
+            await self.connection.publish_all(batch)
+            self._totals.add(settled=len(batch))
+        except (nats.errors.Error, OSError):
+            self._totals.add(settlements_dropped=len(batch))
 
 
 def _verb(decision: Decision) -> bytes:

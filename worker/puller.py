@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import nats.errors
 from nats.aio.msg import Msg
@@ -22,6 +22,7 @@ from worker.errors import ConfigurationError, ConnectionLost, PullLost, Unanswer
 from worker.in_flight import InFlight
 from worker.instants import NANOSECONDS
 from worker.messages import Message, read_delivery
+from worker.wire import Delivered
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +88,8 @@ class Puller:
         Raises ConfigurationError where the durable allows no request of this kind.
         """
         try:
-            self._subscription = await self._connection.subscribe(
-                self._inbox + ".*", cb=self._on_message
+            self._subscription = await self._connection.draw(
+                self._inbox + ".*", self._take, self._take_status
             )
         except nats.errors.Error as error:
             raise PullLost("the inbox cannot be subscribed to") from error
@@ -159,29 +160,21 @@ class Puller:
         if silent > _LONGEST_SILENCE:
             raise Unanswered(f"no message and no heartbeat for {silent:.1f} s")
 
-    async def _on_message(self, message: Msg) -> None:
-        if not message.reply:
-            self._on_status(message)
-            self._note_sign()
-            return
-        self._credit.arrive()
-        told = read_delivery(message.reply)
-        if told is not None:
-            # A durable counts its deliveries upwards: this is another one, with the same name.
-            if told.consumer_sequence <= self._last_delivery:
-                self.lose("the durable was made anew")
-            self._last_delivery = told.consumer_sequence
-        self._in_flight.arrive(
-            Message(
-                subject=message.subject,
-                payload=message.data,
-                stream_sequence=told.stream_sequence if told else 0,
-                delivery=told.delivery if told else 1,
-                recorded_at=told.recorded_at if told else time.time_ns(),
-            ),
-            message.reply,
-            time.monotonic(),
-        )
+    def _take(self, delivered: Sequence[Delivered]) -> None:
+        now = time.monotonic()
+        for subject, reply, payload in delivered:
+            told = read_delivery(reply)
+            if told is None:
+                message = Message(subject, payload, 0, 1, time.time_ns())
+            else:
+                delivery, stream_sequence, consumer_sequence, recorded_at = told
+                # A durable counts its deliveries upwards: this is another one, with the same name.
+                if consumer_sequence <= self._last_delivery:
+                    self.lose("the durable was made anew")
+                self._last_delivery = consumer_sequence
+                message = Message(subject, payload, stream_sequence, delivery, recorded_at)
+            self._in_flight.arrive(message, reply, now)
+        self._credit.arrive(len(delivered))
         self._arrived()
         if self._note_sign() <= self._most // 2:
             self.changed.set()
@@ -196,7 +189,11 @@ class Puller:
         self._waiting_since = now if credit else None
         return credit
 
-    def _on_status(self, message: Msg) -> None:
+    def _take_status(self, message: Msg) -> None:
+        self._read_status(message)
+        self._note_sign()
+
+    def _read_status(self, message: Msg) -> None:
         headers = message.headers or {}
         status, text = headers.get("Status", ""), headers.get("Description", "")
         if status == "100":  # a heartbeat

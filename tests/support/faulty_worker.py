@@ -13,14 +13,13 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from nats.aio.client import Client
-
 from worker.command_line import main
+from worker.wire import Wire
 
 _ROOT = Path(__file__).parents[2]
 
@@ -93,17 +92,17 @@ def _kill_after_commit(number: str) -> None:
 
 def _kill_after_ack(number: str) -> None:
     """End the process when an ack is in the client's buffer, and perhaps no further."""
-    publish = Client.publish
+    publish_all = Wire.publish_all
     kill = _killing_at(int(number))
 
-    async def watched(
-        self: Client, subject: str, payload: bytes = b"", *arguments: Any, **options: Any
-    ) -> None:
-        await publish(self, subject, payload, *arguments, **options)
-        if payload.startswith(b"+ACK"):
-            kill()
+    async def watched(self: Wire, messages: Iterable[tuple[str, bytes]]) -> None:
+        messages = list(messages)
+        await publish_all(self, messages)
+        for _, payload in messages:
+            if payload.startswith(b"+ACK"):
+                kill()
 
-    Client.publish = watched  # type: ignore[method-assign]
+    Wire.publish_all = watched  # type: ignore[method-assign]
 
 
 def _killing_at(number: int) -> Callable[[], None]:

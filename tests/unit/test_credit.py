@@ -19,14 +19,14 @@ def test_each_message_takes_one_of_the_credit_of_overlapping_requests() -> None:
     credit = asked(("a", 10, 10.0), ("b", 5, 12.0))
     assert credit.outstanding(0.0) == 15
     for _ in range(12):
-        credit.arrive()
+        credit.arrive(1)
     assert credit.outstanding(0.0) == 3
 
 
 def test_an_ended_request_gives_up_what_the_server_says_it_did_not_deliver() -> None:
     credit = asked(("a", 10, 10.0), ("b", 5, 12.0))
     for _ in range(4):
-        credit.arrive()
+        credit.arrive(1)
     credit.end("a", 6)
     assert credit.outstanding(0.0) == 5
 
@@ -62,7 +62,7 @@ def test_an_expired_request_that_ends_late_is_not_counted_twice() -> None:
 def test_messages_beyond_the_credit_do_not_make_a_debt() -> None:
     credit = asked(("a", 2, 10.0))
     for _ in range(5):
-        credit.arrive()
+        credit.arrive(1)
     assert credit.outstanding(0.0) == 0
     credit.ask("b", 3, 10.0)
     assert credit.outstanding(0.0) == 3
@@ -70,8 +70,8 @@ def test_messages_beyond_the_credit_do_not_make_a_debt() -> None:
 
 def test_fresh_credit_is_not_cut_by_requests_that_were_used_up() -> None:
     credit = asked(("a", 2, 10.0))
-    credit.arrive()
-    credit.arrive()
+    credit.arrive(1)
+    credit.arrive(1)
     assert credit.outstanding(0.0) == 0
     credit.ask("b", 4, 20.0)
     credit.end("a", None)
@@ -102,7 +102,7 @@ def test_whatever_happens_credit_is_never_negative_nor_more_than_was_asked_and_l
             credit.ask(name, number, ends)
         elif what == "arrive":
             for _ in range(number):
-                credit.arrive()
+                credit.arrive(1)
         elif what == "end":
             credit.end(f"r{number}", None if value is None else int(value))
         else:

@@ -19,7 +19,7 @@ SCRIPTS = sorted(
 BROKER_MODULES = {
     f"worker/{name}.py"
     for name in (
-        *("broker", "session", "shared", "pulling", "puller", "connection", "binding"),
+        *("broker", "session", "shared", "pulling", "puller", "connection", "wire", "binding"),
         *("in_step", "handover"),
         *("manifest_watch", "manifest_snapshot"),
         *("visit", "broker_view", "rights", "stream_reader"),
