@@ -142,16 +142,17 @@ class Broker:
     async def _serve(self) -> None:
         """Run until closed; the first error of any part ends it and is raised."""
         attend = asyncio.create_task(self._handover.attend())
+        catching_up = asyncio.create_task(self._handover.keep_caught_up())
         sessions = asyncio.create_task(self._sessions())
         turning = asyncio.create_task(self._turn())
-        parts = {attend, sessions, turning, self._fatal}
+        parts = {attend, catching_up, sessions, turning, self._fatal}
         try:
             await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             for part in parts:
                 if part.done():
                     part.result()
         finally:
-            await cancel(attend, sessions, turning)
+            await cancel(attend, catching_up, sessions, turning)
 
     async def _turn(self) -> None:
         """Show that the loop turns; whether it gets anything done is shown elsewhere."""

@@ -70,6 +70,8 @@ class Handover:
         self._bound = False
         self._times_bound = 0
         self._dispatching = False
+        self._behind = asyncio.Event()
+        self._caught_up_with = 0
         self._looked_at = 0.0
         self._pool_is_idle = asyncio.Event()
 
@@ -130,7 +132,7 @@ class Handover:
             await self.work.wait()
             self.work.clear()
             await self.settle_decided()
-            await self._dispatch()
+            self._dispatch()
 
     async def settle_decided(self) -> None:
         """Publish an ack or a nak for each message of every batch that was decided."""
@@ -232,17 +234,34 @@ class Handover:
         config = self.binding.config
         return min(config.backoff or [config.ack_wait or self._settings.ack_wait])
 
-    async def _dispatch(self) -> None:
-        """Give all that has arrived to the threads that are free, so that batches grow by load."""
-        while self._may_begin():
-            arrived = self.in_flight.waiting
+    async def keep_caught_up(self) -> None:
+        """Have the manifests catch up with what arrives, while other batches are written."""
+        while True:
+            await self._behind.wait()
+            self._behind.clear()
+            arrived = self.in_flight.arrived
             await self._catch_up()
-            if self._may_begin():
-                self._begin(1 if self.on_trial else min(arrived, self._settings.batch))
+            self._caught_up_with = arrived
+            self.work.set()
 
-    def _may_begin(self) -> bool:
-        at_once = 1 if self.on_trial else self._settings.threads
-        return self._dispatching and self.in_flight.waiting > 0 and self.in_flight.batches < at_once
+    def _dispatch(self) -> None:
+        """Give all that may be projected to the threads that are free: batches grow by load."""
+        if not self._dispatching:
+            return
+        while (ready := self._ready()) and self.in_flight.batches < self._at_once(ready):
+            self._begin(1 if self.on_trial else min(ready, self._settings.batch))
+        if ready < min(self.in_flight.waiting, self._settings.batch):
+            self._behind.set()
+
+    def _ready(self) -> int:
+        """Return how many messages the manifests have caught up with: the first ones that wait."""
+        too_new = self.in_flight.arrived - self._caught_up_with
+        return max(0, self.in_flight.waiting - too_new)
+
+    def _at_once(self, ready: int) -> int:
+        # Few messages are sooner there one batch after the other than each in a batch of its own.
+        few = ready < self._settings.batch // 2
+        return 1 if self.on_trial or few else self._settings.threads
 
     def _begin(self, most: int) -> None:
         assert self.binding is not None

@@ -27,9 +27,13 @@ class _Held(NamedTuple):
 
 
 class InFlight:
-    """Messages in hand, each with the reply subject that settles it."""
+    """Messages in hand, each with the reply subject that settles it.
+
+    `arrived` counts all that ever began to wait: the newest of them are the last ones that wait.
+    """
 
     def __init__(self, limit: int) -> None:
+        self.arrived = 0
         self._limit = limit
         self._waiting: deque[_Held] = deque()
         self._begun: dict[int, list[_Held]] = {}
@@ -63,7 +67,7 @@ class InFlight:
 
     def arrive(self, message: Message, reply: str, now: float) -> None:
         """Take a message that the broker delivered."""
-        self._waiting.append(_Held(message, reply, now))
+        self._wait(_Held(message, reply, now))
         self._bytes += len(message.payload)
 
     def begin(self, most: int, position: Position) -> Batch:
@@ -96,12 +100,16 @@ class InFlight:
         settled: list[tuple[str, Decision]] = []
         for held, decision in zip(begun, decisions.decisions, strict=False):
             if held.reply == _FORGOTTEN and isinstance(decision, Nak):
-                self._waiting.append(held)
+                self._wait(held)
                 continue
             self._bytes -= len(held.message.payload)
             if held.reply != _FORGOTTEN:
                 settled.append((held.reply, decision))
         return settled
+
+    def _wait(self, held: _Held) -> None:
+        self._waiting.append(held)
+        self.arrived += 1
 
     def give_up_waiting(self) -> list[str]:
         """Return the reply subjects of all messages in no batch yet, which are in hand no more.
