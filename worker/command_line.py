@@ -81,14 +81,14 @@ def command() -> None:
     type=Whole(1, 10_000),
     default=1000,
     help="Most messages in one transaction. Batches grow by themselves with the load. Measured: "
-    "500 cost about a tenth of the throughput, 2000 gained about as much.",
+    "500 cost about a tenth of the throughput, 2000 and 4000 gained less than that.",
 )
 @option(
     "--threads",
     type=Whole(1, 64),
     default=2,
-    help="Threads of the repository pool. One writes at a time, the others prepare. Measured: 1, 2 "
-    "and 4 within a tenth of each other; two keep decoding going while a slow disk syncs.",
+    help="Threads of the repository pool. One writes at a time, the others prepare. Measured: 1 "
+    "and 2 within a tenth of each other, 4 slower; 2 keep decoding while a slow disk syncs.",
 )
 @option(
     "--in-flight",

@@ -240,9 +240,10 @@ class Handover:
             await self._behind.wait()
             self._behind.clear()
             arrived = self.in_flight.arrived
-            await self._catch_up()
-            self._caught_up_with = arrived
-            self.work.set()
+            if arrived > self._caught_up_with:
+                await self._catch_up()
+                self._caught_up_with = arrived
+                self.work.set()
 
     def _dispatch(self) -> None:
         """Give all that may be projected to the threads that are free: batches grow by load."""
@@ -259,9 +260,10 @@ class Handover:
         return max(0, self.in_flight.waiting - too_new)
 
     def _at_once(self, ready: int) -> int:
-        # Few messages are sooner there one batch after the other than each in a batch of its own.
+        # Few messages are there sooner one batch after the other than each in a batch of its own.
+        # With many, one is in the pool before it is needed, so that no thread waits for this one.
         few = ready < self._settings.batch // 2
-        return 1 if self.on_trial or few else self._settings.threads
+        return 1 if self.on_trial or few else max(2, self._settings.threads)
 
     def _begin(self, most: int) -> None:
         assert self.binding is not None
