@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from worker.checks import Finding, Level, find_all
+from worker.commands.findings import Finding, Level, find_all
 from worker.commands.opening import chosen_settings
 from worker.commands.output import json_text, safe, told
 from worker.errors import EXIT_OK, EXIT_PARTLY, SettingError
