@@ -21,7 +21,7 @@ from repo.errors import (
     TransactionEnded,
     translated,
 )
-from repo.files import FileIdentity, WriteAheadLog, file_identity
+from repo.files import FileIdentity, WriteAheadLog, file_identity, is_there
 from repo.observer import NOBODY, Observer
 from repo.statements import statement
 
@@ -68,7 +68,7 @@ class Database:
 
     def check_writable(self) -> None:
         """Take and give back the write lock, if the file is there; raises what is in the way."""
-        if self.path.exists():
+        if is_there(self.path):
             connection = self.connect()
             try:
                 with connection.write():

@@ -22,6 +22,16 @@ def file_identity(path: Path) -> FileIdentity:
     return status.st_dev, status.st_ino
 
 
+def is_there(path: Path) -> bool:
+    """Tell whether a file is there; raises PlaceFault where this process may not look."""
+    with translated_os_errors():
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    return True
+
+
 class WriteAheadLog:
     """The log beside a database file, and which file it was written for; for any thread."""
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from repo.database import Connection
 from repo.errors import translated_os_errors
+from repo.files import is_there
 from repo.statements import statement
 
 _QUICK_CHECK = statement("quick_check")
@@ -36,7 +37,7 @@ class Place(NamedTuple):
 
 def look_at(path: Path) -> Place:
     """Return the place of a file that is there, or of its folder; may raise PlaceFault."""
-    found = path if path.exists() else path.parent
+    found = path if is_there(path) else path.parent
     with translated_os_errors():
         room = os.statvfs(found)
         kind = _kind(found.resolve())

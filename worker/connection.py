@@ -28,6 +28,7 @@ API_TIMEOUT = 5.0
 CONNECT_TIMEOUT = 5.0
 CLOSE_TIMEOUT = 1.0
 _RECONNECT_WAIT = 1
+_FOR_EVER = -1
 _PING_INTERVAL = 5
 _RECONNECTING_FOR_TOO_LONG = 30.0
 _TICK = 0.5
@@ -172,11 +173,14 @@ async def connect(
     fatal: Callable[[BaseException], None],
     repeats: Repeats,
     readiness: Readiness,
+    *,
+    briefly: bool = False,
 ) -> Connection:
     """Return a connection, trying every URL for a few seconds; raises BrokerFault otherwise.
 
-    `fatal` gets what no retry can mend, `repeats` keeps warnings from flooding the log. After the
-    first connect the library reconnects by itself, for ever.
+    `fatal` gets what no retry can mend, `repeats` keeps warnings from flooding the log. `briefly`
+    tries each URL twice at the most, for somebody who waits. After the first connect the library
+    reconnects by itself, for ever.
     """
     connection = Connection(
         tls_required=settings.tls.required, fatal=fatal, repeats=repeats, readiness=readiness
@@ -194,7 +198,7 @@ async def connect(
         "reconnected_cb": connection.on_reconnected,
         "closed_cb": connection.on_closed,
         "connect_timeout": 2,
-        "max_reconnect_attempts": -1,
+        "max_reconnect_attempts": 1 if briefly else _FOR_EVER,
         "reconnect_time_wait": _RECONNECT_WAIT,
         "ping_interval": _PING_INTERVAL,
         "max_outstanding_pings": 2,
@@ -214,6 +218,7 @@ async def connect(
     except BaseException:  # cancelled by the stop
         await close(connection)
         raise
+    connection.options["max_reconnect_attempts"] = _FOR_EVER
     connection.connected()
     log.info(
         "broker.connected", extra={"server": connection.server(), "tls": settings.tls.required}

@@ -27,13 +27,17 @@ class Sum(NamedTuple):
     expires_at: str | None
     problem: str = ""
 
+    @property
+    def slack(self) -> int | None:
+        """What is added to the timeout."""
+        return None if self.timeout is None else max(LEAST_SLACK, self.timeout // 2)
+
     def __str__(self) -> str:
-        if self.timeout is None:
+        if self.timeout is None or self.slack is None:
             return f"none can be computed: {self.problem}"
-        slack = max(LEAST_SLACK, self.timeout // 2)
         return (
             f"{format_instant(self.recorded_at)} + timeout {_seconds(self.timeout)} + slack "
-            f"{_seconds(slack)} (half the timeout, at least 120 s) = {self.expires_at}"
+            f"{_seconds(self.slack)} (half the timeout, at least 120 s) = {self.expires_at}"
         )
 
 

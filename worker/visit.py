@@ -67,7 +67,7 @@ class Visit:
 
     async def _connect(self) -> Connection:
         repeats = Repeats(_REPEAT_WARNING_AFTER)
-        return await connect(self._settings, self._end, repeats, Readiness())
+        return await connect(self._settings, self._end, repeats, Readiness(), briefly=True)
 
     def _end(self, error: BaseException) -> None:
         if not self._fatal.done():

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from repo.schema import known_migrations
 from tests.support.broker import Broker
-from tests.support.commands import Done, run_projector
+from tests.support.commands import Done, run_here, run_projector
+from tests.support.forbidden import forbid
 from tests.support.nats_server import NatsServer
 from tests.support.rows import Rows
+from worker.commands import opening
 
 Check = Callable[..., Done]
 
@@ -73,6 +76,7 @@ def test_a_database_that_is_missing_damaged_or_locked_is_a_problem(
     missing = {"PROJECTOR_DATABASE": f"sqlite:///{tmp_path}/none.db"}
     done = check(**missing)
     assert done.code == 1
+    assert f"problem  schema     {len(known_migrations())} migrations are not" in done.output
     assert "apply --batch" in done.output
     assert levels(check("--json", "--migrate", **missing))["schema"] == "ok"
     assert not (tmp_path / "none.db").exists()
@@ -85,6 +89,22 @@ def test_a_database_that_is_missing_damaged_or_locked_is_a_problem(
     done = check("--thorough", "--json")
     assert done.code == 1
     assert "problem" in (levels(done)["pages"], levels(done)["schema"])
+
+
+def test_a_folder_that_may_not_be_looked_into_is_a_problem_told_plainly(
+    broker: Broker, rows: Rows, server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.make_stream()
+    monkeypatch.setattr(opening, "set_up_logging", lambda *_: None)
+    forbid(rows.path.parent, monkeypatch)
+    done = run_here("check", "--json", "--database", rows.url, "--nats", server.url)
+    assert done.code == 1
+    found = {finding["name"]: finding for finding in done.document["findings"]}
+    for name in ("schema", "disk", "database"):
+        assert found[name]["level"] == "problem"
+        assert f"Permission denied: '{rows.path}'" in found[name]["text"]
+        assert found[name]["text"].startswith("the database ")
+    assert found["stream"]["level"] == "ok"
 
 
 def test_wrong_options_are_unknown_to_a_monitoring_system(rows: Rows, check: Check) -> None:

@@ -49,6 +49,13 @@ def test_a_run_in_flight_shows_row_event_and_the_sum_of_its_deadline(
     assert event["recorded_at"] == found["row"]["recorded_at"]
     assert "timeout 360 s + slack 180 s" in found["deadline"]
     assert found["deadline"].endswith(f" = {found['row']['expires_at']}")
+    assert found["sum"] == {
+        "recorded_at": found["row"]["recorded_at"],
+        "timeout_seconds": 360.0,
+        "slack_seconds": 180.0,
+        "expires_at": found["row"]["expires_at"],
+        "problem": "",
+    }
     assert found["stored_deadline"] == "as the manifest of today gives it"
     assert "it may be given up in 5" in found["next"]
     text = explain("r1").output
@@ -59,6 +66,11 @@ def test_a_run_in_flight_shows_row_event_and_the_sum_of_its_deadline(
     assert "another one then" in explain("r1", "--json").document["stored_deadline"]
     none = explain("r2", "--json").document
     assert none["deadline"] == "none can be computed: manifest unknown"
+    assert none["sum"] == {
+        "recorded_at": none["row"]["recorded_at"],
+        **dict.fromkeys(["timeout_seconds", "slack_seconds", "expires_at"]),
+        "problem": "manifest unknown",
+    }
     assert none["next"] == "it has no deadline: nothing but its result ends it"
 
 
@@ -93,4 +105,5 @@ def test_the_row_is_explained_without_manifests(
     broker.delete_bucket()
     without = explain("r1", "--json").document
     assert "no such bucket" in without["problems"][0]
+    assert without["sum"]["timeout_seconds"] is None
     assert len(without["events"]) == 1

@@ -1,12 +1,40 @@
 """Commands while the broker is away: what the database tells is told, and they end in time."""
 
+import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.support.commands import Done, run_projector
 from tests.support.rows import Rows
+from worker.errors import BrokerFault
+from worker.settings import Settings
+from worker.visit import Visit
 
 NOBODY = "nats://127.0.0.1:1"
+
+
+def seconds_of_a_visit(*urls: str, told: str) -> float:
+    began = time.monotonic()
+    with pytest.raises(BrokerFault, match=told), Visit(Settings(urls, "sqlite:///no.db")):
+        pass
+    return time.monotonic() - began
+
+
+def test_a_command_does_not_wait_long_for_brokers_that_refuse() -> None:
+    refused = "the broker cannot be reached: ConnectionRefusedError: .* Connect call failed"
+    assert seconds_of_a_visit(NOBODY, told=refused) < 3
+    three = [f"nats://127.0.0.1:{port}" for port in (1, 2, 3)]
+    assert seconds_of_a_visit(*three, told=refused) < 3
+
+
+def test_a_command_does_not_wait_for_ever_for_a_silent_broker() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"nats://127.0.0.1:{silent.getsockname()[1]}"
+        told = "the broker (cannot be reached: TimeoutError|is silent)"
+        assert seconds_of_a_visit(url, told=told) < 12
 
 
 def test_each_command_tells_what_it_can_and_ends_with_a_telling_code(
@@ -21,7 +49,7 @@ def test_each_command_tells_what_it_can_and_ends_with_a_telling_code(
         places = ("--database", rows.url, "--nats", NOBODY)
         return run_projector(*arguments, *places, cwd=tmp_path)
 
-    # Together, since each tries for some seconds.
+    # Together, since each tries for a second.
     commands = [
         ("status", "--json"),
         ("status",),

@@ -1,14 +1,16 @@
 """`projector check`: is everything there that a worker needs?"""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from worker.checks import Finding, Level, find_all
+from repo.errors import RepositoryError
+from worker.commands.findings import Finding, Level, find_all
 from worker.commands.opening import chosen_settings
 from worker.commands.output import json_text, safe, told
-from worker.errors import EXIT_OK, EXIT_PARTLY, SettingError
+from worker.errors import EXIT_OK, EXIT_PARTLY, WorkerError
 from worker.options import json_option
 
 _NAGIOS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
@@ -16,7 +18,25 @@ _UNKNOWN = 3
 _WORDS = {Level.OK: "ok", Level.WARNING: "warning", Level.PROBLEM: "problem"}
 
 
-@click.command(short_help="Is everything there that a worker needs?")
+class _Check(click.Command):
+    """With --nagios, whatever keeps the command from an answer is unknown to the monitoring."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        with _unknown(nagios="--nagios" in args):
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _unknown(nagios=ctx.params["nagios"]):
+            return super().invoke(ctx)
+
+
+@click.command(cls=_Check, short_help="Is everything there that a worker needs?")
 @click.option(
     "--thorough", is_flag=True, help="Also read every page of the database, to find damage."
 )
@@ -24,7 +44,7 @@ _WORDS = {Level.OK: "ok", Level.WARNING: "warning", Level.PROBLEM: "problem"}
     "--nagios",
     is_flag=True,
     help="One line for a monitoring system first, and its exit codes: 0 ok, 1 warning, 2 critical, "
-    "3 unknown.",
+    "3 unknown, such as a wrong option.",
 )
 @json_option
 def check(*, thorough: bool, nagios: bool, as_json: bool, **options: Any) -> int:
@@ -43,17 +63,11 @@ def check(*, thorough: bool, nagios: bool, as_json: bool, **options: Any) -> int
     "problem"}.
 
     Exit codes: 0 nothing is amiss, or what is only deserves a warning; 1 there is a problem; 64 a
-    wrong option.
+    wrong option; with --nagios 0 to 3 alone.
     """
     # What would be logged stands among the findings; the level is for the worker.
     options["log_level"] = "critical"
-    try:
-        settings = chosen_settings(options)
-    except SettingError as error:
-        if not nagios:
-            raise
-        click.echo(f"PROJECTOR {_NAGIOS[_UNKNOWN]}: {told(error)}")
-        return _UNKNOWN
+    settings = chosen_settings(options)
     findings = []
     for finding in find_all(settings, thorough=thorough):
         findings.append(finding)
@@ -69,6 +83,29 @@ def check(*, thorough: bool, nagios: bool, as_json: bool, **options: Any) -> int
     return EXIT_PARTLY if worst is Level.PROBLEM else EXIT_OK
 
 
+@contextmanager
+def _unknown(*, nagios: bool) -> Iterator[None]:
+    """Where `nagios` is set, print any error as one line, and end the command with UNKNOWN."""
+    try:
+        yield
+    except click.exceptions.Exit:  # --help
+        raise
+    except Exception as error:
+        if not nagios:
+            raise
+        click.echo(_nagios_line(f"PROJECTOR {_NAGIOS[_UNKNOWN]}: {_reason(error)}"))
+        raise click.exceptions.Exit(_UNKNOWN) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, click.UsageError):
+        return error.format_message()
+    if isinstance(error, WorkerError | RepositoryError):
+        return told(error)
+    # Its text may hold anything, a secret as well.
+    return f"a bug ({type(error).__name__}); without --nagios it is told in full"
+
+
 def _line(finding: Finding) -> str:
     return f"{_WORDS[finding.level]:8} {finding.name:10} {safe(finding.text)}"
 
@@ -82,9 +119,13 @@ def _document(findings: Sequence[Finding], worst: Level) -> str:
 
 
 def _nagios_lines(findings: Sequence[Finding], worst: Level) -> str:
-    # A | would begin performance data.
     amiss = [f"{finding.name}: {finding.text}" for finding in findings if finding.level is worst]
     summary = "; ".join(amiss) if worst else f"{len(findings)} checks"
     first = f"PROJECTOR {_NAGIOS[worst]}: {summary}"
     lines = [first, *(_line(finding) for finding in findings)]
-    return "\n".join(safe(line).replace("|", "/") for line in lines)
+    return "\n".join(_nagios_line(line) for line in lines)
+
+
+def _nagios_line(text: str) -> str:
+    # A | would begin performance data.
+    return safe(text).replace("|", "/")

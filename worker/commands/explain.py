@@ -26,7 +26,7 @@ from worker.explanation import (
     next_without_row,
     read_event,
 )
-from worker.instants import format_instant, parse_stored
+from worker.instants import NANOSECONDS, format_instant, parse_stored
 from worker.options import broker_command, json_option
 from worker.settings import Settings
 
@@ -48,7 +48,9 @@ def explain(*, result_id: str, as_json: bool, **options: Any) -> int:
     one that names the run. It changes nothing, and does without the broker if it has to.
 
     With --json: {"result_id": …, "row": {…}, "events": [{"stream_sequence": 7, …}], "rejected": [],
-    "deadline": …, "stored_deadline": …, "next": …, "problems": []}.
+    "deadline": …, "sum": {"recorded_at": …, "timeout_seconds": 360.0, "slack_seconds": 180.0,
+    "expires_at": …, "problem": ""}, "stored_deadline": …, "next": …, "problems": []}. Without
+    a timeout "problem" in "sum" says why, and its other members but "recorded_at" are null.
 
     Exit codes: 0 the run has a row; 1 it has none; 64 a wrong option; 65 the database is damaged or
     none; 75 the database cannot be read just now; 78 it is not set up.
@@ -146,6 +148,7 @@ class _Search:
             "events": [_event_members(event) for event in self._place.events],
             "rejected": self._place.rejected,
             "deadline": str(self._sum) if self._sum is not None else None,
+            "sum": _sum_members(self._sum) if self._sum is not None else None,
             "stored_deadline": stored,
             "next": after if is_known or self._place.events else "unknown without the broker",
             "problems": self._problems,
@@ -160,6 +163,16 @@ def _stored_at(found: FoundRun | None) -> int | None:
         return parse_stored(found.run.recorded_at)
     except ValueError:  # written by another program
         return None
+
+
+def _sum_members(today: Sum) -> Members:
+    return {
+        "recorded_at": format_instant(today.recorded_at),
+        "timeout_seconds": None if today.timeout is None else today.timeout / NANOSECONDS,
+        "slack_seconds": None if today.slack is None else today.slack / NANOSECONDS,
+        "expires_at": today.expires_at,
+        "problem": today.problem,
+    }
 
 
 def _event_members(event: Event) -> Members:

@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 from repo.database import ENGINE, ENGINE_VERSION, Database
 from repo.errors import RepositoryError
+from repo.files import is_there
 from repo.place import damage, look_at
 from repo.retry import retry_policy
 from worker.broker_view import DurableView, differing, look_at_broker, refusal
-from worker.errors import BrokerFault, ConfigurationError, WorkerError, describe
+from worker.commands.output import told
+from worker.errors import BrokerFault, ConfigurationError, WorkerError
 from worker.manifest_snapshot import read_manifests
 from worker.manifests import ManifestCache
 from worker.permissions import create_stream_rights, reading_rights, worker_rights
@@ -47,7 +49,7 @@ def find_all(settings: Settings, *, thorough: bool) -> Iterator[Finding]:
         with Visit(settings) as visit:
             yield from _broker(visit, settings)
     except (BrokerFault, ConfigurationError) as error:
-        yield Finding("broker", Level.PROBLEM, describe(error))
+        yield Finding("broker", Level.PROBLEM, told(error))
 
 
 # --- the database ---
@@ -57,7 +59,11 @@ def _database(settings: Settings, *, thorough: bool) -> Iterator[Finding]:
     database = Database(settings.database, busy_timeout=settings.busy_timeout)
     yield _tried("schema", "every migration is applied", lambda: _schema(database, settings))
     yield _tried("disk", "", lambda: _disk(database))
-    if database.path.exists():
+    yield from _each("database", lambda: _file(database, settings, thorough=thorough))
+
+
+def _file(database: Database, settings: Settings, *, thorough: bool) -> Iterator[Finding]:
+    if is_there(database.path):
         yield _tried("database", "", lambda: _writable(database, settings))
         if thorough:
             yield _tried("pages", "no damage", lambda: _pages(database))
@@ -155,10 +161,10 @@ def _durable(durable: DurableView, settings: Settings) -> Finding:
         return Finding("durable", Level.PROBLEM, refused)
     different = differing(durable, settings)
     if different:
-        told = ", ".join(
+        listed = ", ".join(
             f"{name} is {found}, expected {wanted}" for name, (wanted, found) in different.items()
         )
-        return Finding("durable", Level.WARNING, f"{settings.durable}: {told}; it stays so")
+        return Finding("durable", Level.WARNING, f"{settings.durable}: {listed}; it stays so")
     return Finding("durable", Level.OK, f"{settings.durable} is as a worker makes it")
 
 
@@ -167,7 +173,7 @@ def _manifests(visit: Visit, settings: Settings) -> Iterator[Finding]:
     try:
         read_manifests(visit, settings.bucket, manifests)
     except (BrokerFault, ConfigurationError) as error:
-        text = f"runs will have no deadlines: {describe(error)}"
+        text = f"runs will have no deadlines: {told(error)}"
         yield Finding("manifests", Level.WARNING, text)
         return
     without = manifests.without_timeout()
@@ -182,11 +188,11 @@ def _tried(name: str, text: str, look: Callable[[], Finding | None]) -> Finding:
     try:
         return look() or Finding(name, Level.OK, text)
     except (RepositoryError, WorkerError) as error:
-        return Finding(name, Level.PROBLEM, describe(error))
+        return Finding(name, Level.PROBLEM, told(error))
 
 
 def _each(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from look()
-    except WorkerError as error:
-        yield Finding(name, Level.PROBLEM, describe(error))
+    except (RepositoryError, WorkerError) as error:
+        yield Finding(name, Level.PROBLEM, told(error))
