@@ -1,4 +1,4 @@
-"""The real Datasette beside a real worker. Skipped unless it is there: pip install .[datasette]"""
+"""The real Datasette beside a real worker. Skipped unless it is there: scripts/setup datasette"""
 
 import json
 import shlex
@@ -29,7 +29,7 @@ _COMMAND = shutil.which("datasette", path=str(Path(sys.executable).parent)) or s
     "datasette"
 )
 pytestmark = pytest.mark.skipif(
-    _COMMAND is None, reason="no datasette here; pip install '.[datasette]' brings it"
+    _COMMAND is None, reason="no datasette here; scripts/setup datasette brings it"
 )
 
 

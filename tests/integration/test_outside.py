@@ -1,5 +1,6 @@
 """Metrics, health and systemd's notifications of a real worker, in each state that it can be in."""
 
+import shutil
 import socket
 import sqlite3
 from collections.abc import Iterator
@@ -378,10 +379,9 @@ def test_a_socket_that_nobody_listens_on_stops_nothing(
 def test_the_rights_that_are_proposed_are_enough_for_all_that_the_worker_does(
     make_server: MakeServer, tmp_path: Path, rows: Rows, start_worker: StartWorker
 ) -> None:
-    proposed = Path(__file__).parents[2] / "scripts" / "deploy" / "nats" / "permissions.conf"
+    proposed = Path(__file__).parents[2] / "scripts" / "deploy" / "nats" / "worker.conf"
     (tmp_path / "nats-1").mkdir()
-    blocks = proposed.read_text("utf-8").partition("\nPROJECTOR_READER")[0]
-    (tmp_path / "nats-1" / proposed.name).write_text(blocks)
+    shutil.copy(proposed, tmp_path / "nats-1")
     server = make_server(
         f"include {proposed.name}\nauthorization {{ users: [ {{ user: all, password: x }},\n"
         "{ user: projector, password: y, permissions: $PROJECTOR_WORKER } ] }"

@@ -1,6 +1,6 @@
 """The least rights on the broker: enough for everything, and each of them is told of when it lacks.
 
-The server reads the very file that is shipped.
+The server reads the very files that are shipped.
 """
 
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import StartWorker
+from tests.integration.conftest import MakeServer, StartWorker
 from tests.support import events
 from tests.support.broker import Broker
 from tests.support.commands import run_projector
@@ -29,13 +29,13 @@ from worker.rights import lacking
 from worker.settings import Credentials, Settings
 from worker.visit import Visit
 
-SNIPPET = Path(__file__).parents[2] / "scripts" / "deploy" / "nats" / "permissions.conf"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+SHIPPED = SCRIPTS / "deploy" / "nats"
+FILES = sorted(SHIPPED.glob("*.conf"))
 DURABLE = "backend_events_projector"
 TOLD_IN = ("broker.error", "pull.lost", "manifests.unavailable")
 
 WORKER = worker_rights("EVENTS", DURABLE, "jobs")
-# A bucket of a few manifests needs no flow control, so that nothing of it is missed.
-MISSED = [number for number, right in enumerate(WORKER) if "$JS.FC" not in right.subject]
 
 
 def short_of(number: int) -> list[Right]:
@@ -56,7 +56,7 @@ def user(name: str, rights: list[Right]) -> str:
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     folder = tmp_path_factory.mktemp("guarded")
-    shutil.copy(SNIPPET, folder / "permissions.conf")
+    shutil.copytree(SHIPPED, folder, dirs_exist_ok=True)
     users = [
         "{ user: all, password: x }",
         "{ user: worker, password: x, permissions: $PROJECTOR_WORKER }",
@@ -64,8 +64,9 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
         "{ user: creator, password: x, permissions: $PROJECTOR_CREATOR }",
         *(user(f"short-{number}", short_of(number)) for number in range(len(WORKER))),
     ]
-    config = 'include "permissions.conf"\n' + "authorization { users: [\n%s\n] }"
-    server = NatsServer(folder, config=config % "\n".join(users)).start()
+    includes = [f'include "{path.name}"' for path in FILES]
+    config = [*includes, "authorization { users: [", *users, "] }"]
+    server = NatsServer(folder, config="\n".join(config)).start()
     yield server
     server.stop()
 
@@ -82,16 +83,44 @@ def url(server: NatsServer, name: str) -> str:
     return f"nats://{name}:x@127.0.0.1:{server.port}"
 
 
-def test_the_file_that_is_shipped_holds_what_the_code_asks_for() -> None:
-    blocks = re.findall(r"^(PROJECTOR_\w+) = \{$(.*?)^\}$", SNIPPET.read_text(), re.M | re.S)
-    shipped = {name: set(re.findall(r'"([^"]+)"', block)) for name, block in blocks}
+def test_the_files_that_are_shipped_hold_what_the_code_asks_for() -> None:
+    shipped = {path.stem: set(re.findall(r'"([^"]+)"', path.read_text("utf-8"))) for path in FILES}
     assert shipped == {
-        "PROJECTOR_WORKER": {right.subject for right in WORKER},
-        "PROJECTOR_READER": {right.subject for right in reader_rights("EVENTS", DURABLE, "jobs")},
-        "PROJECTOR_CREATOR": {
-            right.subject for right in [*WORKER, *create_stream_rights("EVENTS")]
-        },
+        "worker": {right.subject for right in WORKER},
+        "reader": {right.subject for right in reader_rights("EVENTS", DURABLE, "jobs")},
+        "creator": {right.subject for right in [*WORKER, *create_stream_rights("EVENTS")]},
     }
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_server_takes_each_file_without_the_others(
+    make_server: MakeServer, tmp_path: Path, path: Path
+) -> None:
+    shutil.copytree(SHIPPED, tmp_path / "nats-1")
+    config = (
+        f'include "{path.name}"\nauthorization {{ users: [ '
+        f"{{ user: only, password: x, permissions: $PROJECTOR_{path.stem.upper()} }} ] }}"
+    )
+    with Broker(url(make_server(config).start(), "only")):
+        pass
+
+
+def test_the_server_takes_the_documented_example_as_it_is(
+    make_server: MakeServer, tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (SCRIPTS / "README.md").read_text("utf-8")
+    (example,) = re.findall(r"^```\n(include .*?)^```$", readme, re.M | re.S)
+    shutil.copytree(SHIPPED, tmp_path / "nats-1")
+    monkeypatch.setenv("WORKER_PASSWORD", "x")
+    monkeypatch.setenv("OPERATOR_PASSWORD", "x")
+    server = make_server(example).start()
+    with Broker(url(server, "operator")):
+        pass
+    options = ("--json", "--database", rows.url, "--nats", url(server, "worker"))
+    findings = run_projector("check", *options, cwd=tmp_path).document["findings"]
+    assert [f["text"] for f in findings if f["name"] == "rights"] == [
+        f"all {len(WORKER)} that a worker needs; not the ones of verify, rebuild and explain"
+    ]
 
 
 def test_these_rights_are_enough_to_create_project_watch_replay_and_retry(
@@ -146,13 +175,15 @@ def test_each_right_that_is_taken_away_is_named_in_the_log(
 ) -> None:
     everything.make_stream()
     everything.make_bucket()
-    everything.put_manifest("job-1", {"execute": {"timeout": "20s"}})
+    # Large: the server asks for flow control after a mebibyte, and goes on without to two.
+    script = {"execute": {"timeout": "20s"}, "script": "x" * 100_000}
+    everything.put_manifests((f"job-{number}" for number in range(1, 41)), script)
     everything.publish_starts(events.start() for _ in range(3))
     # Durables that have settled what no file has: each worker finds its own wiped, and replays.
     settled = start_worker(rows, "--until-idle", nats=url(guarded, "all"))
     assert settled.exit_code() == 0, settled.text
     workers: dict[int, WorkerProcess] = {}
-    for number in MISSED:
+    for number in range(len(WORKER)):
         name = f"durable-{number}"
         everything.make_durable(durable_name=name)
         everything.settle(name, 3)

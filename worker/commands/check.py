@@ -52,12 +52,13 @@ def check(*, thorough: bool, nagios: bool, as_json: bool, **options: Any) -> int
 
     \b
     projector check
-    ExecStartPre=/usr/bin/projector check
+    ExecStartPre=-/opt/projector/bin/projector check
     projector check --nagios
 
     It takes every option of `run`, makes and changes nothing, and may be used before a worker
     starts or beside one. For the rights it sends the broker what means nothing, and notes what is
-    refused.
+    refused. In a unit file the - matters: without it a problem fails the start, and systemd tries
+    again for ever.
 
     With --json: {"findings": [{"name": "rights", "level": "problem", "text": …}, …], "level":
     "problem"}.
