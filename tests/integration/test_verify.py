@@ -52,15 +52,15 @@ def outcomes(done: Done) -> dict[str, str]:
     return {event["result_id"]: event["outcome"] for event in done.document["events"]}
 
 
-def test_a_table_that_agrees_is_told_so_beside_what_is_still_pending(
+def test_a_table_that_agrees_is_told_so_beside_what_is_not_settled_yet(
     broker: Broker, projected: Rows, projector: Projector
 ) -> None:
     broker.publish()
     before, durable = projected.path.read_bytes(), broker.durable()
     done = projector("verify", "--json")
     assert done.code == 0, done
-    assert counts(done) == {"equal": 10, "rejected": 1, "there_before": 1, "pending": 1}
-    assert projector("verify").output == "10 equal, 1 rejected, 1 pending, 1 there before\n"
+    assert counts(done) == {"equal": 10, "rejected": 1, "there_before": 1, "unsettled": 1}
+    assert projector("verify").output == "10 equal, 1 rejected, 1 unsettled, 1 there before\n"
     assert projected.path.read_bytes() == before
     now = broker.durable()
     assert (now.created, now.num_pending) == (durable.created, durable.num_pending)
