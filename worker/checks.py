@@ -13,9 +13,9 @@ from worker.broker_view import DurableView, differing, look_at_broker, refusal
 from worker.errors import BrokerFault, ConfigurationError, WorkerError, describe
 from worker.manifest_snapshot import read_manifests
 from worker.manifests import ManifestCache
+from worker.migration import check_schema
 from worker.permissions import create_stream_rights, reading_rights, worker_rights
 from worker.rights import lacking
-from worker.service import check_schema
 from worker.settings import Settings
 from worker.visit import Visit
 
