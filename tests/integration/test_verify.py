@@ -131,6 +131,19 @@ def test_rebuild_brings_back_what_is_missing_and_changes_nothing_else(
     assert projector("rebuild", "--since", "yesterday").code == 64
 
 
+def test_a_run_that_comes_twice_far_apart_is_new_once(
+    broker: Broker, rows: Rows, projector: Projector
+) -> None:
+    broker.make_stream()
+    starts = [events.start(result_id=f"r{number}") for number in range(301)]
+    broker.publish_starts([*starts, starts[0]])
+    told = {"messages": 302, "runs_new": 301, "runs_there": 1}
+    for arguments in (["--dry-run"], []):
+        done = projector("rebuild", "--without-deadlines", "--json", *arguments)
+        assert counts(done) == {**told, **({"dry_run": True} if arguments else {})}
+    assert rows.count() == 301
+
+
 def test_a_progress_bar_on_a_terminal_stays_out_of_the_answer(
     projected: Rows, server: NatsServer
 ) -> None:
