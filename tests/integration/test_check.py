@@ -73,7 +73,7 @@ def test_a_database_that_is_missing_damaged_or_locked_is_a_problem(
     missing = {"PROJECTOR_DATABASE": f"sqlite:///{tmp_path}/none.db"}
     done = check(**missing)
     assert done.code == 1
-    assert "apply --batch" in done.output
+    assert "projector migrate" in done.output
     assert levels(check("--json", "--migrate", **missing))["schema"] == "ok"
     assert not (tmp_path / "none.db").exists()
 
