@@ -15,6 +15,7 @@ from worker.commands.backup import backup, restore
 from worker.commands.check import check
 from worker.commands.config import config, with_options_of
 from worker.commands.explain import explain
+from worker.commands.migrate import migrate
 from worker.commands.output import keep_printing, told
 from worker.commands.rebuild import rebuild
 from worker.commands.rejected import rejected
@@ -135,6 +136,7 @@ command.add_command(verify)
 command.add_command(rebuild)
 command.add_command(sql)
 command.add_command(rejected)
+command.add_command(migrate)
 command.add_command(backup)
 command.add_command(restore)
 

@@ -49,12 +49,9 @@ class InStep:
         """
         recalled = await asyncio.wrap_future(self._records.recall())
         footing = binding.footing
-        comparison = compare(recalled, footing)
-        missing = comparison.is_suspect and comparison.is_missing(
-            await self._next_start(connection, comparison.known + 1)
+        comparison, missing = await look_for_missing(
+            connection, self._settings.stream, compare(recalled, footing), footing
         )
-        if not missing and await self._settled_above(connection, comparison, footing):
-            comparison, missing = comparison.found_older(footing), True
         self._tell(comparison, binding, missing=missing)
         replay = missing and not self._settings.no_replay
         if replay:
@@ -65,27 +62,6 @@ class InStep:
             is_missing=missing, replayed_until=comparison.until if replay else None
         )
         return Outcome(replay, comparison.known)
-
-    async def _settled_above(
-        self, connection: Connection, comparison: Comparison, footing: Footing
-    ) -> bool:
-        """Tell whether starts above what is known were settled, though the floor lags behind it.
-
-        Looks only where few are unsettled: after a crash under load many are, for a good reason.
-        """
-        if footing.unsettled > _MOST_LOOKS or not comparison.needs_a_count(footing):
-            return False
-        sequence: int | None = comparison.known
-        for _ in range(footing.unsettled + 1):
-            sequence = await self._next_start(connection, (sequence or 0) + 1)
-            if sequence is None or sequence > footing.delivered:
-                return False
-        return True
-
-    async def _next_start(self, connection: Connection, sequence: int) -> int | None:
-        """Return the sequence of the first start at or above one; None if there is none."""
-        message = await first_message(connection, self._settings.stream, sequence, FILTER)
-        return None if message is None else int(message["seq"])
 
     async def _make_anew(self, connection: Connection, low_water_mark: int) -> None:
         """Delete the durable and create it with its own settings, to begin above the mark."""
@@ -142,6 +118,45 @@ class InStep:
         )
         if gone := comparison.gone(footing):
             log.warning("replay.incomplete", extra={**figures, "sequences_gone": gone})
+
+
+async def look_for_missing(
+    connection: Connection, stream: str, comparison: Comparison, footing: Footing
+) -> tuple[Comparison, bool]:
+    """Tell whether the database lacks starts that were settled, with the comparison that says so.
+
+    Raises PullLost where the broker does not answer.
+    """
+    if comparison.is_suspect:
+        first = await _next_start(connection, stream, comparison.known + 1)
+        if comparison.is_missing(first):
+            return comparison, True
+    if await _settled_above(connection, stream, comparison, footing):
+        return comparison.found_older(footing), True
+    return comparison, False
+
+
+async def _settled_above(
+    connection: Connection, stream: str, comparison: Comparison, footing: Footing
+) -> bool:
+    """Tell whether starts above what is known were settled, though the floor lags behind it.
+
+    Looks only where few are unsettled: after a crash under load many are, for a good reason.
+    """
+    if footing.unsettled > _MOST_LOOKS or not comparison.needs_a_count(footing):
+        return False
+    sequence: int | None = comparison.known
+    for _ in range(footing.unsettled + 1):
+        sequence = await _next_start(connection, stream, (sequence or 0) + 1)
+        if sequence is None or sequence > footing.delivered:
+            return False
+    return True
+
+
+async def _next_start(connection: Connection, stream: str, sequence: int) -> int | None:
+    """Return the sequence of the first start at or above one; None if there is none."""
+    message = await first_message(connection, stream, sequence, FILTER)
+    return None if message is None else int(message["seq"])
 
 
 async def first_message(

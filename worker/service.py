@@ -24,14 +24,13 @@ from rich.progress import (
 
 from repo.checkpoints import Position, Standing
 from repo.database import ENGINE, ENGINE_VERSION, Database
-from repo.errors import DatabaseUnusable, DiskFault, PassingFault, RepositoryError
-from repo.schema import pending_migrations
+from repo.errors import DiskFault, PassingFault, RepositoryError
 from worker import __version__
 from worker.broker import Broker
 from worker.errors import EXIT_OK, ConfigurationError, describe, exit_code
 from worker.manifests import ManifestCache
 from worker.messages import Decisions
-from worker.migration import migrate, migrate_command
+from worker.migration import check_schema
 from worker.outside import Outside
 from worker.pool import Pool
 from worker.projection import Projection
@@ -214,42 +213,6 @@ def _versions() -> dict[str, str]:
         ENGINE: ENGINE_VERSION,
         "nats-py": version("nats-py"),
     }
-
-
-def check_schema(database: Database, *, apply: bool) -> None:
-    """Make sure that every migration is applied; applies them itself only when told to.
-
-    Raises ConfigurationError with the command to run, DatabaseUnusable for a file that is no
-    database, and PassingFault or DiskFault for one that cannot be read just now.
-    """
-    pending = _pending(database)
-    if pending and apply:
-        # The migrations would wait for a lock for long, deaf to a stop, and not say what for.
-        database.check_writable()
-        try:
-            migrate(database.url)
-        except Exception as error:
-            raise ConfigurationError(f"the migrations of {database.url} failed") from error
-        log.info("database.migrated", extra={"migrations": pending})
-        pending = _pending(database)
-    if pending:
-        raise ConfigurationError(
-            f"{len(pending)} migrations are not applied to {database.url} "
-            f"(the first is {pending[0]}); run: {migrate_command(database.url)}"
-        )
-    with database.reading() as connection:
-        mode = connection.journal_mode()
-    if mode != "wal":
-        log.warning("database.not_wal", extra={"expected": "wal", "found": mode})
-
-
-def _pending(database: Database) -> list[str]:
-    try:
-        return pending_migrations(database)
-    except (DatabaseUnusable, PassingFault, DiskFault):
-        raise
-    except RepositoryError as error:
-        raise ConfigurationError(f"the database {database.url} cannot be read") from error
 
 
 @contextmanager

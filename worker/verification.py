@@ -17,7 +17,7 @@ from worker.totals import Totals
 
 EQUAL = "equal"
 REJECTED = "rejected"  # it stands among the rejected events
-PENDING = "pending"  # not in the tables, and not settled either
+UNSETTLED = "unsettled"  # not in the tables: not settled, or above one that is not
 THERE_BEFORE = "there_before"  # the row is of an earlier event of the run, or another program's
 DEADLINE_CHANGED = "deadline_changed"  # the manifest was changed since: the row keeps its own
 DEADLINE_MISSING = "deadline_missing"  # the manifest was not known then
@@ -25,7 +25,7 @@ DISCARDED = "discarded"  # no start, settled, and not among the rejected events 
 DIFFERENT = "different"
 MISSING = "missing"
 OUTCOMES = (
-    *(EQUAL, REJECTED, PENDING, THERE_BEFORE, DEADLINE_CHANGED, DEADLINE_MISSING, DISCARDED),
+    *(EQUAL, REJECTED, UNSETTLED, THERE_BEFORE, DEADLINE_CHANGED, DEADLINE_MISSING, DISCARDED),
     *(DIFFERENT, MISSING),
 )
 WRONG = (DIFFERENT, MISSING)
@@ -75,7 +75,7 @@ class Verification:
         sequence = event.stream_sequence
         if self._reader.read(runs.rejection_reason, event.key) is not None:
             return Verdict(REJECTED, sequence, None, {})
-        outcome = PENDING if sequence > self._settled else DISCARDED
+        outcome = UNSETTLED if sequence > self._settled else DISCARDED
         return Verdict(outcome, sequence, None, {})
 
     def _start(self, run: Run, message: Message) -> Verdict:
@@ -87,7 +87,7 @@ class Verification:
         event = self._projection.rejected(message, "")
         if self._reader.read(runs.rejection_reason, event.key) is not None:
             return Verdict(REJECTED, sequence, run.result_id, {})
-        outcome = PENDING if sequence > self._settled else MISSING
+        outcome = UNSETTLED if sequence > self._settled else MISSING
         return Verdict(outcome, sequence, run.result_id, {})
 
     def _compared(self, run: Run, found: FoundRun, columns: Differences) -> str:

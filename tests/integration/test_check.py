@@ -77,7 +77,7 @@ def test_a_database_that_is_missing_damaged_or_locked_is_a_problem(
     done = check(**missing)
     assert done.code == 1
     assert f"problem  schema     {len(known_migrations())} migrations are not" in done.output
-    assert "apply --batch" in done.output
+    assert "projector migrate" in done.output
     assert levels(check("--json", "--migrate", **missing))["schema"] == "ok"
     assert not (tmp_path / "none.db").exists()
 

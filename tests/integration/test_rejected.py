@@ -376,7 +376,7 @@ def test_a_file_that_is_no_database_is_exit_65_and_a_missing_one_78(
         assert (done.code, done.output) == (65, "")
         missing = rejected(*arguments, PROJECTOR_DATABASE=f"sqlite:///{tmp_path}/none.db")
         assert (missing.code, missing.output) == (78, "")
-        assert "yoyo" in missing.errors
+        assert "projector migrate" in missing.errors
     assert not (tmp_path / "none.db").exists()
 
 

@@ -14,7 +14,9 @@ from tests.support import events
 from tests.support.broker import Broker
 from tests.support.commands import Done, run_projector
 from tests.support.nats_server import NatsServer
+from tests.support.restoring import copy, publish, put_back
 from tests.support.rows import Rows
+from tests.support.waiting import eventually
 from worker.command_line import main
 
 Status = Callable[..., Done]
@@ -73,6 +75,29 @@ def test_a_database_that_lacks_what_was_settled_is_not_in_step_and_stays_as_it_i
     assert "a worker replays them from sequence 1 on" in done.document["finding"]
     assert rows.path.read_bytes() == before
     assert broker.durable().created == durable
+
+
+def test_a_floor_that_one_message_holds_back_hides_no_restored_backup(
+    broker: Broker, rows: Rows, tmp_path: Path, start_worker: StartWorker, status: Status
+) -> None:
+    broker.make_stream()
+    broker.make_durable(ack_wait=60.0)
+    publish(broker, 1, 1)
+    broker.take_without_ack(1)  # a worker was killed with it in hand
+    publish(broker, 2, 10)
+    worker = start_worker(rows)
+    eventually(lambda: rows.count() == 9, 10, lambda: worker.text)
+    backup = copy(rows, tmp_path / "backup.db")
+    publish(broker, 11, 20)
+    eventually(lambda: rows.count() == 19, 10, lambda: worker.text)
+    assert worker.stop() == 0
+    done = status("--json")
+    assert (done.code, done.document["in_step"]) == (0, True)
+    assert done.document["durable"]["floor"] == 0
+    put_back(rows, backup)
+    done = status("--json")
+    assert (done.code, done.document["in_step"]) == (1, False)
+    assert "an older file" in done.document["finding"]
 
 
 def test_nothing_set_up_on_the_broker_is_told_and_nothing_is_made(

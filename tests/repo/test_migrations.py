@@ -8,14 +8,16 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yoyo
+from yoyo.backends import DatabaseBackend
+from yoyo.exceptions import LockTimeout
 
 from repo.database import Database
 from repo.errors import DatabaseUnusable, PassingFault, PlaceFault, RepositoryError
@@ -23,11 +25,18 @@ from repo.repository import Repository
 from repo.schema import known_migrations, migrations_folder, pending_migrations
 from tests.repo.conftest import OpenRepository
 from tests.repo.rows import add_executions, ask, count, refusal_of, run, statuses, url
+from tests.support.commands import run_projector
 from tests.support.environment import others_environment
 from tests.support.waiting import eventually
-from worker.errors import EXIT_CONFIGURATION, EXIT_DATA, ConfigurationError, describe, exit_code
-from worker.migration import migrate
-from worker.service import check_schema
+from worker.errors import (
+    EXIT_CONFIGURATION,
+    EXIT_DATA,
+    EXIT_TEMPORARY,
+    ConfigurationError,
+    describe,
+    exit_code,
+)
+from worker.migration import check_schema, migrate
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 50.0
@@ -376,11 +385,33 @@ def test_somebodys_view_of_rejected_events_goes_on_working(before: Path) -> None
     assert ask(before, "SELECT count(*) FROM foreign_view") == [(2,)]
 
 
-def until_it_works(work: Callable[[], None]) -> None:
-    """Do it as often as yoyo needs, which reads before it marks a migration.
+# --- beside others --------------------------------------------------------------------------------
 
-    A commit of another program in between locks it out: the migration is applied, and not marked.
-    """
+
+@contextmanager
+def neighbour(path: Path, sql: str, *values: object) -> Iterator[list[int]]:
+    """Another program that commits all the time; yields the numbers that it has written so far."""
+    ending = threading.Event()
+    written: list[int] = []
+
+    def write() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as connection:
+            while not ending.wait(0.001):  # without a pause nobody else ever gets the lock
+                connection.execute(sql, (100 + len(written), *values))
+                written.append(100 + len(written))
+
+    with ThreadPoolExecutor(1) as executor:
+        writing = executor.submit(write)
+        try:
+            eventually(lambda: written, DEADLINE)
+            yield written
+        finally:
+            ending.set()
+        writing.result()
+
+
+def until_it_works(work: Callable[[], None]) -> None:
+    """Do it as often as yoyo needs, which reads before it unmarks a migration."""
 
     def works() -> bool:
         try:
@@ -395,26 +426,141 @@ def until_it_works(work: Callable[[], None]) -> None:
 
 
 def test_rejected_events_are_made_anew_beside_a_program_that_writes(before: Path) -> None:
-    ending = threading.Event()
+    with neighbour(before, INSERT_REJECTED, b"x") as written:
+        for _ in range(3):
+            migrate(url(before))
+            until_it_works(lambda: roll_back_one(before, ANEW))
+    assert count(before, "rejected_events") == 2 + len(written)
 
-    def write() -> int:
-        written = 0
-        with closing(sqlite3.connect(before, isolation_level=None, timeout=10)) as connection:
-            while not ending.wait(0.001):  # without a pause nobody else ever gets the lock
-                connection.execute(INSERT_REJECTED, (100 + written, b"x"))
-                written += 1
-        return written
 
-    with ThreadPoolExecutor(1) as executor:
-        writing = executor.submit(write)
-        try:
-            for _ in range(3):
-                until_it_works(lambda: migrate(url(before)))
-                until_it_works(lambda: roll_back_one(before, ANEW))
-        finally:
-            ending.set()
-        written = writing.result()
-    assert count(before, "rejected_events") == 2 + written
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """A database of another program, with the first of the migrations."""
+    path = tmp_path / "begun.db"
+    apply_some(path, known_migrations()[:1])
+    ask(path, "CREATE TABLE others (number INTEGER)")
+    return path
+
+
+def test_all_is_migrated_beside_a_program_that_commits_all_the_time(
+    begun: Path, tmp_path: Path
+) -> None:
+    for number in range(5):
+        path = Path(shutil.copyfile(begun, tmp_path / f"{number}.db"))
+        with neighbour(path, "INSERT INTO others VALUES (?)") as written:
+            check_schema(Database(url(path)), apply=True)
+        assert count(path, "others") == len(written)
+        assert count(path, "yoyo_lock") == 0
+
+
+def locked() -> sqlite3.OperationalError:
+    """Return the error of a statement that another program's lock is in the way of."""
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY_SNAPSHOT
+    return error
+
+
+def test_a_commit_just_before_a_mark_is_in_the_way_of_one_attempt_alone(
+    begun: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = DatabaseBackend.ensure_internal_schema_updated
+
+    def commit_after_look(self: Any) -> None:
+        look(self)
+        if self._in_transaction and count(begun, "others") < 5:
+            ask(begun, "INSERT INTO others VALUES (1)")
+
+    monkeypatch.setattr(DatabaseBackend, "ensure_internal_schema_updated", commit_after_look)
+    migrate(url(begun))
+    assert count(begun, "others") == 5
+    assert pending_migrations(Database(url(begun))) == []
+
+
+@pytest.mark.parametrize("whose", ["ours", "another's"])
+def test_a_lock_row_that_could_not_be_deleted_is_in_no_retrys_way_unless_it_is_anothers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    path = tmp_path / "x.db"
+    delete = DatabaseBackend._delete_lock_row
+    left: list[int] = []
+
+    def fail_once(self: Any, pid: int) -> None:
+        if left:
+            delete(self, pid)
+            return
+        left.append(pid)
+        if whose == "another's":
+            ask(path, "UPDATE yoyo_lock SET pid = pid + 1")
+        raise locked()
+
+    monkeypatch.setattr(DatabaseBackend, "_delete_lock_row", fail_once)
+    monkeypatch.setattr("worker.migration._LOCK_TIMEOUT", 0.01)
+    if whose == "ours":
+        migrate(url(path))
+        assert count(path, "yoyo_lock") == 0
+        assert_migrated(path)
+    else:
+        with pytest.raises(LockTimeout, match="has locked"):
+            migrate(url(path))
+        assert ask(path, "SELECT pid FROM yoyo_lock") == [(left[0] + 1,)]
+
+
+def test_a_database_that_stays_busy_is_temporary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mark(*_: object, **__: object) -> None:
+        raise locked()
+
+    monkeypatch.setattr(DatabaseBackend, "mark_one", mark)
+    monkeypatch.setattr("worker.migration._RETRY_FOR", 0.05)
+    with pytest.raises(PassingFault) as failure:
+        check_schema(Database(url(tmp_path / "x.db")), apply=True)
+    assert exit_code(failure.value) == EXIT_TEMPORARY == 75
+
+
+def test_a_locked_database_that_yoyo_waited_for_in_vain_is_temporary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.db"
+    ask(path, "CREATE TABLE others (number INTEGER)")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+
+        def wait_in_vain(_url: str) -> None:
+            other.execute("BEGIN IMMEDIATE")
+            raise LockTimeout("Database locked (run yoyo break-lock to remove this lock)")
+
+        monkeypatch.setattr("worker.migration.migrate", wait_in_vain)
+        with pytest.raises(PassingFault):
+            check_schema(Database(url(path), busy_timeout=0.01), apply=True)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_the_command_applies_what_is_missing_and_says_what(tmp_path: Path) -> None:
+    path, names = tmp_path / "x.db", known_migrations()
+    apply_some(path, names[:3])
+    for missing in (names[3:], []):
+        done = run_projector("migrate", cwd=tmp_path, PROJECTOR_DATABASE=url(path))
+        assert (done.code, done.output.splitlines()) == (0, missing)
+        assert done.errors.startswith(f"{len(missing)} migrations applied to ")
+    assert_migrated(path)
+
+
+def test_the_command_tells_by_its_code_whether_it_helps_to_run_it_again(tmp_path: Path) -> None:
+    def code(path: Path, *options: str) -> int:
+        done = run_projector("migrate", "--database", url(path), *options, cwd=tmp_path)
+        assert (done.output, done.errors[:5]) == ("", "Error")
+        return done.code
+
+    (tmp_path / "no.db").write_text("this is no database\n" * 100)
+    assert code(tmp_path / "no.db") == EXIT_DATA
+    assert code(tmp_path / "no folder" / "x.db") == EXIT_CONFIGURATION
+    path = tmp_path / "x.db"
+    ask(path, "CREATE TABLE others (number INTEGER)")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert code(path, "--busy-timeout", "10ms", "--retry-for", "50ms") == EXIT_TEMPORARY
 
 
 # --- yoyo's command line --------------------------------------------------------------------------
@@ -692,9 +838,9 @@ def test_a_migrated_database_passes_the_check_without_a_word(
 def test_the_worker_migrates_when_it_is_told_to_and_says_what(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="worker.service")
+    caplog.set_level(logging.INFO, logger="worker.migration")
     check_schema(Database(url(tmp_path / "x.db")), apply=True)
-    (record,) = [one for one in caplog.records if one.name == "worker.service"]
+    (record,) = [one for one in caplog.records if one.name == "worker.migration"]
     assert record.getMessage() == "database.migrated"
     assert record.__dict__["migrations"] == known_migrations()
     assert_migrated(tmp_path / "x.db")

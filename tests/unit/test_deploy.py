@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from repo.database import Database
+from repo.schema import known_migrations, pending_migrations
+from tests.support.environment import others_environment
 from worker import command_line, errors
 from worker.manifests import ManifestCache
 from worker.metrics import Metrics
@@ -195,6 +198,22 @@ def test_the_template_differs_from_the_unit_in_its_settings_alone() -> None:
         "Description=Projector of started runs (%i)",
         "EnvironmentFile=/etc/projector/%i.env",
     ]
+
+
+def test_the_unit_that_migrates_does(installed: list[Path], tmp_path: Path) -> None:
+    (unit,) = [unit for unit in installed if unit.name == "projector-migrate@.service"]
+    (line,) = re.findall(r"^ExecStart=(.*)", unit.read_text("utf-8"), re.MULTILINE)
+    url = f"sqlite:///{tmp_path}/projector.db"
+    done = subprocess.run(
+        shlex.split(line),
+        env={**others_environment(), "PROJECTOR_DATABASE": url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == known_migrations()
+    assert pending_migrations(Database(url)) == []
 
 
 def test_no_restart_follows_an_exit_that_no_restart_mends() -> None:

@@ -15,9 +15,9 @@ from worker.commands.output import told
 from worker.errors import BrokerFault, ConfigurationError, WorkerError
 from worker.manifest_snapshot import read_manifests
 from worker.manifests import ManifestCache
+from worker.migration import check_schema
 from worker.permissions import create_stream_rights, reading_rights, worker_rights
 from worker.rights import lacking
-from worker.service import check_schema
 from worker.settings import Settings
 from worker.visit import Visit
 

@@ -11,7 +11,7 @@ from repo.repository import Repository
 from repo.retry import retry_policy
 from worker.chosen import build_settings, chosen_database
 from worker.logs import JSON, TEXT, set_up_logging
-from worker.service import check_schema
+from worker.migration import check_schema
 from worker.settings import Settings
 
 

@@ -18,7 +18,8 @@ from worker.visit import Visit
 without_deadlines_option = click.option(
     "--without-deadlines",
     is_flag=True,
-    help="Do not read the manifests. Deadlines are not compared, and not written, then.",
+    help="Do not read the manifests. Deadlines are not compared then; a run that is written gets "
+    "none, and never will.",
 )
 
 
@@ -63,12 +64,22 @@ def reading(
 def _read_manifests(
     visit: Visit, settings: Settings, manifests: ManifestCache, problems: list[str] | None
 ) -> None:
+    if problems is None:
+        with naming_without_deadlines():
+            read_manifests(visit, settings.bucket, manifests)
+        return
     try:
         read_manifests(visit, settings.bucket, manifests)
     except (BrokerFault, ConfigurationError) as error:
-        if problems is not None:
-            problems.append(told(error))
-            return
+        problems.append(told(error))
+
+
+@contextmanager
+def naming_without_deadlines() -> Iterator[None]:
+    """Let the error of manifests that cannot be read name the option that does without them."""
+    try:
+        yield
+    except (BrokerFault, ConfigurationError) as error:
         raise type(error)(
             f"no deadlines can be computed, which --without-deadlines does without: {error}"
         ) from error.__cause__

@@ -9,14 +9,14 @@ from repo.reader import Reader
 from worker import rejections
 from worker.commands.opening import Opened, chosen_settings, open_of
 from worker.commands.output import counted, report
+from worker.commands.reading import naming_without_deadlines, without_deadlines_option
 from worker.commands.rejected_selection import all_option, ids_argument, reason_option, selected
 from worker.commands.rejected_shown import outcome_line
-from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerFault, ConfigurationError
+from worker.errors import EXIT_OK, EXIT_PARTLY
 from worker.manifest_snapshot import load_manifests
 from worker.manifests import ManifestCache
 from worker.options import bucket, credentials, database_command, json_option, servers
 from worker.rejections import REJECTED, UNKNOWN, WRITTEN, Outcome, Retry
-from worker.settings import Settings
 from worker.totals import Totals
 
 
@@ -24,11 +24,7 @@ from worker.totals import Totals
 @ids_argument
 @all_option
 @reason_option
-@click.option(
-    "--without-deadlines",
-    is_flag=True,
-    help="Do not read the manifests. The runs get no deadline then, and never will.",
-)
+@without_deadlines_option
 @json_option
 @servers
 @bucket
@@ -69,20 +65,11 @@ def retry(
         chosen = selection.ids(reader)
         manifests = ManifestCache()
         if not without_deadlines and any(rejections.find(reader, one) for one in chosen):
-            _load_manifests(settings, manifests)
+            with naming_without_deadlines():
+                load_manifests(settings, manifests)
         counts = _retry_all(opened, reader, chosen, manifests, as_json=as_json)
     missed = counts[REJECTED] + (counts[UNKNOWN] if selection.by_id else 0)
     return EXIT_PARTLY if missed else EXIT_OK
-
-
-def _load_manifests(settings: Settings, manifests: ManifestCache) -> None:
-    try:
-        load_manifests(settings, manifests)
-    except (BrokerFault, ConfigurationError) as error:
-        raise type(error)(
-            f"nothing was projected, since there would be no deadlines, which --without-deadlines "
-            f"allows: {error}"
-        ) from error.__cause__
 
 
 def _retry_all(

@@ -1,19 +1,17 @@
 """Rejected events as people and programs read them."""
 
 import base64
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from repo.rejected_events import Listed
 from worker.commands.output import Members, json_text, safe, shortened
+from worker.commands.tables import table
 from worker.rejections import PAGE_ROWS, UNKNOWN, Stored
 
 _LONGEST_SUBJECT = 100
-_LONGEST_REASON = 200
 
 
 def event_members(stored: Stored) -> Members:
@@ -66,26 +64,15 @@ def print_tables(console: Console, listed: Iterable[Listed]) -> int:
     printed = 0
     rows = iter(listed)
     while page := list(islice(rows, PAGE_ROWS)):
-        console.print(_table(page))
+        console.print(table(_COLUMNS, (_row(event) for event in page)))
         printed += len(page)
     return printed
 
 
-def _table(page: Sequence[Listed]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("id", justify="right", no_wrap=True)
-    table.add_column("rejected at", no_wrap=True)
-    table.add_column("sequence", justify="right", no_wrap=True)
-    table.add_column("subject", overflow="fold")
-    table.add_column("bytes", justify="right", no_wrap=True)
-    table.add_column("reason", overflow="fold")
-    for event in page:
-        table.add_row(
-            str(event.rejected_id),
-            Text(safe(event.rejected_at)),
-            str(event.stream_sequence),
-            Text(safe(shortened(event.subject, _LONGEST_SUBJECT))),
-            str(event.bytes),
-            Text(safe(shortened(event.reason, _LONGEST_REASON))),
-        )
-    return table
+_COLUMNS = ("id#", "rejected at", "sequence#", "subject", "bytes#", "reason")
+
+
+def _row(event: Listed) -> tuple[object, ...]:
+    subject = shortened(event.subject, _LONGEST_SUBJECT)
+    sequence = event.stream_sequence
+    return event.rejected_id, event.rejected_at, sequence, subject, event.bytes, event.reason

@@ -16,6 +16,7 @@ from worker.commands.output import Members, json_text, told
 from worker.commands.status_shown import MOST_REJECTED, members_of, status_text
 from worker.commands.tables import clear_screen
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerFault, ConfigurationError, exit_code
+from worker.in_step import look_for_missing
 from worker.instants import NANOSECONDS, format_instant
 from worker.options import SECONDS, broker_command, json_option
 from worker.settings import Settings
@@ -119,10 +120,10 @@ def _compare(visit: Visit, settings: Settings, durable: DurableView, asked: _Ask
         asked.oldest = next_start(visit, settings.stream, durable.floor + 1)
     if asked.recalled is None:
         return
-    asked.comparison = comparison = compare(asked.recalled, durable.binding.footing)
-    if comparison.is_suspect:
-        first = next_start(visit, settings.stream, comparison.known + 1)
-        asked.is_missing = comparison.is_missing(first.sequence if first else None)
+    footing = durable.binding.footing
+    comparison = compare(asked.recalled, footing)
+    looking = look_for_missing(visit.connection, settings.stream, comparison, footing)
+    asked.comparison, asked.is_missing = visit.do(looking)
 
 
 def _members(settings: Settings, asked: _Asked) -> Members:

@@ -24,14 +24,17 @@ _NAME_WIDTH = 18
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
-    """Return a table; a column whose name ends in `#` holds numbers, and None shows as -."""
+    """Return a table; None shows as -.
+
+    A column whose name ends in `#` holds numbers, one in `at` times; neither is folded.
+    """
     made = Table(box=None, header_style="bold", pad_edge=False)
     for name in columns:
         numbers = name.endswith("#")
         made.add_column(
             name.removesuffix("#"),
             justify="right" if numbers else "left",
-            no_wrap=numbers,
+            no_wrap=numbers or name.endswith(" at"),
             overflow="fold",
         )
     for row in rows:

@@ -33,7 +33,7 @@ def verify(*, since: int | None, without_deadlines: bool, as_json: bool, **optio
     \b
     equal             in every column that a start fills in
     rejected          among the rejected events
-    pending           not settled yet, so not there yet
+    unsettled         not there: not settled yet, or above one that is not
     there before      the row is of an earlier event of the run, or another program wrote it
     deadline changed  the manifest was changed later; the row keeps the deadline of its time
     deadline missing  the manifest was not known at the time
