@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 _FLUSH_TIMEOUT = 1
 _IDLE_CHECK = 0.1
+_LONG_QUEUE = 1000
+_LONG_QUEUE_CHECK = 1.0
 
 
 class Session:
@@ -91,17 +93,20 @@ class Session:
     async def _report_idle(self) -> None:
         """Call `idle` as soon as nothing is pending and nothing unsettled, here or elsewhere."""
         shared = self._shared
+        rest = _IDLE_CHECK
         while True:
-            await asyncio.sleep(_IDLE_CHECK)
+            await asyncio.sleep(rest)
             # Without a puller, database and broker are not known to be in step.
             if self._handover.puller is None or not self._connection.is_connected:
                 continue
             if len(self._handover.in_flight) > 0:
-                continue  # the question is dear for a server with a long queue
+                continue
             try:
                 binding = await self._pulling.look()
             except PullLost:
                 continue  # the pull notices by itself
+            # The question is dear for a server with a long queue, which delivers nothing meanwhile.
+            rest = _LONG_QUEUE_CHECK if binding.pending > _LONG_QUEUE else _IDLE_CHECK
             shared.expect(binding.pending + binding.unsettled)
             if binding.pending == binding.unsettled == 0 and len(self._handover.in_flight) == 0:
                 shared.is_idle = True
