@@ -207,11 +207,12 @@ def test_messages_that_expire_while_the_worker_is_off_are_no_older_backup(
         eventually(lambda: broker.stream_info().state.messages == 0, 10)
         server.stop()
         server.start()
-        broker.publish(result_id="later")
-        again = start_worker(rows, "--until-idle", nats=server.url)
-        assert again.exit_code() == 0
+        again = start_worker(rows, nats=server.url)
+        again.wait_for("worker.ready")
+        broker.publish(result_id="later")  # not before: it would expire while the worker starts
+        eventually(lambda: rows.run("later") is not None, 10)
+        assert again.stop() == 0
         assert found(worker) == found(again) == []
-        assert rows.run("later") is not None
 
 
 def test_crashes_and_two_workers_under_load_are_never_taken_for_a_backup(
