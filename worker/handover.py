@@ -22,7 +22,6 @@ from worker.readiness import Readiness
 from worker.settings import Settings
 from worker.totals import Totals
 
-_YIELD_AFTER = 500
 # Unless the broker has given a sign this recently, the durable is looked at before anything is
 # settled: a late ack would settle another message of one that was made anew meanwhile.
 _FRESH_FOR = 1.0
@@ -222,11 +221,9 @@ class Handover:
             if not self._bound or self.connection is None or not self.connection.is_connected:
                 continue
             long_ago = asyncio.get_running_loop().time() - every
-            for number, reply in enumerate(list(self.in_flight.arrived_before(long_ago)), 1):
-                with contextlib.suppress(nats.errors.Error, OSError):
-                    await self.connection.publish(reply, b"+WPI")
-                if number % _YIELD_AFTER == 0:
-                    await asyncio.sleep(0)
+            signs = [(reply, b"+WPI") for reply in self.in_flight.arrived_before(long_ago)]
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self.connection.publish_all(signs)
 
     def _ack_wait(self) -> float:
         if self.binding is None:
