@@ -68,7 +68,7 @@ class Wire(Client):
     def __init__(self, *, tls_required: bool) -> None:
         super().__init__()
         self.server_error = ""
-        self.inflow: Inflow | None = None
+        self._inflow: Inflow | None = None
         self._tls_required = tls_required
         self._ps = _QuickParser(self)
 
@@ -89,11 +89,21 @@ class Wire(Client):
             raise AssertionError(f"nothing was asked for, and {message.subject} came")
 
         subscription = await self.subscribe(subject, cb=none_yet)
-        self.inflow = Inflow(subscription, take, take_status)
+        self._inflow = Inflow(subscription, take, take_status)
         return subscription
 
+    def inflow(self) -> Inflow | None:
+        """Return the inflow, as long as its subscription is there."""
+        inflow = self._inflow
+        if inflow is None or self._subs.get(inflow.subscription._id) is not inflow.subscription:
+            return None
+        return inflow
+
     async def publish_all(self, messages: Iterable[tuple[str, bytes]]) -> None:
-        """Publish payloads to subjects that the server gave; raises what `publish` raises."""
+        """Publish payloads to subjects that the server gave, as one write.
+
+        Raises what `publish` raises; also where that would keep them until there is a connection.
+        """
         if self.is_closed:
             raise nats.errors.ConnectionClosedError
         if self.is_draining_pubs:
@@ -110,8 +120,8 @@ class Wire(Client):
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
     ) -> None:
-        inflow = self.inflow
-        if inflow is None or self._subs.get(sid) is not inflow.subscription:
+        inflow = self.inflow()
+        if inflow is None or sid != inflow.subscription._id:
             await super()._process_msg(sid, subject, reply, data, headers)
         elif reply:
             await self.hand_over(inflow.take, [Delivered(_text(subject), _text(reply), data)])
@@ -170,15 +180,15 @@ class _QuickParser(Parser):
 
     async def parse(self, data: bytes = b"") -> None:
         """Take in what was read; what is not of the inflow is left to the library."""
-        inflow = self._wire.inflow
+        inflow = self._wire.inflow()
         if inflow is None or self.state != AWAITING_CONTROL_LINE:
             await super().parse(data)
             return
         self.buf.extend(data)
-        messages, complete = self._messages(inflow.subscription._id)
+        messages, something_else = self._messages(inflow.subscription._id)
         if messages:
             await self._wire.hand_over(inflow.take, messages)
-        if complete:
+        if something_else:
             await super().parse()
 
     def _messages(self, sid: int) -> tuple[list[Delivered], bool]:

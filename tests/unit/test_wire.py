@@ -55,7 +55,7 @@ class Quick(Wire):
         self.errors: list[Exception] = []
         subscription: Any = SimpleNamespace(_id=SID)
         self._subs = {SID: subscription}
-        self.inflow = Inflow(subscription, self.take, self.take_status)
+        self._inflow = Inflow(subscription, self.take, self.take_status)
         self._error_cb = self.note
 
     async def feed(self, data: bytes) -> None:
@@ -146,6 +146,17 @@ def test_all_messages_of_a_read_are_taken_at_once() -> None:
     assert quick.takes == 2
 
 
+def test_what_comes_after_the_end_of_a_subscription_is_left_to_the_library() -> None:
+    async def feed() -> Quick:
+        quick = Quick()
+        await quick.feed(message(1))
+        del quick._subs[SID]
+        await quick.feed(message(2) + b"PING\r\n")
+        return quick
+
+    assert [read[:2] for read in asyncio.run(feed()).read] == [(SID, "events.1"), ("ping",)]
+
+
 @pytest.mark.parametrize("line", [b"MSG a x b 1\r\n", b"MSG a 7 b x\r\n", b"HMSG a 7 b x 5\r\n"])
 def test_what_is_no_protocol_is_left_to_the_library_which_reconnects(line: bytes) -> None:
     async def feed() -> Quick:
@@ -168,10 +179,11 @@ def test_an_error_while_something_is_taken_is_told_and_does_not_end_the_reading(
 
     async def feed() -> Quick:
         quick = Quick()
-        assert quick.inflow is not None
-        working, quick.inflow = quick.inflow, Inflow(quick.inflow.subscription, fail, fail)
+        working = quick.inflow()
+        assert working is not None
+        quick._inflow = Inflow(working.subscription, fail, fail)
         await quick.feed(sent)
-        quick.inflow = working
+        quick._inflow = working
         await quick.feed(message(2))
         return quick
 
