@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import MakeServer, StartWorker
 from tests.support.broker import Broker
-from tests.support.restoring import copy, publish, put_back, restore_into, wipe
+from tests.support.restoring import copy, hold_the_floor_back, publish, put_back, restore_into, wipe
 from tests.support.rows import Rows
 from tests.support.waiting import eventually, until
 
@@ -19,11 +19,7 @@ from tests.support.waiting import eventually, until
 def test_a_floor_that_one_message_holds_back_hides_no_restored_backup(
     broker: Broker, rows: Rows, tmp_path: Path, start_worker: StartWorker, how: str
 ) -> None:
-    broker.make_stream()
-    broker.make_durable(ack_wait=12.0)
-    publish(broker, 1, 1)
-    broker.take_without_ack(1)  # a worker was killed with it in hand
-    publish(broker, 2, 10)
+    hold_the_floor_back(broker, 12.0)
     worker = start_worker(rows)
     eventually(lambda: rows.count() == 9, 5, lambda: worker.text)
     backup = copy(rows, tmp_path / "backup.db")

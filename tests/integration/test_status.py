@@ -14,7 +14,7 @@ from tests.support import events
 from tests.support.broker import Broker
 from tests.support.commands import Done, run_projector
 from tests.support.nats_server import NatsServer
-from tests.support.restoring import copy, publish, put_back
+from tests.support.restoring import copy, hold_the_floor_back, publish, put_back
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
 from worker.command_line import main
@@ -80,11 +80,7 @@ def test_a_database_that_lacks_what_was_settled_is_not_in_step_and_stays_as_it_i
 def test_a_floor_that_one_message_holds_back_hides_no_restored_backup(
     broker: Broker, rows: Rows, tmp_path: Path, start_worker: StartWorker, status: Status
 ) -> None:
-    broker.make_stream()
-    broker.make_durable(ack_wait=60.0)
-    publish(broker, 1, 1)
-    broker.take_without_ack(1)  # a worker was killed with it in hand
-    publish(broker, 2, 10)
+    hold_the_floor_back(broker, 60.0)
     worker = start_worker(rows)
     eventually(lambda: rows.count() == 9, 10, lambda: worker.text)
     backup = copy(rows, tmp_path / "backup.db")

@@ -17,6 +17,15 @@ def publish(broker: Broker, first: int, last: int) -> None:
     )
 
 
+def hold_the_floor_back(broker: Broker, ack_wait: float) -> None:
+    """Publish ten starts, the first of which somebody has in hand and never settles."""
+    broker.make_stream()
+    broker.make_durable(ack_wait=ack_wait)
+    publish(broker, 1, 1)
+    broker.take_without_ack(1)  # a worker was killed with it in hand
+    publish(broker, 2, 10)
+
+
 def copy(rows: Rows, to: Path) -> Path:
     """Back the database up as SQLite does, and return the copy."""
     with closing(sqlite3.connect(rows.path)) as live, closing(sqlite3.connect(to)) as backup:
