@@ -1,13 +1,13 @@
 """What can go wrong in the database, by what has to be done about it.
 
 RepositoryError
-├── PassingFault      busy, locked, interrupted: roll back, try again soon
-├── PlaceFault        full, read-only, I/O, replaced file: no message's fault, reopen later
-│   ├── DiskFault     full, or an I/O error: it may pass without anybody's help
-│   └── SchemaFault   a table or column is missing, or the schema refuses every row
-├── TransactionEnded  a statement was refused and took the whole transaction with it
-├── DataRefused       this row cannot be stored: reject its message
-└── DatabaseUnusable  corrupt, or no database at all: stop
+├── TransientError      busy, locked, interrupted: roll back, try again soon
+├── UnavailableError        full, read-only, I/O, replaced file: no message's fault, reopen later
+│   ├── DiskError     full, or an I/O error: it may pass without anybody's help
+│   └── SchemaError   a table or column is missing, or the schema refuses every row
+├── TransactionAborted  a statement was refused and took the whole transaction with it
+├── RowRejected       this row cannot be stored: reject its message
+└── CorruptDatabaseError  corrupt, or no database at all: stop
 
 Driver errors become one of these here and nowhere else; the cause is kept.
 """
@@ -21,31 +21,31 @@ class RepositoryError(Exception):
     """The root of this package's errors."""
 
 
-class PassingFault(RepositoryError):
+class TransientError(RepositoryError):
     """Somebody else has the lock; the same write works in a moment."""
 
 
-class PlaceFault(RepositoryError):
+class UnavailableError(RepositoryError):
     """The place cannot take any row now: disk, file, rights."""
 
 
-class DiskFault(PlaceFault):
+class DiskError(UnavailableError):
     """The disk is full or does not answer."""
 
 
-class SchemaFault(PlaceFault):
+class SchemaError(UnavailableError):
     """The tables are not what the statements expect."""
 
 
-class TransactionEnded(RepositoryError):
+class TransactionAborted(RepositoryError):
     """A trigger of somebody else's refused a statement with RAISE(ROLLBACK)."""
 
 
-class DataRefused(RepositoryError):
+class RowRejected(RepositoryError):
     """The tables refuse this very row."""
 
 
-class DatabaseUnusable(RepositoryError):
+class CorruptDatabaseError(RepositoryError):
     """The file is damaged or is no database; writing to it would make it worse."""
 
 
@@ -59,14 +59,14 @@ _CLASSES: dict[int, type[RepositoryError]] = {
             sqlite3.SQLITE_PROTOCOL,
             sqlite3.SQLITE_SCHEMA,
         ),
-        PassingFault,
+        TransientError,
     ),
     **dict.fromkeys(
-        (sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH), DataRefused
+        (sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH), RowRejected
     ),
-    **dict.fromkeys((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB), DatabaseUnusable),
-    **dict.fromkeys((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR), DiskFault),
-    sqlite3.SQLITE_ERROR: SchemaFault,
+    **dict.fromkeys((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB), CorruptDatabaseError),
+    **dict.fromkeys((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR), DiskError),
+    sqlite3.SQLITE_ERROR: SchemaError,
 }
 _BUGS = (sqlite3.SQLITE_INTERNAL, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE)
 
@@ -81,15 +81,15 @@ def translated() -> Iterator[None]:
         if code is None or code & 0xFF in _BUGS:  # misuse, which no retry can mend
             raise
         name = getattr(error, "sqlite_errorname", "")
-        raise _CLASSES.get(code & 0xFF, PlaceFault)(f"{error} ({name})") from error
+        raise _CLASSES.get(code & 0xFF, UnavailableError)(f"{error} ({name})") from error
     except (OverflowError, UnicodeEncodeError) as error:
-        raise DataRefused(str(error)) from error
+        raise RowRejected(str(error)) from error
 
 
 @contextmanager
 def translated_os_errors() -> Iterator[None]:
-    """Raise PlaceFault instead of the system's errors about the files of the database."""
+    """Raise UnavailableError instead of the system's errors about the files of the database."""
     try:
         yield
     except OSError as error:
-        raise PlaceFault(f"a file of the database cannot be seen: {error}") from error
+        raise UnavailableError(f"a file of the database cannot be seen: {error}") from error

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from repo.database import Connection
-from repo.errors import DataRefused
+from repo.errors import RowRejected
+from repo.sqlite.database import Connection
 from repo.statements import statement
 
 _INSERT_RUN = statement("insert_run")
@@ -37,7 +37,7 @@ class Run(NamedTuple):
 def insert_all(connection: Connection, runs: Sequence[Run]) -> int:
     """Insert runs and return how many are new; a result_id that is there already stays as it is.
 
-    Raises DataRefused at the first row that the table refuses; some of the others may be inserted.
+    Raises RowRejected at the first row that the table refuses; some of the others may be inserted.
     """
     inserted = start = 0
     if connection.most_values >= _MANY * len(Run._fields):
@@ -53,7 +53,7 @@ def insert_all(connection: Connection, runs: Sequence[Run]) -> int:
 
 
 def insert(connection: Connection, run: Run) -> int:
-    """Insert one run and return 1, or 0 if its result_id is there; may raise DataRefused."""
+    """Insert one run and return 1, or 0 if its result_id is there; may raise RowRejected."""
     inserted = connection.execute(_INSERT_RUN, run)
     if not inserted:
         _make_sure_it_is_there(connection, run)
@@ -63,4 +63,4 @@ def insert(connection: Connection, run: Run) -> int:
 def _make_sure_it_is_there(connection: Connection, run: Run) -> None:
     # RAISE(IGNORE) in a trigger drops a row without a word: acking its message would lose it.
     if connection.fetch(_RUN_EXISTS, (run.result_id,)) == [(0,)]:
-        raise DataRefused("execution_results took no row of it, and gave no reason")
+        raise RowRejected("execution_results took no row of it, and gave no reason")

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from repo.database import Connection
-from repo.errors import DataRefused, SchemaFault
+from repo.errors import RowRejected, SchemaError
+from repo.sqlite.database import Connection
 from repo.statements import statement
 
 _PROMOTE = statement("promote_execution")
@@ -21,7 +21,7 @@ class PromotionFailure(NamedTuple):
 def promote_together(connection: Connection, exec_ids: Sequence[str]) -> None:
     """Turn pending executions to running, inside the caller's transaction.
 
-    Raises DataRefused or SchemaFault where one of them is refused.
+    Raises RowRejected or SchemaError where one of them is refused.
     """
     if exec_ids:
         connection.execute_many(_PROMOTE, [(exec_id,) for exec_id in exec_ids])
@@ -31,8 +31,8 @@ def promote(connection: Connection, exec_ids: Sequence[str]) -> list[PromotionFa
     """Turn pending executions to running, one by one, inside the caller's transaction.
 
     Best effort: what the table refuses, or a table that is not there, is returned and does not
-    raise, so that it never costs the rows of the runs. Raises TransactionEnded where they are lost
-    already; `promote_each` is for after that.
+    raise, so that it never costs the rows of the runs. Raises TransactionAborted where they are
+    lost already; `promote_each` is for after that.
     """
     return _promote_apart(connection, exec_ids, connection.savepoint)
 
@@ -52,6 +52,6 @@ def _promote_apart(
         try:
             with scope():
                 connection.execute(_PROMOTE, (exec_id,))
-        except (DataRefused, SchemaFault) as error:
+        except (RowRejected, SchemaError) as error:
             failures.append(PromotionFailure(exec_id, str(error)))
     return failures

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
-from repo.database import Connection, Database
 from repo.retry import retry_policy
+from repo.sqlite.database import Connection, Database
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -39,5 +39,5 @@ class Reader:
         *arguments: _Arguments.args,
         **named: _Arguments.kwargs,
     ) -> _Result:
-        """Return what a query returns; raises PassingFault when every attempt met a lock."""
+        """Return what a query returns; raises TransientError when every attempt met a lock."""
         return self._retry(query, self._connection, *arguments, **named)

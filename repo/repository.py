@@ -8,15 +8,16 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeVar
 
-from repo import checkpoints, rejected_events
-from repo.batch import BatchWriter, Refusal, Written
-from repo.checkpoints import Checkpoint, Position, Recalled, Standing
-from repo.database import Connection, Database
-from repo.errors import DataRefused, PassingFault, PlaceFault, RepositoryError, SchemaFault
+from repo import checkpoint as checkpoints
+from repo import rejected as rejected_events
+from repo.batch_writer import BatchWriter, Refusal, WriteResult
+from repo.checkpoint import Checkpoint, CheckpointGuard, Position, StoredCheckpoint
+from repo.errors import RepositoryError, RowRejected, SchemaError, TransientError, UnavailableError
 from repo.execution_results import Run
-from repo.rejected_events import Key, RejectedEvent
+from repo.rejected import Key, RejectedEvent
 from repo.retry import retry_policy
-from repo.rewriting import RewriteWriter, Rewritten
+from repo.rewriting import RetryResult, RewriteWriter
+from repo.sqlite.database import Connection, Database
 
 _Result = TypeVar("_Result")
 
@@ -25,7 +26,7 @@ class Repository:
     """Writes whole batches; belongs to one thread.
 
     Passing faults are tried again for up to `retry_for` seconds, or until `give_up` is set, after
-    which nothing is tried at all. With a `standing`, nothing is written before `begin`.
+    which nothing is tried at all. With a `guard`, nothing is written before `begin`.
     """
 
     def __init__(
@@ -34,10 +35,10 @@ class Repository:
         *,
         retry_for: float,
         give_up: threading.Event,
-        standing: Standing | None = None,
+        guard: CheckpointGuard | None = None,
     ) -> None:
         self._database = database
-        self._standing = standing
+        self._guard = guard
         self._connection: Connection | None = None
         self._writer: BatchWriter | None = None
         self._give_up = give_up
@@ -49,16 +50,16 @@ class Repository:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def recall(self) -> Recalled:
-        """Return what the database knows of the standing's stream and durable; raises as `write`.
+    def recall(self) -> StoredCheckpoint:
+        """Return what the database knows of the guard's stream and consumer; raises as `write`.
 
         It takes and gives back the write lock first: a database that cannot be written to is of no
         use, and a reader would not find out.
         """
-        recalled: Recalled = self._retry(self._attempt, self._recall_once)
+        recalled: StoredCheckpoint = self._retry(self._attempt, self._recall_once)
         return recalled
 
-    def begin(self, checkpoint: Checkpoint, recalled: Recalled) -> None:
+    def begin(self, checkpoint: Checkpoint, recalled: StoredCheckpoint) -> None:
         """Put a checkpoint into the file that was recalled from; raises as `write`.
 
         From now on batches may be written there, and there only.
@@ -71,31 +72,31 @@ class Repository:
         rejected: Sequence[RejectedEvent],
         refusal: Refusal,
         reached: Checkpoint | None = None,
-    ) -> Written:
+    ) -> WriteResult:
         """Write a batch and return when it is committed in the file that the path names.
 
         The checkpoint moves on to `reached` in the same transaction.
 
-        Raises PassingFault when every retry met a lock, PlaceFault and DatabaseUnusable at once; a
-        batch may be written then, and is not known to be: it has to come again.
+        Raises TransientError when every retry met a lock, UnavailableError and CorruptDatabaseError
+        at once; a batch may be written then, and is not known to be: it has to come again.
         """
-        written: Written = self._retry(
+        written: WriteResult = self._retry(
             self._attempt, self._write_once, runs, rejected, refusal, reached
         )
         return written
 
     def write_again(
         self, runs: Sequence[Run], rejected: Sequence[RejectedEvent], refusal: Refusal
-    ) -> Rewritten:
+    ) -> RetryResult:
         """Write rejected events after all, and return when that is committed.
 
         `runs` are what the projection makes of them now, `rejected` the ones it still refuses,
         `refusal` as for `write`. In one transaction, each event whose run is written leaves the
         rejected events, each other one keeps its row, with its reason of now. Raises
-        PassingFault when every retry met a lock, any other RepositoryError at once; nothing is
+        TransientError when every retry met a lock, any other RepositoryError at once; nothing is
         changed then.
         """
-        rewritten: Rewritten = self._retry(
+        rewritten: RetryResult = self._retry(
             self._attempt,
             lambda: RewriteWriter(self._open()).write_again(runs, rejected, refusal),
         )
@@ -123,13 +124,13 @@ class Repository:
     def _attempt(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
         if self._give_up.is_set():
             # One more attempt could wait for a lock for longer than anybody waits for us.
-            raise PassingFault("given up at the stop")
+            raise TransientError("given up at the stop")
         try:
             return work(*arguments)
-        except PassingFault:
+        except TransientError:
             self._database.observer.locked()
             raise
-        except PlaceFault:
+        except UnavailableError:
             # The cause may be the connection itself: a file that was replaced, a dead disk.
             with contextlib.suppress(RepositoryError):
                 self.close()
@@ -141,35 +142,35 @@ class Repository:
         rejected: Sequence[RejectedEvent],
         refusal: Refusal,
         reached: Checkpoint | None,
-    ) -> Written:
+    ) -> WriteResult:
         try:
             return self._open_writer().write(runs, rejected, refusal, reached)
-        except DataRefused as error:
-            raise SchemaFault(f"not even a rejected event can be stored: {error}") from error
+        except RowRejected as error:
+            raise SchemaError(f"not even a rejected event can be stored: {error}") from error
 
-    def _recall_once(self) -> Recalled:
+    def _recall_once(self) -> StoredCheckpoint:
         connection = self._open()
         with connection.write():
             recalled = checkpoints.recall(connection, self._position())
-        assert self._standing is not None
-        return recalled._replace(committed=self._standing.reached)
+        assert self._guard is not None
+        return recalled._replace(committed=self._guard.reached)
 
-    def _begin_once(self, checkpoint: Checkpoint, recalled: Recalled) -> None:
+    def _begin_once(self, checkpoint: Checkpoint, recalled: StoredCheckpoint) -> None:
         connection = self._open()
         if connection.file != recalled.file:
-            raise PlaceFault("the database file was replaced while it was compared")
+            raise UnavailableError("the database file was replaced while it was compared")
         with connection.write():
             stands = checkpoints.put(connection, self._position(), checkpoint)
-        assert self._standing is not None
-        self._standing.begin(connection.file, stands)
+        assert self._guard is not None
+        self._guard.begin(connection.file, stands)
 
     def _position(self) -> Position:
-        assert self._standing is not None
-        return self._standing.position
+        assert self._guard is not None
+        return self._guard.position
 
     def _open(self) -> Connection:
         # Another thread may have begun with the file that took this one's place.
-        if self._standing and self._connection and not self._connection.is_current():
+        if self._guard and self._connection and not self._connection.is_current():
             self.close()
         if self._connection is None:
             self._connection = self._database.connect()
@@ -177,8 +178,8 @@ class Repository:
 
     def _open_writer(self) -> BatchWriter:
         connection = self._open()
-        if self._standing is not None:
-            self._standing.check(connection.file)
+        if self._guard is not None:
+            self._guard.check(connection.file)
         if self._writer is None:
-            self._writer = BatchWriter(connection, self._standing)
+            self._writer = BatchWriter(connection, self._guard)
         return self._writer

@@ -11,7 +11,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from repo.errors import PassingFault
+from repo.errors import TransientError
 from repo.observer import NOBODY, Observer
 
 
@@ -20,11 +20,11 @@ def retry_policy(
 ) -> Retrying:
     """Return a policy that tries for `retry_for` seconds, or until `give_up` is set.
 
-    It raises the last PassingFault itself then. The waits are random, up to 1 s, so that two
+    It raises the last TransientError itself then. The waits are random, up to 1 s, so that two
     workers that met once do not meet again.
     """
     return Retrying(
-        retry=retry_if_exception_type(PassingFault),
+        retry=retry_if_exception_type(TransientError),
         wait=wait_random_exponential(multiplier=0.02, max=1.0),
         stop=stop_after_delay(retry_for) | stop_when_event_set(give_up),
         sleep=sleep_using_event(give_up),

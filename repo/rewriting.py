@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from repo import rejected_events
-from repo.batch import BatchWriter, Refusal, Written
+from repo import rejected as rejected_events
+from repo.batch_writer import BatchWriter, Refusal, WriteResult
 from repo.execution_results import Run
-from repo.rejected_events import Key, RejectedEvent
+from repo.rejected import Key, RejectedEvent
 
 
 @dataclass(frozen=True, slots=True)
-class Rewritten:
+class RetryResult:
     """What became of rejected events.
 
     `removed` are the messages whose run is written and whose row is gone, `refused` the reasons for
@@ -18,7 +18,7 @@ class Rewritten:
     rows as for any batch.
     """
 
-    written: Written
+    written: WriteResult
     removed: frozenset[Key]
     refused: dict[Key, str]
 
@@ -28,13 +28,13 @@ class RewriteWriter(BatchWriter):
 
     def write_again(
         self, runs: Sequence[Run], rejected: Sequence[RejectedEvent], refusal: Refusal
-    ) -> Rewritten:
+    ) -> RetryResult:
         """Write a batch and return when it is committed; raises like `write`."""
         self._runs = [(refusal(index, "").key, run) for index, run in enumerate(runs)]
         self._removed: frozenset[Key] = frozenset()
         self._refused: dict[Key, str] = {}
         written = self.write(runs, rejected, refusal)
-        return Rewritten(written, self._removed, self._refused)
+        return RetryResult(written, self._removed, self._refused)
 
     def _keep(self, rejected: Sequence[RejectedEvent]) -> list[RejectedEvent]:
         # A transaction may be begun several times: what counts is what the last one did. Nothing is

@@ -10,7 +10,7 @@ from tests.support.broker import Broker
 from tests.support.nats_server import NatsServer
 from tests.support.rows import Rows
 from tests.support.worker_process import PROJECTOR, WorkerProcess
-from worker.migration import migrate
+from worker.schema import migrate
 
 StartWorker = Callable[..., WorkerProcess]
 MakeServer = Callable[..., NatsServer]

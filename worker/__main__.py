@@ -2,7 +2,7 @@
 
 import sys
 
-from worker.command_line import main
+from worker.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,18 +3,25 @@
 WorkerError
 ├── SettingError        an option has a value that cannot be used: exit 64
 ├── ConfigurationError  the broker or the database is not set up for this worker: exit 78
-├── DatabaseAway        the database takes nothing just now: pause, then try again
+├── DatabaseUnavailable        the database takes nothing just now: pause, then try again
 │   └── DatabaseBroken  it is not just locked: the file, the disk, the schema
-└── BrokerFault         the session with the broker is over: make a new one
+└── BrokerError         the session with the broker is over: make a new one
     └── PullLost        only the pull is over: bind and pull again on the same connection
         ├── ConnectionLost  with the connection, which comes back by itself
-        └── Unanswered      nothing comes back: after a few times a new connection is tried
+        └── NoResponse      nothing comes back: after a few times a new connection is tried
 
 What lets the worker wait has a `cause`, for those who look from outside.
 """
 
-from repo.errors import DatabaseUnusable, DiskFault, PassingFault, RepositoryError
-from worker.readiness import BROKER_AWAY, DATABASE_BLOCKED, PULL_LOST
+from repo.errors import CorruptDatabaseError, DiskError, RepositoryError, TransientError
+
+# What kind of thing is in the way.
+STARTING = "starting"
+BROKER_AWAY = "broker_away"
+PERMISSION_DENIED = "permission_denied"
+STREAM_MISSING = "stream_missing"
+PULL_LOST = "pull_lost"
+DATABASE_BLOCKED = "database_blocked"
 
 # sysexits.h, so that a unit file can tell what a restart may mend.
 EXIT_OK = 0
@@ -43,23 +50,23 @@ class ConfigurationError(WorkerError):
     """Only a person can mend it: a restart would find the same."""
 
 
-class DatabaseAway(WorkerError):
+class DatabaseUnavailable(WorkerError):
     """Nothing can be written for now: the database is locked, full, or not there."""
 
     cause = DATABASE_BLOCKED
 
 
-class DatabaseBroken(DatabaseAway):
+class DatabaseBroken(DatabaseUnavailable):
     """The file, the disk or the schema is at fault; another worker's may be well."""
 
 
-class BrokerFault(WorkerError):
+class BrokerError(WorkerError):
     """The connection is of no more use."""
 
     cause = BROKER_AWAY
 
 
-class PullLost(BrokerFault):
+class PullLost(BrokerError):
     """The consumer does not answer any more, or is gone."""
 
     cause = PULL_LOST
@@ -71,13 +78,13 @@ class ConnectionLost(PullLost):
     cause = BROKER_AWAY
 
 
-class Unanswered(PullLost):
+class NoResponse(PullLost):
     """A request got no answer in time: a right is missing, or the connection is deaf."""
 
 
 def unanswered(problem: str, error: BaseException) -> PullLost:
     """Return the error for a request that failed, with `error` as its cause."""
-    lost = Unanswered(problem) if isinstance(error, TimeoutError) else PullLost(problem)
+    lost = NoResponse(problem) if isinstance(error, TimeoutError) else PullLost(problem)
     lost.__cause__ = error
     return lost
 
@@ -88,9 +95,9 @@ def exit_code(error: BaseException) -> int:
         return EXIT_USAGE
     if isinstance(error, ConfigurationError):
         return EXIT_CONFIGURATION
-    if isinstance(error, DatabaseUnusable):
+    if isinstance(error, CorruptDatabaseError):
         return EXIT_DATA
-    if isinstance(error, BrokerFault | PassingFault | DiskFault):
+    if isinstance(error, BrokerError | TransientError | DiskError):
         return EXIT_TEMPORARY
     if isinstance(error, RepositoryError):  # rights, tables, rules of others: a person's to mend
         return EXIT_CONFIGURATION

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
-from worker.instants import NANOSECONDS, format_instant
+from worker.codec.timestamps import NANOSECONDS, format_instant
 
 JSON = "json"
 TEXT = "text"
@@ -57,7 +57,7 @@ class _Text(logging.Formatter):
 def _pairs(fields: dict[str, object], *, zeros: bool = True) -> Iterator[str]:
     for name, value in fields.items():
         if isinstance(value, dict):
-            yield from _pairs(value, zeros=False)  # of many totals, a reader wants what happened
+            yield from _pairs(value, zeros=False)  # of many counters, a reader wants what happened
         elif zeros or value != 0 or value is False:
             yield f"{name}={_shown(value)}"
 

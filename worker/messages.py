@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from worker.codec.timestamps import is_representable
 from worker.decisions import Decision
-from worker.instants import is_representable
 
 
 class Message(NamedTuple):
@@ -29,7 +29,7 @@ _ACK_REPLY_WITH_DOMAIN = re.compile(rf"\$JS\.ACK(?:\.[^.]*){{4}}{_NUMBERS}\..*",
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far the durable was known to be when a batch began.
+    """How far the consumer was known to be when a batch began.
 
     `stream_created_at` is stored text; every start at or below the stream sequence `floor` is
     settled, and so committed.
@@ -66,7 +66,7 @@ class Decisions:
 class Delivery(NamedTuple):
     """What the broker's reply subject tells of a message.
 
-    The durable numbers its deliveries by `consumer_sequence`, from 1, redeliveries included.
+    The consumer numbers its deliveries by `consumer_sequence`, from 1, redeliveries included.
     """
 
     delivery: int

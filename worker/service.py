@@ -22,21 +22,21 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from repo.checkpoints import Position, Standing
-from repo.database import ENGINE, ENGINE_VERSION, Database
-from repo.errors import DiskFault, PassingFault, RepositoryError
+from repo.checkpoint import CheckpointGuard, Position
+from repo.errors import DiskError, RepositoryError, TransientError
+from repo.sqlite.database import ENGINE, ENGINE_VERSION, Database
 from worker import __version__
-from worker.broker import Broker
 from worker.errors import EXIT_OK, ConfigurationError, describe, exit_code
-from worker.manifests import ManifestCache
+from worker.jetstream.thread import Broker
 from worker.messages import Decisions
-from worker.migration import check_schema
-from worker.outside import Outside
-from worker.pool import Pool
-from worker.projection import Projection
-from worker.readiness import Readiness
+from worker.observability.exporter import Outside
+from worker.processing.pool import Pool
+from worker.processing.processor import Projection
+from worker.projections.manifests import ManifestCache
+from worker.schema import check_schema
 from worker.settings import Settings
-from worker.totals import Totals
+from worker.status.counters import Counters
+from worker.status.readiness import Readiness
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +51,9 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._totals = Totals()
+        self._counters = Counters()
         self._readiness = Readiness()
-        self._outside = Outside(settings, self._totals, self._readiness, self._fail)
+        self._outside = Outside(settings, self._counters, self._readiness, self._fail)
         measures = self._outside.measures
         self._database = Database(
             settings.database, busy_timeout=settings.busy_timeout, observer=measures
@@ -67,8 +67,8 @@ class Service:
         self._pool = Pool(
             settings.threads,
             self._database,
-            Standing(Position(settings.stream, settings.durable)),
-            Projection(settings.stream, manifests, self._totals),
+            CheckpointGuard(Position(settings.stream, settings.consumer)),
+            Projection(settings.stream, manifests, self._counters),
             retry_for=settings.retry_for,
             settle=self._settle,
             failed=self._fail,
@@ -77,7 +77,7 @@ class Service:
         self._broker = Broker(
             settings,
             manifests,
-            self._totals,
+            self._counters,
             self._readiness,
             self._outside.progress,
             submit=self._pool.submit,
@@ -127,8 +127,8 @@ class Service:
             try:
                 check_schema(self._database, apply=self._settings.migrate)
                 break
-            except (PassingFault, DiskFault) as error:
-                log.warning("database.fault", extra={"error": describe(error)})
+            except (TransientError, DiskError) as error:
+                log.warning("batch.failed", extra={"error": describe(error)})
                 self._outside.waiting()
                 self._stop_within(1.0)
 
@@ -160,7 +160,7 @@ class Service:
 
     def _show(self, progress: Progress, task: TaskID) -> None:
         if self._broker.expected is not None:
-            done = self._totals["messages"]
+            done = self._counters["messages"]
             progress.update(task, completed=done, total=max(done, self._broker.expected))
 
     def _drain(self) -> None:
@@ -171,10 +171,10 @@ class Service:
         log.info("worker.draining", extra={"drain_timeout": timeout})
         self._broker.stop_pulling(deadline - time.monotonic())
         finished = self._pool.stop(deadline)
-        unsettled = self._broker.close(_LEAVE_TIMEOUT)
-        if unsettled or not finished:
+        ack_pending = self._broker.close(_LEAVE_TIMEOUT)
+        if ack_pending or not finished:
             # They stay unacked on the broker, which delivers them to the next worker.
-            log.warning("worker.drained_in_part", extra={"unsettled": unsettled})
+            log.warning("worker.drain_incomplete", extra={"ack_pending": ack_pending})
 
     def _log_starting(self) -> None:
         log.info(
@@ -202,7 +202,7 @@ class Service:
                 extra={"error": describe(failure)},
                 exc_info=None if expected else failure,
             )
-        log.info("worker.stopped", extra={"exit_code": code, "totals": self._totals.as_dict()})
+        log.info("worker.stopped", extra={"exit_code": code, "counters": self._counters.as_dict()})
         return code
 
 

@@ -16,10 +16,10 @@ from urllib.parse import unquote, urlsplit
 import nkeys
 import yoyo.config
 
-from repo.database import database_path
-from worker.durations import parse_duration
+from repo.sqlite.database import database_path
+from worker.codec.durations import parse_duration
+from worker.codec.timestamps import NANOSECONDS, parse_instant
 from worker.errors import SettingError
-from worker.instants import NANOSECONDS, parse_instant
 
 DEFAULT_PORT = 4222
 _NAME = re.compile(r"[^\s.*>/\\\x00-\x1f]+")
@@ -77,7 +77,7 @@ class Settings:
     nats_urls: tuple[str, ...]
     database: str
     stream: str = "EVENTS"
-    durable: str = "backend_events_projector"
+    consumer: str = "backend_events_projector"
     bucket: str = "jobs"
     create_stream: bool = False
     migrate: bool = False
@@ -85,7 +85,7 @@ class Settings:
     no_replay: bool = False
     batch: int = 1000
     threads: int = 2
-    in_flight: int = 4000
+    max_outstanding: int = 4000
     ack_wait: float = 30.0
     busy_timeout: float = 1.0
     retry_for: float = 10.0
@@ -209,7 +209,7 @@ def parse_nkey_seed(text: str) -> str:
 
 
 def parse_name(text: str) -> str:
-    """Return the name of a stream or durable."""
+    """Return the name of a stream or consumer."""
     if not _NAME.fullmatch(text):
         raise ValueError("expected a name without spaces, dots, *, > or slashes")
     return text

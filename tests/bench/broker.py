@@ -17,7 +17,7 @@ from nats.js.api import ConsumerConfig, ConsumerInfo, StreamConfig
 from nats.js.errors import NotFoundError
 
 from tests.bench.data import Event
-from tests.support.broker import BUCKET, DURABLE, STREAM, Broker
+from tests.support.broker import BUCKET, CONSUMER, STREAM, Broker
 
 _WINDOW = 2000
 _MAX_BYTES = 4 * 1024**3
@@ -59,14 +59,14 @@ class BenchBroker(Broker):
             self.run(put(window))
 
     def fill(self, events: Iterable[Event]) -> int:
-        """Make the stream and its durable anew with these events, in their order; returns how many.
+        """Recreate the stream and its consumer with these events, in order; returns their number.
 
         The stream is the contract's but for its size: a million events need more than 256 MiB.
         """
         self._delete(STREAM)
         stream = StreamConfig(name=STREAM, subjects=["events.>"], max_bytes=_MAX_BYTES)
         self.run(self._js.add_stream(stream))
-        self.make_durable()
+        self.make_consumer()
         published = sum(self.run(self._publish(window)) for window in _windows(events, _WINDOW))
         stored = self.stream_info().state
         assert (stored.messages, stored.last_seq) == (published, published), stored
@@ -94,7 +94,7 @@ class BenchBroker(Broker):
             seen.last_ack = seen.last_ack or time.time()
 
         async def subscribe() -> None:
-            requests = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{DURABLE}"
+            requests = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{CONSUMER}"
             await self._client.subscribe(requests, cb=on_request)
             await self._client.subscribe(_acks(1), cb=on_first_ack)
             await self._client.subscribe(_acks(events), cb=on_last_ack)
@@ -104,9 +104,9 @@ class BenchBroker(Broker):
         return seen
 
     def let_through(self, messages: int = _MAX_ACK_PENDING) -> None:
-        """Let the durable have so many messages unsettled; with 1, a backlog is held back."""
+        """Let the consumer have so many messages ack_pending; with 1, a backlog is held back."""
         config = ConsumerConfig(
-            durable_name=DURABLE,
+            durable_name=CONSUMER,
             filter_subject="events.started.>",
             ack_wait=30.0,
             max_ack_pending=messages,
@@ -115,14 +115,14 @@ class BenchBroker(Broker):
 
     def left(self) -> int:
         """Return how many events are not settled."""
-        durable = self.durable()
-        return (durable.num_pending or 0) + (durable.num_ack_pending or 0)
+        consumer = self.consumer()
+        return (consumer.num_pending or 0) + (consumer.num_ack_pending or 0)
 
     def last_ack(self) -> float:
         """Return when the server took the last ack, in seconds since 1970, to the microsecond."""
-        durable: ConsumerInfo = self.durable()
-        assert durable.ack_floor is not None
-        last_active: Any = durable.ack_floor.last_active
+        consumer: ConsumerInfo = self.consumer()
+        assert consumer.ack_floor is not None
+        last_active: Any = consumer.ack_floor.last_active
         return float(last_active.timestamp())
 
     def _delete(self, stream: str) -> None:
@@ -137,7 +137,7 @@ def _acks(sequence: int) -> str:
 
     Its last parts are deliveries, stream sequence, consumer sequence, time and pending.
     """
-    return f"$JS.ACK.{STREAM}.{DURABLE}.*.{sequence}.*.*.*"
+    return f"$JS.ACK.{STREAM}.{CONSUMER}.*.{sequence}.*.*.*"
 
 
 def _windows(items: Iterable[Any], size: int) -> Iterable[list[Any]]:

@@ -85,7 +85,7 @@ class _Use:
 
 
 class Drainer:
-    """Measures drains against one server, in one folder."""
+    """MetricsObserver drains against one server, in one folder."""
 
     def __init__(self, folder: Path, url: str, server_pid: int, templates: Templates) -> None:
         self._folder = folder

@@ -45,7 +45,7 @@ class Latency:
 
 
 class LatencyMeter:
-    """Measures latencies against one server, in one folder."""
+    """MetricsObserver latencies against one server, in one folder."""
 
     def __init__(self, folder: Path, url: str, templates: Templates) -> None:
         self._folder = folder

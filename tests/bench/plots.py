@@ -101,7 +101,7 @@ def _growth(results: Results, path: Path) -> Path:
     figure, all_axes = pyplot.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
     panels = (
         ("rows", "old_rows", "rows in the table before"),
-        ("workers", "workers", "workers on one durable and file"),
+        ("workers", "workers", "workers on one consumer and file"),
         ("manifests", "manifests", "manifests"),
     )
     for axes, (part, name, label) in zip(all_axes, panels, strict=True):

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.bench.data import DataSet
-from worker.migration import migrate
+from worker.schema import migrate
 
 _CACHE_KIB = 2_000_000
 _IN_FLIGHT_ONE_IN = 100

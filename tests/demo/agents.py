@@ -13,7 +13,7 @@ from nats.js.api import ConsumerInfo, StreamInfo
 from tests.demo.fleet import MANIFESTS, Event
 
 STREAM = "EVENTS"
-DURABLE = "backend_events_projector"
+CONSUMER = "backend_events_projector"
 BUCKET = "jobs"
 _CLOSE_TIMEOUT = 2.0
 
@@ -45,14 +45,14 @@ class Agents:
     async def stream(self) -> StreamInfo:
         return await self._js.stream_info(STREAM)
 
-    async def durable(self) -> ConsumerInfo:
-        info: ConsumerInfo = await self._js.consumer_info(STREAM, DURABLE)
+    async def consumer(self) -> ConsumerInfo:
+        info: ConsumerInfo = await self._js.consumer_info(STREAM, CONSUMER)
         return info
 
     async def is_settled(self) -> bool:
         """Tell whether the worker has taken and acked everything that was published."""
-        durable = await self.durable()
-        return not durable.num_pending and not durable.num_ack_pending
+        consumer = await self.consumer()
+        return not consumer.num_pending and not consumer.num_ack_pending
 
     # --- the ledger ---
 

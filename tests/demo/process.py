@@ -100,7 +100,7 @@ class Worker:
         """Tell whether the worker has logged an event."""
         return any(f" {event}" in line for line in self.lines)
 
-    def totals(self) -> dict[str, int]:
+    def counters(self) -> dict[str, int]:
         """Return the counts of the line that the worker logs when it stops."""
         last = next((line for line in reversed(self.lines) if " worker.stopped" in line), "")
         return {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", last)}

@@ -15,13 +15,13 @@ from rich.text import Text
 from tests.demo.agents import Agents
 from tests.demo.process import ROOT
 from tests.demo.tables import Rows, Tables
-from worker.instants import NANOSECONDS, parse_instant
+from worker.codec.timestamps import NANOSECONDS, parse_instant
 
-_QUERIES = ROOT / "sql" / "queries"
+_QUERIES = ROOT / "sql" / "sqlite" / "queries"
 
 
 def show_tables(console: Console, tables: Tables) -> None:
-    """Show what an operator asks for; everything comes from `sql/queries`."""
+    """Show what an operator asks for; everything comes from `sql/sqlite/queries`."""
     jobs = _table(
         "Runs in flight by job, deadlines in UTC",
         *("job", ">runs", ">PCs", "first deadline", "last deadline", ">without\ndeadline"),

@@ -12,7 +12,7 @@ from tests.demo.stage import Stage
 from tests.demo.tables import Rows, Tables, opened
 from tests.support.nats_server import NatsServer
 
-_TOTALS = ("messages", "batches", "runs_inserted", "runs_there_already", "rejected", "given_back")
+_TOTALS = ("messages", "batches", "runs_inserted", "runs_duplicate", "rejected", "naks")
 
 
 class Story:
@@ -64,7 +64,7 @@ class Story:
         stream = (await agents.stream()).config
         age, size = (stream.max_age or 0) / 86_400, (stream.max_bytes or 0) >> 20
         self._screen.say(
-            f"The worker made the tables, the durable, and the stream {stream.name}: "
+            f"The worker made the tables, the consumer, and the stream {stream.name}: "
             f"{', '.join(stream.subjects or [])}, kept {age:.0f} days, at most {size} MiB."
         )
 
@@ -117,18 +117,18 @@ class Story:
         await agents.publish(fleet.shuffled(wave[middle:], again), seconds=1.8)
         await worker.ended()
         self._show_end(worker)
-        durable = await agents.durable()
+        consumer = await agents.consumer()
         screen.say(
-            f"The broker holds {durable.num_pending} messages that nobody has read, and "
-            f"{durable.num_ack_pending} that were read and not settled."
+            f"The broker holds {consumer.num_pending} messages that nobody has read, and "
+            f"{consumer.num_ack_pending} that were read and not settled."
         )
         async with self._worker("--until-idle") as successor:
             await successor.ended()
             self._show_end(successor)
 
     def _show_end(self, worker: Worker) -> None:
-        totals = worker.totals()
-        counts = ", ".join(f"{name.replace('_', ' ')} {totals.get(name, 0)}" for name in _TOTALS)
+        counters = worker.counters()
+        counts = ", ".join(f"{name.replace('_', ' ')} {counters.get(name, 0)}" for name in _TOTALS)
         self._screen.say(f"It has ended with exit code 0. In its own words: {counts}.")
 
     # --- step 4 ---

@@ -9,7 +9,7 @@ from typing import Any
 
 from repo.statements import STATEMENTS
 from tests.demo.fleet import Event, Execution
-from worker.instants import format_instant
+from worker.codec.timestamps import format_instant
 
 Rows = dict[str, tuple[Any, ...]]
 _FOLDER = Path(__file__).parent
@@ -76,7 +76,7 @@ class Tables:
         return [row["status"] for row in self.executions() if row["exec_id"] in named]
 
     def query(self, name: str) -> list[sqlite3.Row]:
-        """Return what a named query of `sql/queries` finds."""
+        """Return what a named query of `sql/sqlite/queries` finds."""
         return self._connection.execute(STATEMENTS[name]).fetchall()
 
 

@@ -48,7 +48,7 @@ def test_whatever_is_published_is_either_a_row_or_a_rejected_event(
     fates = {first + place in rejected for place, p in enumerate(published) if p.fate == EITHER}
     assert fates == {True, False}
     assert deliveries(broker) == number
-    assert worker.logged("database.fault") == []
+    assert worker.logged("batch.failed") == []
     assert worker.stop() == 0
 
 

@@ -49,7 +49,7 @@ def test_a_broker_that_is_killed_and_comes_back_is_pulled_from_again_within_seco
 def test_frozen_brokers_and_half_open_connections_are_noticed_and_gone_on_without(
     make_server: MakeServer, rows: Rows, start_worker: StartWorker, times: int
 ) -> None:
-    # Both at once, each with a broker and a durable of its own, since each takes its time.
+    # Both at once, each with a broker and a consumer of its own, since each takes its time.
     frozen, reached = make_server().start(), make_server().start()
     with Proxy(reached.port) as proxy:
         options = ("--create-stream", "--ack-wait", "4s")
@@ -169,8 +169,8 @@ def test_a_durable_that_is_deleted_under_load_is_bound_anew_and_nothing_is_skipp
         publisher = Publisher(server.url, malformed_every=50, rest=0.1)
         for number in range(times):
             _rows_arrive(rows, worker)
-            broker.delete_durable()
-            worker.wait_for("durable.anew", times=number + 1, within=15)
+            broker.delete_consumer()
+            worker.wait_for("consumer.recreated", times=number + 1, within=15)
         _rows_arrive(rows, worker)
         result_ids = publisher.stop()
         assert_whole(broker, rows, result_ids, publisher.malformed, otherwise=lambda: worker.text)
@@ -201,7 +201,7 @@ def test_a_stream_that_is_deleted_and_made_again_under_load_is_read_from_its_beg
             broker.publish(malformed)
             for name in wanted[10:]:
                 broker.publish(result_id=name)
-            worker.wait_for("durable.anew", times=number + 1, within=20)
+            worker.wait_for("consumer.recreated", times=number + 1, within=20)
             eventually(
                 lambda wanted=wanted: set(wanted) <= set(rows.result_ids()),  # type: ignore[misc]
                 20,

@@ -12,10 +12,10 @@ from tests.support.rows import Rows
 from tests.support.waiting import eventually
 from tests.support.worker_process import WorkerProcess
 
-# A user, who is also the durable that this user's worker binds, and what the user is denied.
+# A user, who is also the consumer that this user's worker binds, and what the user is denied.
 DENIED = {
     "stream": ("publish", "$JS.API.STREAM.INFO.EVENTS"),
-    "durable": ("publish", "$JS.API.CONSUMER.INFO.EVENTS.durable"),
+    "consumer": ("publish", "$JS.API.CONSUMER.INFO.EVENTS.consumer"),
     "create": ("publish", "$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.create"),
     "next": ("publish", "$JS.API.CONSUMER.MSG.NEXT.EVENTS.next"),
     "bucket": ("publish", "$JS.API.STREAM.INFO.KV_jobs"),
@@ -70,7 +70,7 @@ def test_a_missing_permission_is_named_with_its_subject_until_it_is_granted(
         broker.make_bucket()
         workers = {
             user: start_worker(
-                rows, "--durable", user, nats=f"nats://{user}:y@127.0.0.1:{server.port}"
+                rows, "--consumer", user, nats=f"nats://{user}:y@127.0.0.1:{server.port}"
             )
             for user in DENIED
         }

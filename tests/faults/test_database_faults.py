@@ -43,14 +43,21 @@ def test_a_lock_longer_than_every_retry_costs_no_ack_no_storm_and_no_needless_re
 ) -> None:
     ack_wait, batch, in_flight, messages = 1.5, 50, 300, 900
     broker.make_stream()
-    broker.make_durable(ack_wait=ack_wait)
+    broker.make_consumer(ack_wait=ack_wait)
     result_ids = [f"run-{number:04}" for number in range(messages)]
-    options = ("--batch", str(batch), "--in-flight", str(in_flight), "--ack-wait", f"{ack_wait}s")
+    options = (
+        "--batch",
+        str(batch),
+        "--max-outstanding",
+        str(in_flight),
+        "--ack-wait",
+        f"{ack_wait}s",
+    )
     worker = start_worker(rows, *options, "--busy-timeout", "0.1s", "--retry-for", "0.5s")
     worker.wait_for("pull.started")
     with rows.locked():
         broker.publish_starts(events.start(result_id=name) for name in result_ids)
-        fault = worker.wait_for("database.fault")
+        fault = worker.wait_for("batch.failed")
         began = time.monotonic()
         assert fault["level"] == "warning"
         assert "locked" in fault["error"]
@@ -68,7 +75,7 @@ def test_a_lock_longer_than_every_retry_costs_no_ack_no_storm_and_no_needless_re
     assert "locked" in worker.wait_for("worker.not_ready")["error"]
     worker.wait_for("worker.ready", times=2)
     assert worker.stop() == 0
-    assert worker.totals["settlements_dropped"] == 0
+    assert worker.counters["acks_dropped"] == 0
 
 
 @short_and_long("locks", short=3, long=40, timeout=600)
@@ -200,7 +207,7 @@ def test_a_fault_of_the_place_rejects_nothing_acks_nothing_and_ends_by_itself(
     assert_whole(
         broker, rows, [*before, *during], [b"no start"], within=25, otherwise=lambda: worker.text
     )
-    _, _, reason = worker.logged("database.fault")[0]["error"].partition(" <- ")[0].partition(": ")
+    _, _, reason = worker.logged("batch.failed")[0]["error"].partition(" <- ")[0].partition(": ")
     assert reason in worker.wait_for("worker.not_ready")["error"]
     worker.wait_for("worker.ready", times=2)
     assert worker.stop() == 0
@@ -249,7 +256,7 @@ def test_a_disk_that_is_really_full_is_waited_for(
     during = [f"during-{number:03}" for number in range(200)]
     broker.publish_starts(events.start(result_id=name) for name in during)
     eventually(lambda: len(_faults(worker)) >= 2, 15, lambda: worker.text)
-    worker.wait_for_error("database.fault", "full")
+    worker.wait_for_error("batch.failed", "full")
     assert _acked(broker) <= _written(small)
     assert worker.is_running()
     ballast.unlink()
@@ -347,12 +354,12 @@ def test_a_file_that_is_damaged_or_foreign_ends_the_worker_with_65_and_nothing_a
 
 def _faults(worker: WorkerProcess) -> list[Line]:
     """Return each time that the worker has told of the database, be it a batch or a look."""
-    return worker.logged("database.fault") + worker.logged("database.away")
+    return worker.logged("batch.failed") + worker.logged("database.unavailable")
 
 
 def _acked(broker: Broker) -> int:
     """Return up to which stream sequence everything is acked."""
-    floor = broker.durable().ack_floor
+    floor = broker.consumer().ack_floor
     assert floor is not None
     return floor.stream_seq
 

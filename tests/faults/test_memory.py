@@ -32,7 +32,7 @@ def test_a_slow_database_and_a_long_queue_take_bounded_memory_and_no_redelivery(
     # The page caches of two connections grow with the file, up to 64 MiB each.
     assert worker.most_memory - early < 2 * 64 * MEBIBYTE + 20 * MEBIBYTE
     assert worker.stop() == 0
-    assert worker.totals["redelivered"] == 0
+    assert worker.counters["redelivered"] == 0
 
 
 def test_a_queue_of_large_messages_behind_a_locked_database_takes_bounded_memory(
@@ -48,7 +48,7 @@ def test_a_queue_of_large_messages_behind_a_locked_database_takes_bounded_memory
             broker.publish(result_id=name, more="x" * 1_000_000)
         # All that may come has come when nothing is asked for any more, or nothing is left.
         eventually(
-            lambda: not (d := broker.durable()).num_waiting or not d.num_pending,
+            lambda: not (d := broker.consumer()).num_waiting or not d.num_pending,
             20,
             lambda: worker.text,
         )

@@ -25,7 +25,7 @@ def test_a_floor_that_one_message_holds_back_hides_no_restored_backup(
     backup = copy(rows, tmp_path / "backup.db")
     publish(broker, 11, 20)
     eventually(lambda: rows.count() == 19, 5)
-    eventually(lambda: broker.durable().num_ack_pending == 1, 5)
+    eventually(lambda: broker.consumer().num_ack_pending == 1, 5)
     if how == "while stopped":
         worker.stop()
     if how == "in the open file":
@@ -36,7 +36,7 @@ def test_a_floor_that_one_message_holds_back_hides_no_restored_backup(
         worker = start_worker(rows)
     publish(broker, 21, 25)
     eventually(lambda: rows.count() == 25, 25, lambda: worker.text)
-    assert worker.logged("database.older")
+    assert worker.logged("database.behind_stream")
     eventually(broker.is_settled, 10)
 
 
@@ -54,7 +54,7 @@ def test_acks_that_were_held_back_hide_no_restored_backup(
         with closing(sqlite3.connect(rows.path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             publish(broker, 101, 150)
-            eventually(lambda: broker.durable().num_ack_pending == 50, 5)
+            eventually(lambda: broker.consumer().num_ack_pending == 50, 5)
             server.stop()
             other.execute("ROLLBACK")
         eventually(lambda: rows.count() == 150, 10)
@@ -64,7 +64,7 @@ def test_acks_that_were_held_back_hide_no_restored_backup(
         publish(broker, 151, 160)
         eventually(lambda: rows.count() == 160, 20, lambda: worker.text)
         eventually(broker.is_settled, 10)
-    assert worker.logged("database.older")
+    assert worker.logged("database.behind_stream")
 
 
 def test_a_question_to_a_server_that_died_says_nothing_of_the_next_binding(
@@ -78,7 +78,7 @@ def test_a_question_to_a_server_that_died_says_nothing_of_the_next_binding(
         with closing(sqlite3.connect(rows.path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             publish(broker, 1, 1)
-            eventually(lambda: broker.durable().num_ack_pending == 1, 5)
+            eventually(lambda: broker.consumer().num_ack_pending == 1, 5)
             server.send(signal.SIGSTOP)
             until(time.monotonic() + 1.4)  # from now on a decision is not settled without a look
             other.execute("ROLLBACK")
@@ -102,7 +102,7 @@ def test_idle_is_told_only_when_database_and_broker_are_in_step(
     with closing(sqlite3.connect(rows.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         worker = start_worker(rows, "--until-idle", "--busy-timeout", "0.1s", "--retry-for", "0.2s")
-        worker.wait_for("database.away", times=2)
+        worker.wait_for("database.unavailable", times=2)
         assert worker.is_running()
         other.execute("ROLLBACK")
     assert worker.exit_code() == 0
@@ -119,7 +119,7 @@ def test_a_copy_of_another_streams_time_that_is_put_into_the_open_file_is_notice
     backup = copy(rows, tmp_path / "backup.db")
     broker.delete_stream()
     broker.make_stream()
-    worker.wait_for("stream.anew", within=15)
+    worker.wait_for("stream.recreated", within=15)
     publish(broker, 11, 30)
     eventually(lambda: rows.count() == 30, 10)
     restore_into(rows, backup)
@@ -136,7 +136,7 @@ def test_what_is_in_hand_of_a_stream_that_is_gone_is_projected_at_the_stop(
     with closing(sqlite3.connect(rows.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         publish(broker, 1, 300)
-        eventually(lambda: broker.durable().num_ack_pending == 300, 5)
+        eventually(lambda: broker.consumer().num_ack_pending == 300, 5)
         broker.delete_stream()
         worker.wait_for("pull.lost")
         other.execute("ROLLBACK")

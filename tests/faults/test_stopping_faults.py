@@ -36,7 +36,7 @@ def test_stops_at_any_instant_under_load_end_in_time_and_leave_nothing_stuck(
         began = time.monotonic()
         assert worker.stop(within=5 + LEEWAY) == 0
         assert time.monotonic() - began < 5 + LEEWAY
-        assert worker.logged("worker.drained_in_part") == []
+        assert worker.logged("worker.drain_incomplete") == []
     result_ids = publisher.stop()
     successor = start_worker(rows, "--ack-wait", "120s", "--until-idle")
     assert successor.exit_code(within=30) == 0
@@ -54,7 +54,7 @@ def test_past_a_drain_timeout_that_is_too_short_it_ends_all_the_same(
     options = ("--ack-wait", "2s", "--batch", "100", "--drain-timeout", f"{drain}s")
     worker = start_worker(rows, *options, environment=environment, command=command)
     eventually(
-        lambda: broker.has_durable() and broker.durable().num_ack_pending, 10, lambda: worker.text
+        lambda: broker.has_consumer() and broker.consumer().num_ack_pending, 10, lambda: worker.text
     )
     assert worker.stop(within=drain + LEEWAY + 1) == 0
     assert rows.count() < len(result_ids)
@@ -74,7 +74,7 @@ def test_a_database_that_is_locked_while_draining_is_given_up_in_time(
     worker.wait_for("pull.started")
     with rows.locked():
         broker.publish_starts(events.start(result_id=name) for name in result_ids)
-        eventually(lambda: broker.durable().num_ack_pending == 300, 10, lambda: worker.text)
+        eventually(lambda: broker.consumer().num_ack_pending == 300, 10, lambda: worker.text)
         assert worker.stop(within=2 + LEEWAY) == 0
         assert rows.count() == 0
     successor = start_worker(rows, "--until-idle")
@@ -90,7 +90,7 @@ def test_a_database_whose_lock_goes_while_draining_takes_what_has_begun(
     worker.wait_for("pull.started")
     with rows.locked():
         broker.publish(result_id="begun")
-        eventually(lambda: broker.durable().num_ack_pending == 1, 10, lambda: worker.text)
+        eventually(lambda: broker.consumer().num_ack_pending == 1, 10, lambda: worker.text)
         worker.send(signal.SIGTERM)
         worker.wait_for("worker.draining")
         assert worker.is_running()

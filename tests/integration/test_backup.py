@@ -58,7 +58,7 @@ def test_what_was_backed_up_under_load_comes_back_and_the_stream_fills_in_the_re
     assert restored.code == 0, restored.errors
     assert every_run(rows) == held
     again = start_worker(rows)
-    again.wait_for("database.older")
+    again.wait_for("database.behind_stream")
     eventually(lambda: rows.count() == len(before) and broker.is_settled(), 10)
     assert again.logged("database.not_wal") == []
     assert again.stop() == 0

@@ -1,11 +1,11 @@
-"""The stream and the durable: bound as they are, made where they are missing, never changed."""
+"""The stream and the consumer: bound as they are, made where they are missing, never changed."""
 
 from typing import Any
 
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType
 
 from tests.integration.conftest import MakeServer, StartWorker
-from tests.support.broker import DURABLE, Broker
+from tests.support.broker import CONSUMER, Broker
 from tests.support.events import start
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
@@ -31,22 +31,22 @@ def test_the_durable_is_made_as_the_contract_has_it(
     worker = start_worker(rows, "--until-idle", "--ack-wait", "45s")
 
     assert worker.exit_code() == 0
-    made = broker.durable().config
-    assert made.durable_name == DURABLE
+    made = broker.consumer().config
+    assert made.durable_name == CONSUMER
     assert made.filter_subject == "events.started.>"
     assert made.ack_policy == "explicit"
     assert made.deliver_policy == "all"
     assert made.ack_wait == 45
     assert made.max_deliver == -1
     assert made.deliver_subject is None
-    assert worker.logged("durable.differs") == []
+    assert worker.logged("consumer.differs") == []
 
 
 def test_a_durable_that_allows_small_requests_only_is_read_in_small_requests(
     broker: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
     broker.make_stream()
-    broker.make_durable_with_limits(max_batch=10)
+    broker.make_consumer_with_limits(max_batch=10)
     broker.publish_starts(start() for _ in range(100))
     worker = start_worker(rows, "--until-idle")
 
@@ -63,26 +63,26 @@ def test_a_durable_that_the_worker_made_itself_differs_in_nothing(
     for _ in range(2):
         worker = start_worker(rows, "--until-idle", "--ack-wait", "1.001s")
         assert worker.exit_code() == 0
-        assert worker.logged("durable.differs") == []
+        assert worker.logged("consumer.differs") == []
 
 
 def test_a_durable_with_other_settings_is_told_of_with_both_values_and_kept(
     broker: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
     broker.make_stream()
-    before = broker.make_durable(ack_wait=77.0, max_ack_pending=123).config
+    before = broker.make_consumer(ack_wait=77.0, max_ack_pending=123).config
     broker.publish()
     worker = start_worker(rows, "--until-idle")
 
     assert worker.exit_code() == 0
     assert rows.count() == 1
-    told = {line["setting"]: line for line in worker.logged("durable.differs")}
+    told = {line["setting"]: line for line in worker.logged("consumer.differs")}
     assert set(told) == {"ack_wait", "max_ack_pending"}
     assert (told["ack_wait"]["expected"], told["ack_wait"]["found"]) == (30, 77)
     assert told["max_ack_pending"]["found"] == 123
     assert {line["level"] for line in told.values()} == {"warning"}
-    assert {line["durable"] for line in told.values()} == {DURABLE}
-    assert broker.durable().config == before
+    assert {line["consumer"] for line in told.values()} == {CONSUMER}
+    assert broker.consumer().config == before
 
 
 def test_a_durable_that_would_lose_messages_is_a_configuration_error_and_left_alone(
@@ -91,19 +91,19 @@ def test_a_durable_that_would_lose_messages_is_a_configuration_error_and_left_al
     broker.make_stream()
     broker.publish()
     before = {
-        name: broker.make_durable(durable_name=name, **config).config
+        name: broker.make_consumer(durable_name=name, **config).config
         for name, (config, _) in UNUSABLE.items()
     }
-    workers = {name: start_worker(rows, "--durable", name) for name in UNUSABLE}
+    workers = {name: start_worker(rows, "--consumer", name) for name in UNUSABLE}
 
     for name, worker in workers.items():
         assert worker.exit_code() == 78, name
         (failed,) = worker.logged("worker.failed")
         assert failed["level"] == "critical"
-        assert f"durable {name} of stream EVENTS" in failed["error"]
+        assert f"consumer {name} of stream EVENTS" in failed["error"]
         assert UNUSABLE[name][1] in failed["error"]
         assert "exc_info" not in failed
-        assert broker.durable(name).config == before[name]
+        assert broker.consumer(name).config == before[name]
     assert rows.count() == 0
 
 

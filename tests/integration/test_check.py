@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from repo.schema import known_migrations
+from repo.sqlite.schema import known_migrations
 from tests.support.broker import Broker
 from tests.support.commands import Done, run_here, run_projector
 from tests.support.forbidden import forbid
 from tests.support.nats_server import NatsServer
 from tests.support.rows import Rows
-from worker.commands import opening
+from worker.cli import context as opening
 
 Check = Callable[..., Done]
 
@@ -39,15 +39,15 @@ def test_what_is_set_up_is_ok_before_a_worker_has_ever_run_and_nothing_is_made(
     found = levels(done)
     found.pop("disk")  # the one of the tests may be volatile, or nearly full
     assert found == dict.fromkeys(
-        ["schema", "database", "pages", "broker", "rights", "stream", "durable", "manifests"], "ok"
+        ["schema", "database", "pages", "broker", "rights", "stream", "consumer", "manifests"], "ok"
     )
-    assert not broker.has_durable()
+    assert not broker.has_consumer()
     assert done.errors == ""
 
 
 def test_each_thing_amiss_is_told_with_what_to_do(broker: Broker, check: Check) -> None:
     broker.make_stream()
-    broker.make_durable(ack_wait=7.0)
+    broker.make_consumer(ack_wait=7.0)
     done = check("--nagios")
     assert done.code == 1
     first, *others = done.output.splitlines()
@@ -57,11 +57,11 @@ def test_each_thing_amiss_is_told_with_what_to_do(broker: Broker, check: Check) 
     assert any(line.startswith("ok       rights") for line in others)
     assert check().code == 0
 
-    broker.delete_durable()
-    broker.make_durable(filter_subject="events.other.>")
+    broker.delete_consumer()
+    broker.make_consumer(filter_subject="events.other.>")
     done = check("--json")
-    assert (done.code, levels(done)["durable"]) == (1, "problem")
-    assert check("--nagios").output.startswith("PROJECTOR CRITICAL: durable: ")
+    assert (done.code, levels(done)["consumer"]) == (1, "problem")
+    assert check("--nagios").output.startswith("PROJECTOR CRITICAL: consumer: ")
 
     broker.delete_stream()
     done = check("--json")

@@ -30,7 +30,7 @@ def test_the_demo_shows_its_tables_and_leaves_nothing_running(tmp_path: Path) ->
         "Executions by status",
         "Rejected events",
         "published 372 messages = 339 rows (324 in flight, 15 finished) + 26 duplicates",
-        f"sqlite3 -box {folder}/projector.db < {ROOT}/sql/queries/runs_in_flight_by_job.sql",
+        f"sqlite3 -box {folder}/projector.db < {ROOT}/sql/sqlite/queries/runs_in_flight_by_job.sql",
     ):
         assert shown in ended.stdout
     assert sorted(file.name for file in folder.iterdir()) == ["projector.db", "worker.log"]

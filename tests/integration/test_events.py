@@ -122,16 +122,16 @@ def test_a_run_that_is_there_already_stays_exactly_as_it_is(
     assert twice is not None
     assert twice["pc_id"] == "first"
     assert rows.count() == 2
-    assert worker.totals["messages"] == 3
-    assert worker.totals["runs_inserted"] == 1
-    assert worker.totals["runs_there_already"] == 2
+    assert worker.counters["messages"] == 3
+    assert worker.counters["runs_inserted"] == 1
+    assert worker.counters["runs_duplicate"] == 2
 
 
 def test_a_message_whose_ack_was_lost_is_redelivered_into_the_same_row(
     broker: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
     broker.make_stream()
-    broker.make_durable(ack_wait=1.0)
+    broker.make_consumer(ack_wait=1.0)
     sequence = broker.publish(result_id="again")
     broker.take_without_ack(1)
     worker = start_worker(rows, "--ack-wait", "1s", "--until-idle")
@@ -141,7 +141,7 @@ def test_a_message_whose_ack_was_lost_is_redelivered_into_the_same_row(
     assert again is not None
     assert again["recorded_at"] == stored_text(broker.stored_at(sequence))
     assert rows.count() == 1
-    assert worker.totals["messages"] == worker.totals["redelivered"] == 1
+    assert worker.counters["messages"] == worker.counters["redelivered"] == 1
     assert broker.is_settled()
 
 
@@ -172,16 +172,16 @@ def test_malformed_events_are_kept_told_of_and_acked_once_each_also_after_a_repl
         assert row["reason"]
         assert row["rejected_at"] >= row["recorded_at"][:19]
     assert rows.result_ids() == ["good"]
-    assert worker.totals["rejected"] == len(MALFORMED)
-    assert worker.totals["messages"] == len(MALFORMED) + 1
+    assert worker.counters["rejected"] == len(MALFORMED)
+    assert worker.counters["messages"] == len(MALFORMED) + 1
     assert good not in sequences
 
-    broker.delete_durable()
+    broker.delete_consumer()
     replay = start_worker(rows, "--until-idle")
     assert replay.exit_code() == 0
     assert rows.rejected() == kept
     assert rows.count() == 1
-    assert replay.totals["rejected"] == 0
+    assert replay.counters["rejected"] == 0
     assert replay.logged("event.rejected") == []
     assert broker.is_settled()
 

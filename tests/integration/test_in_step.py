@@ -15,9 +15,9 @@ from tests.support.restoring import copy, publish, put_back, restore_into, wipe
 from tests.support.rows import Row, Rows
 from tests.support.waiting import eventually
 from tests.support.worker_process import Line, WorkerProcess
-from worker.migration import migrate
+from worker.schema import migrate
 
-FOUND = ("database.wiped", "database.older", "database.adopted", "stream.anew")
+FOUND = ("database.wiped", "database.behind_stream", "database.adopted", "stream.recreated")
 
 
 def found(worker: WorkerProcess) -> list[Line]:
@@ -84,13 +84,13 @@ def test_an_older_backup_gets_the_gap_back_from_the_low_water_mark(
     worker = project(start_worker, projected)
     assert everything(projected) == before
     (told,) = found(worker)
-    assert told["event"] == "database.older"
+    assert told["event"] == "database.behind_stream"
     assert (told["committed"], told["ack_floor"]) == (101, 202)
-    assert (told["low_water_mark"], told["replay_from"]) == (101, 102)
-    assert worker.totals["messages"] == 101
-    assert worker.logged("durable.differs") == []
+    assert (told["caught_up_to"], told["replay_from"]) == (101, 102)
+    assert worker.counters["messages"] == 101
+    assert worker.logged("consumer.differs") == []
     again = project(start_worker, projected)
-    assert found(again) == again.logged("durable.differs") == []
+    assert found(again) == again.logged("consumer.differs") == []
 
 
 def test_a_replay_that_is_killed_goes_on_where_it_was(
@@ -146,7 +146,7 @@ def test_a_table_that_retention_emptied_is_no_wiped_file(
     projected.write("DELETE FROM rejected_events")
     worker = project(start_worker, projected)
     assert found(worker) == []
-    assert (projected.count(), worker.totals["messages"]) == (0, 0)
+    assert (projected.count(), worker.counters["messages"]) == (0, 0)
 
 
 def test_what_expired_meanwhile_is_named_and_the_rest_is_replayed(
@@ -168,7 +168,7 @@ def test_a_stream_that_was_made_anew_starts_the_checkpoint_anew(
     publish(broker, 101, 105)
     worker = project(start_worker, projected)
     (told,) = found(worker)
-    assert (told["event"], told["level"]) == ("stream.anew", "warning")
+    assert (told["event"], told["level"]) == ("stream.recreated", "warning")
     assert projected.count() == 105
     (checkpoint,) = projected.query("SELECT * FROM checkpoints")
     assert checkpoint["highest_sequence"] == 5
@@ -188,7 +188,7 @@ def test_a_restart_after_other_subjects_a_purge_and_expiry_is_in_step(
         broker.purge(below=below)
         worker = project(start_worker, projected)
         assert found(worker) == worker.logged("replay.incomplete") == []
-        assert worker.totals["messages"] == 0
+        assert worker.counters["messages"] == 0
     broker.publish(result_id="after the purge")
     assert found(project(start_worker, projected)) == []
     assert projected.count() == 102
@@ -219,7 +219,7 @@ def test_crashes_and_two_workers_under_load_are_never_taken_for_a_backup(
     server: Any, broker: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
     broker.make_stream()
-    broker.make_durable(ack_wait=2.0)
+    broker.make_consumer(ack_wait=2.0)
     publisher = Publisher(server.url)
     workers = []
     for round_ in range(3):
@@ -240,13 +240,13 @@ def test_the_durable_keeps_its_own_settings_when_it_is_made_anew(
     broker: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
     broker.make_stream()
-    broker.make_durable(ack_wait=7.0, max_ack_pending=1234, description="the fleet's")
+    broker.make_consumer(ack_wait=7.0, max_ack_pending=1234, description="the fleet's")
     publish(broker, 1, 10)
     project(start_worker, rows)
     wipe(rows)
     worker = project(start_worker, rows)
     assert [line["event"] for line in found(worker)] == ["database.wiped"]
-    config = broker.durable().config
+    config = broker.consumer().config
     assert (config.ack_wait, config.max_ack_pending) == (7.0, 1234)
     assert config.description == "the fleet's"
     assert rows.count() == 10
@@ -257,11 +257,11 @@ def test_a_durable_that_was_made_to_begin_later_is_left_as_it_is(
 ) -> None:
     broker.make_stream()
     publish(broker, 1, 10)
-    broker.make_durable(deliver_policy="by_start_sequence", opt_start_seq=6)
+    broker.make_consumer(deliver_policy="by_start_sequence", opt_start_seq=6)
     worker = project(start_worker, rows)
     assert found(worker) == []
     assert rows.count() == 5
-    assert [line["setting"] for line in worker.logged("durable.differs")] == ["deliver_policy"]
+    assert [line["setting"] for line in worker.logged("consumer.differs")] == ["deliver_policy"]
 
 
 def test_a_file_that_is_replaced_under_the_worker_is_compared_and_replayed(
@@ -276,11 +276,11 @@ def test_a_file_that_is_replaced_under_the_worker_is_compared_and_replayed(
     shutil.copyfile(yesterday, tmp_path / "restored")
     (tmp_path / "restored").replace(projected.path)
     broker.publish(result_id="run-9999")
-    eventually(lambda: worker.logged("database.older"), 15, lambda: worker.text)
+    eventually(lambda: worker.logged("database.behind_stream"), 15, lambda: worker.text)
     eventually(lambda: projected.count() == 121, 15, lambda: worker.text)
     eventually(broker.is_settled, 15, lambda: worker.text)
     assert everything(projected)[0][:120] == before[0]
-    assert worker.logged("database.log_set_aside")
+    assert worker.logged("database.log_renamed")
     assert [worker.is_running(), worker.stop()] == [True, 0]
     with closing(sqlite3.connect(projected.path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -295,7 +295,7 @@ def test_a_file_that_is_wiped_under_the_worker_is_waited_for_and_filled_again(
     for suffix in ("", "-wal", "-shm"):
         projected.path.with_name(projected.path.name + suffix).unlink(missing_ok=True)
     broker.publish(result_id="run-9999")
-    worker.wait_for("database.away", times=2)
+    worker.wait_for("database.unavailable", times=2)
     assert not broker.is_settled()
     migrate(projected.url)
     eventually(lambda: projected.count() == 101, 15, lambda: worker.text)
@@ -318,5 +318,5 @@ def test_an_older_copy_that_is_put_into_the_open_file_is_noticed_and_replayed(
     broker.publish(result_id="run-9999")
     eventually(lambda: projected.count() == 121, 15, lambda: worker.text)
     assert everything(projected)[0][:120] == before[0]
-    assert worker.logged("database.older")
+    assert worker.logged("database.behind_stream")
     assert worker.stop() == 0

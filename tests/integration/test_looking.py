@@ -129,12 +129,12 @@ def test_each_setting_tells_where_it_comes_from_and_no_secret(
     done = projector(
         *("config", "--json", "--batch", "7", "--password-file", tmp_path / "secret"),
         PROJECTOR_USER="me",
-        PROJECTOR_IN_FLIGHT="9",
+        PROJECTOR_MAX_OUTSTANDING="9",
     )
     assert done.code == 0, done
     found = {one["option"]: (one["value"], one["source"]) for one in done.document["settings"]}
     assert found["--batch"] == (7, "command line")
-    assert found["--in-flight"] == (9, "PROJECTOR_IN_FLIGHT")
+    assert found["--max-outstanding"] == (9, "PROJECTOR_MAX_OUTSTANDING")
     assert found["--threads"] == (2, "default")
     assert found["--database"] == (rows.url, "PROJECTOR_DATABASE")
     assert found["--password-file"] == (str(tmp_path / "secret"), "command line")

@@ -97,7 +97,7 @@ def test_a_manifest_without_a_usable_timeout_gives_no_deadline_a_reason_and_a_co
     assert {line["level"] for line in told} == {"warning"}
     for reason in set(reasons.values()):
         runs = 2 * sum(1 for other in reasons.values() if other == reason)
-        assert worker.totals[f"deadline_missing_{reason}"] == runs
+        assert worker.counters[f"deadline_missing_{reason}"] == runs
 
 
 def test_a_bucket_that_comes_goes_and_comes_again_is_followed_while_starts_are_projected(
@@ -117,7 +117,7 @@ def test_a_bucket_that_comes_goes_and_comes_again_is_followed_while_starts_are_p
     broker.put_manifest("job", {"execute": {"timeout": "360s"}})
     eventually(lambda: next_start("job") == 540, 15, lambda: worker.text)
     assert worker.stop() == 0
-    assert worker.totals["deadline_missing_manifests_unavailable"] >= 1
+    assert worker.counters["deadline_missing_manifests_unavailable"] >= 1
 
 
 def _starts(broker: Broker, rows: Rows, worker: WorkerProcess) -> Callable[[str], int | None]:

@@ -5,7 +5,7 @@ from contextlib import closing
 
 from tests.integration.conftest import MakeServer, StartWorker
 from tests.support import events
-from tests.support.broker import DURABLE, Broker, Publisher
+from tests.support.broker import CONSUMER, Broker, Publisher
 from tests.support.nats_server import NatsServer
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
@@ -34,14 +34,11 @@ def test_a_broker_that_is_stopped_and_killed_under_load_costs_no_row(
     assert len(worker.logged("worker.started")) == 1
     assert rows.rejected() == []
     assert worker.stop() == 0
-    totals = worker.totals
-    assert totals["runs_inserted"] == rows.count()
-    assert totals["messages"] == totals["runs_inserted"] + totals["runs_there_already"]
-    assert totals["messages"] >= in_stream
-    assert (
-        totals["settled"] + totals["settlements_dropped"]
-        == totals["messages"] + totals["given_back"]
-    )
+    counters = worker.counters
+    assert counters["runs_inserted"] == rows.count()
+    assert counters["messages"] == counters["runs_inserted"] + counters["runs_duplicate"]
+    assert counters["messages"] >= in_stream
+    assert counters["settled"] + counters["acks_dropped"] == counters["messages"] + counters["naks"]
 
 
 def test_a_durable_or_stream_that_is_made_anew_while_the_worker_runs_is_bound_anew(
@@ -51,10 +48,10 @@ def test_a_durable_or_stream_that_is_made_anew_while_the_worker_runs_is_bound_an
     worker = start_worker(rows)
     broker.publish(result_id="at first")
     eventually(lambda: rows.count() == 1, 5, lambda: worker.text)
-    broker.delete_durable()
-    broker.publish(result_id="after the durable")
+    broker.delete_consumer()
+    broker.publish(result_id="after the consumer")
     eventually(lambda: rows.count() == 2, 10, lambda: worker.text)
-    worker.wait_for("durable.anew")
+    worker.wait_for("consumer.recreated")
     eventually(broker.is_settled, 5)
 
     broker.delete_stream()
@@ -62,9 +59,9 @@ def test_a_durable_or_stream_that_is_made_anew_while_the_worker_runs_is_bound_an
     broker.publish(b"no start")
     broker.publish(result_id="after the stream")
     eventually(lambda: rows.count() == 3, 15, lambda: worker.text)
-    worker.wait_for("durable.anew", times=2)
+    worker.wait_for("consumer.recreated", times=2)
     eventually(broker.is_settled, 5)
-    assert broker.durable().config.filter_subject == "events.started.>"
+    assert broker.consumer().config.filter_subject == "events.started.>"
     broker.delete_stream()
     broker.make_stream()
     broker.publish(b"no start")
@@ -77,18 +74,18 @@ def test_a_durable_that_is_deleted_while_nothing_is_asked_of_it_is_noticed_as_we
     broker: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
     broker.make_stream()
-    worker = start_worker(rows, "--in-flight", "10", "--retry-for", "20s")
+    worker = start_worker(rows, "--max-outstanding", "10", "--retry-for", "20s")
     worker.wait_for("pull.started")
     with closing(sqlite3.connect(rows.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         for number in range(30):
             broker.publish(result_id=f"run-{number}")
         # All the room is taken, and so no request for messages is left on the broker.
-        eventually(lambda: (d := broker.durable()).num_ack_pending == 10 and not d.num_waiting, 10)
-        broker.delete_durable()
+        eventually(lambda: (d := broker.consumer()).num_ack_pending == 10 and not d.num_waiting, 10)
+        broker.delete_consumer()
         other.execute("ROLLBACK")
     eventually(lambda: rows.count() == 30, 12, lambda: worker.text)
-    assert worker.logged("durable.anew")
+    assert worker.logged("consumer.recreated")
     assert worker.stop() == 0
 
 
@@ -103,12 +100,12 @@ def test_two_workers_share_one_durable_and_one_database(
     eventually(lambda: rows.count() == published and broker.is_settled(), 15)
     for worker in workers:
         assert worker.stop() == 0
-        assert worker.totals["runs_inserted"] > 0
-        assert worker.totals["settlements_dropped"] == 0
+        assert worker.counters["runs_inserted"] > 0
+        assert worker.counters["acks_dropped"] == 0
         assert {line["level"] for line in worker.lines} <= {"info", "warning"}
-        assert worker.logged("database.fault") == []
+        assert worker.logged("batch.failed") == []
     assert rows.count() == published
-    assert sum(worker.totals["runs_inserted"] for worker in workers) == published
+    assert sum(worker.counters["runs_inserted"] for worker in workers) == published
     assert broker.is_settled()
 
 
@@ -116,8 +113,17 @@ def test_a_worker_that_is_killed_leaves_its_share_to_the_other(
     broker: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
     broker.make_stream()
-    broker.make_durable(ack_wait=2.0)
-    options = ("--ack-wait", "2s", "--batch", "20", "--in-flight", "1000", "--retry-for", "20s")
+    broker.make_consumer(ack_wait=2.0)
+    options = (
+        "--ack-wait",
+        "2s",
+        "--batch",
+        "20",
+        "--max-outstanding",
+        "1000",
+        "--retry-for",
+        "20s",
+    )
     killed, survivor = (start_worker(rows, *options) for _ in range(2))
     for worker in (killed, survivor):
         worker.wait_for("worker.ready")
@@ -127,7 +133,7 @@ def test_a_worker_that_is_killed_leaves_its_share_to_the_other(
             events.start(result_id=f"run-{number:06}") for number in range(6000)
         )
         # Both have a share in hand, and nothing of it is written.
-        eventually(lambda: broker.durable().num_ack_pending == 2000, 10)
+        eventually(lambda: broker.consumer().num_ack_pending == 2000, 10)
         killed.kill()
         other.execute("ROLLBACK")
     assert rows.count() < published
@@ -135,7 +141,7 @@ def test_a_worker_that_is_killed_leaves_its_share_to_the_other(
     eventually(broker.is_settled, 10, lambda: survivor.text)
     assert survivor.stop() == 0
     assert rows.result_ids() == [f"run-{number:06}" for number in range(published)]
-    assert broker.durable(DURABLE).num_redelivered == 0
+    assert broker.consumer(CONSUMER).num_redelivered == 0
 
 
 def test_a_backlog_of_large_messages_does_not_make_the_broker_hang_up(
@@ -152,4 +158,4 @@ def test_a_backlog_of_large_messages_does_not_make_the_broker_hang_up(
     # A broker drops a client for which it has 64 MiB waiting, and with it all that was on its way.
     assert "Slow Consumer" not in server.log[before:]
     assert worker.logged("broker.disconnected") == []
-    assert worker.totals["redelivered"] == 0
+    assert worker.counters["redelivered"] == 0

@@ -15,8 +15,8 @@ from tests.support.broker import Broker
 from tests.support.outside import SEEN, NotifySocket, Port, notify_socket_in
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
-from worker.manifests import REASONS
-from worker.progress import STATES
+from worker.projections.manifests import REASONS
+from worker.status.health import STATES
 
 IMPATIENT = (*SEEN, "--stalled-after", "1s", "--busy-timeout", "100ms", "--retry-for", "500ms")
 
@@ -58,48 +58,46 @@ def test_the_metrics_of_a_drain_equal_the_totals_of_the_stop_line(
     worker = start_worker(rows, *SEEN, "--batch", "100")
     port = Port(worker)
     published = 700 + 50 + 1 + 2
-    eventually(
-        lambda: port.metrics()['projector_settlements_total{outcome="sent"}'] == published, 15
-    )
-    eventually(lambda: port.metrics()["projector_unsettled"] == 0, 5)
+    eventually(lambda: port.metrics()['projector_acks_total{outcome="sent"}'] == published, 15)
+    eventually(lambda: port.metrics()["projector_ack_pending"] == 0, 5)
     seen = port.metrics()
     assert worker.stop() == 0
-    totals = worker.totals
+    counters = worker.counters
 
     outcomes = {
         "run_inserted": "runs_inserted",
-        "run_there_already": "runs_there_already",
+        "run_duplicate": "runs_duplicate",
         "rejected": "rejected",
-        "rejected_there_already": "rejected_there_already",
-        "given_back": "given_back",
+        "rejected_duplicate": "rejected_duplicate",
+        "naks": "naks",
     }
     for outcome, name in outcomes.items():
-        assert seen[f'projector_messages_total{{outcome="{outcome}"}}'] == totals[name]
+        assert seen[f'projector_messages_total{{outcome="{outcome}"}}'] == counters[name]
     for reason in REASONS:
         missing = seen[f'projector_deadlines_missing_total{{reason="{reason}"}}']
-        assert missing == totals[f"deadline_missing_{reason}"]
+        assert missing == counters[f"deadline_missing_{reason}"]
     for name in (
         *("redelivered", "promotions_failed"),
         *("database_busy", "database_retries", "database_faults"),
     ):
-        assert seen[f"projector_{name}_total"] == totals[name]
-    assert seen['projector_settlements_total{outcome="sent"}'] == totals["settled"] == published
-    assert seen['projector_settlements_total{outcome="dropped"}'] == 0
-    assert seen["projector_batch_messages_sum"] == totals["messages"] == published
-    assert seen["projector_batch_messages_count"] == totals["batches"]
-    assert seen["projector_batch_duration_seconds_count"] == totals["batches"]
+        assert seen[f"projector_{name}_total"] == counters[name]
+    assert seen['projector_acks_total{outcome="sent"}'] == counters["settled"] == published
+    assert seen['projector_acks_total{outcome="dropped"}'] == 0
+    assert seen["projector_batch_messages_sum"] == counters["messages"] == published
+    assert seen["projector_batch_messages_count"] == counters["batches"]
+    assert seen["projector_batch_duration_seconds_count"] == counters["batches"]
     # The checkpoint is put in a transaction of its own, after one that finds out about the lock.
-    assert seen["projector_commit_duration_seconds_count"] >= totals["batches"] + 2
-    assert (totals["runs_inserted"], totals["runs_there_already"]) == (701, 50)
-    assert totals["rejected"] == 2
-    assert totals["deadline_missing_manifest_unknown"] == 1
+    assert seen["projector_commit_duration_seconds_count"] >= counters["batches"] + 2
+    assert (counters["runs_inserted"], counters["runs_duplicate"]) == (701, 50)
+    assert counters["rejected"] == 2
+    assert counters["deadline_missing_manifest_unknown"] == 1
 
-    assert seen["projector_pending"] == seen["projector_in_flight"] == 0
+    assert seen["projector_pending"] == seen["projector_outstanding"] == 0
     assert seen["projector_manifests"] == 1
     assert 0 <= seen["projector_manifests_snapshot_age_seconds"] < 30
     assert seen["projector_wal_bytes"] > 0
     assert seen["projector_disk_free_bytes"] > 0
-    assert seen["projector_in_step"] == seen["projector_ready"] == seen["projector_live"] == 1
+    assert seen["projector_caught_up"] == seen["projector_ready"] == seen["projector_live"] == 1
     assert seen["projector_last_commit_timestamp_seconds"] > 0
     assert [seen[f'projector_state{{state="{state}"}}'] for state in STATES].count(1) == 1
 
@@ -138,13 +136,13 @@ def test_lag_is_the_age_of_the_oldest_unsettled_event_wherever_it_is(
     broker: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
     broker.make_stream()
-    broker.make_durable(ack_wait=60.0)
+    broker.make_consumer(ack_wait=60.0)
     broker.publish(result_id="with somebody else")
     broker.take_without_ack(1)
     port = Port(start_worker(rows, *SEEN))
     # Nothing is here: only the broker can tell how old what another worker holds is.
     eventually(lambda: port.metrics()["projector_lag_seconds"] > 0.5, 5)
-    assert port.metrics()["projector_in_flight"] == 0
+    assert port.metrics()["projector_outstanding"] == 0
     assert port.livez().state == "idle"
 
 
@@ -157,13 +155,13 @@ def test_a_replay_is_seen_and_so_is_that_nothing_is_missing_after_it(
     assert first.exit_code() == 0
     wiped = Rows(tmp_path / "wiped.db")
     missing = Port(start_worker(wiped, *SEEN, "--migrate", "--no-replay"))
-    eventually(lambda: missing.metrics().get("projector_in_step") == 0, 10)
+    eventually(lambda: missing.metrics().get("projector_caught_up") == 0, 10)
     assert missing.metrics()["projector_replays_total"] == 0
 
     again = Rows(tmp_path / "again.db")
     replaying = Port(start_worker(again, *SEEN, "--migrate"))
     eventually(lambda: replaying.metrics()["projector_replays_total"] == 1, 10)
-    eventually(lambda: replaying.metrics()["projector_in_step"] == 1, 10)
+    eventually(lambda: replaying.metrics()["projector_caught_up"] == 1, 10)
     assert again.count() == 1
 
 
@@ -271,16 +269,16 @@ BUGS = {
     "hung": """
 import time
 from pathlib import Path
-from worker.in_flight import InFlight
-arrive = InFlight.arrive
+from worker.jetstream.outstanding import OutstandingMessages
+arrive = OutstandingMessages.arrive
 def hang(self, *arguments):
     arrive(self, *arguments)
     time.sleep(3600)
-InFlight.arrive = hang
+OutstandingMessages.arrive = hang
 """,
     "stalled": """
 import time
-from worker.projection import Projection
+from worker.processing.processor import Projection
 Projection.project = lambda self, *arguments: time.sleep(3600)
 """,
 }

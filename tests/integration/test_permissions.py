@@ -18,29 +18,29 @@ from tests.support.nats_server import NatsServer
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
 from tests.support.worker_process import WorkerProcess
-from worker.migration import migrate
-from worker.permissions import (
+from worker.jetstream.client import BrokerClient
+from worker.jetstream.permission_probe import lacking
+from worker.jetstream.permissions import (
     Right,
     create_stream_rights,
     reader_rights,
     worker_rights,
 )
-from worker.rights import lacking
+from worker.schema import migrate
 from worker.settings import Credentials, Settings
-from worker.visit import Visit
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SHIPPED = SCRIPTS / "deploy" / "nats"
 FILES = sorted(SHIPPED.glob("*.conf"))
-DURABLE = "backend_events_projector"
+CONSUMER = "backend_events_projector"
 TOLD_IN = ("broker.error", "pull.lost", "manifests.unavailable")
 
-WORKER = worker_rights("EVENTS", DURABLE, "jobs")
+WORKER = worker_rights("EVENTS", CONSUMER, "jobs")
 
 
 def short_of(number: int) -> list[Right]:
-    """Return the rights on a durable of its own, without one of them."""
-    rights = worker_rights("EVENTS", f"durable-{number}", "jobs")
+    """Return the rights on a consumer of its own, without one of them."""
+    rights = worker_rights("EVENTS", f"consumer-{number}", "jobs")
     return rights[:number] + rights[number + 1 :]
 
 
@@ -87,7 +87,7 @@ def test_the_files_that_are_shipped_hold_what_the_code_asks_for() -> None:
     shipped = {path.stem: set(re.findall(r'"([^"]+)"', path.read_text("utf-8"))) for path in FILES}
     assert shipped == {
         "worker": {right.subject for right in WORKER},
-        "reader": {right.subject for right in reader_rights("EVENTS", DURABLE, "jobs")},
+        "reader": {right.subject for right in reader_rights("EVENTS", CONSUMER, "jobs")},
         "creator": {right.subject for right in [*WORKER, *create_stream_rights("EVENTS")]},
     }
 
@@ -184,16 +184,16 @@ def test_each_right_that_is_taken_away_is_named_in_the_log(
     assert settled.exit_code() == 0, settled.text
     workers: dict[int, WorkerProcess] = {}
     for number in range(len(WORKER)):
-        name = f"durable-{number}"
-        everything.make_durable(durable_name=name)
+        name = f"consumer-{number}"
+        everything.make_consumer(durable_name=name)
         everything.settle(name, 3)
         path = tmp_path / f"{number}.db"
         migrate(f"sqlite:///{path}")
         workers[number] = start_worker(
-            Rows(path), "--durable", name, nats=url(guarded, f"short-{number}")
+            Rows(path), "--consumer", name, nats=url(guarded, f"short-{number}")
         )
     for number, worker in workers.items():
-        right = worker_rights("EVENTS", f"durable-{number}", "jobs")[number]
+        right = worker_rights("EVENTS", f"consumer-{number}", "jobs")[number]
         subject = right.subject.rstrip("*>")
         eventually(lambda: names(worker, subject), 25, lambda: f"{subject}\n{worker.text}")  # noqa: B023
     for worker in workers.values():
@@ -225,12 +225,12 @@ def test_check_names_each_right_that_is_missing_and_trying_them_changes_nothing(
         return done.code, [f["text"] for f in found]
 
     assert check("all") == (0, [f"all {len(WORKER)} that a worker needs"])
-    assert not everything.has_durable()
-    everything.make_durable()
+    assert not everything.has_consumer()
+    everything.make_consumer()
     everything.take_without_ack(1)
-    before = everything.durable()
+    before = everything.consumer()
     assert check("all", "--create-stream")[0] == 0
-    after = everything.durable()
+    after = everything.consumer()
     assert (after.created, after.num_pending, after.num_ack_pending) == (
         before.created,
         before.num_pending,
@@ -241,8 +241,8 @@ def test_check_names_each_right_that_is_missing_and_trying_them_changes_nothing(
     assert (code, len(texts)) == (1, 1)
     assert "may not publish to $JS.API.STREAM.CREATE.EVENTS " in texts[0]
     code, texts = check("reader")
-    reads = {right.subject for right in reader_rights("EVENTS", DURABLE, "jobs")}
-    reads.add(f"$JS.API.CONSUMER.MSG.NEXT.EVENTS.{DURABLE}")  # one of MSG.NEXT.EVENTS.*
+    reads = {right.subject for right in reader_rights("EVENTS", CONSUMER, "jobs")}
+    reads.add(f"$JS.API.CONSUMER.MSG.NEXT.EVENTS.{CONSUMER}")  # one of MSG.NEXT.EVENTS.*
     assert code == 1
     assert [re.search(r" to (\S+)", text)[1] for text in texts] == [  # type: ignore[index]
         right.subject for right in WORKER if right.subject not in reads
@@ -251,7 +251,9 @@ def test_check_names_each_right_that_is_missing_and_trying_them_changes_nothing(
 
 @pytest.mark.parametrize("number", range(len(WORKER)))
 def test_a_right_is_tried_exactly(guarded: NatsServer, number: int) -> None:
-    rights = worker_rights("EVENTS", f"durable-{number}", "jobs")
+    rights = worker_rights("EVENTS", f"consumer-{number}", "jobs")
     credentials = Credentials(user=f"short-{number}", password="x")
-    with Visit(Settings((guarded.url,), "sqlite:///none.db", credentials=credentials)) as visit:
+    with BrokerClient(
+        Settings((guarded.url,), "sqlite:///none.db", credentials=credentials)
+    ) as visit:
         assert lacking(visit, rights) == [rights[number]]

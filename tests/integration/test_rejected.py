@@ -170,7 +170,7 @@ def test_a_result_that_is_there_already_stays_untouched_and_its_event_goes(
         "written": 1,
         "rejected": 0,
         "unknown": 0,
-        "runs_there_already": 1,
+        "runs_duplicate": 1,
     }
     assert rows.run("done") == before
     assert rows.rejected() == []

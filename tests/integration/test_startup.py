@@ -62,7 +62,7 @@ def test_with_migrate_a_locked_database_is_waited_for(
         stopped = start_worker(rows, "--migrate", "--busy-timeout", "0.1s")
         waiting = start_worker(rows, "--migrate", "--busy-timeout", "0.1s", "--until-idle")
         for worker in (stopped, waiting):
-            assert "locked" in worker.wait_for("database.fault")["error"]
+            assert "locked" in worker.wait_for("batch.failed")["error"]
         assert stopped.stop(within=5) == 0
         other.execute("COMMIT")
     assert waiting.exit_code() == 0
@@ -109,16 +109,16 @@ def test_every_log_line_is_json_and_the_totals_of_the_stop_line_add_up(
     stopped = worker.lines[-1]
     assert stopped["event"] == "worker.stopped"
     assert stopped["exit_code"] == 0
-    totals = stopped["totals"]
-    assert totals["messages"] == 21
-    assert totals["runs_inserted"] == rows.count() == 15
-    assert totals["runs_there_already"] == 5
-    assert totals["rejected"] == 1
-    assert totals["redelivered"] == totals["given_back"] == totals["settlements_dropped"] == 0
-    assert totals["settled"] == 21
-    assert totals["batches"] == len(worker.logged("batch.projected"))
+    counters = stopped["counters"]
+    assert counters["messages"] == 21
+    assert counters["runs_inserted"] == rows.count() == 15
+    assert counters["runs_duplicate"] == 5
+    assert counters["rejected"] == 1
+    assert counters["redelivered"] == counters["naks"] == counters["acks_dropped"] == 0
+    assert counters["settled"] == 21
+    assert counters["batches"] == len(worker.logged("batch.projected"))
     assert sum(line["batch_size"] for line in worker.logged("batch.projected")) == 21
-    missing = [count for name, count in totals.items() if name.startswith("deadline_missing_")]
+    missing = [count for name, count in counters.items() if name.startswith("deadline_missing_")]
     assert sum(missing) == 20
     assert len(worker.logged("run.projected")) == 20
 

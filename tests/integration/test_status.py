@@ -17,7 +17,7 @@ from tests.support.nats_server import NatsServer
 from tests.support.restoring import copy, hold_the_floor_back, publish, put_back
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
-from worker.command_line import main
+from worker.cli.main import main
 
 Status = Callable[..., Done]
 
@@ -43,15 +43,15 @@ def test_what_was_projected_is_in_step_and_what_came_since_is_pending(
     done = status("--json")
     assert done.code == 0, done
     found = done.document
-    assert (found["in_step"], found["finding"], found["behind_seconds"]) == (True, "in step", 0)
+    assert (found["caught_up"], found["finding"], found["behind_seconds"]) == (True, "in step", 0)
     assert (found["database"]["highest_sequence"], found["database"]["rejected"]) == (2, 1)
     assert found["database"]["in_flight"] == found["database"]["without_deadline"] == 1
-    assert found["durable"]["floor"] == 2
+    assert found["consumer"]["floor"] == 2
 
     broker.publish_starts(events.start() for _ in range(3))
     broker.take_without_ack(1)
     found = status("--json").document
-    assert (found["durable"]["pending"], found["durable"]["unsettled"]) == (2, 1)
+    assert (found["consumer"]["pending"], found["consumer"]["ack_pending"]) == (2, 1)
     assert 0 < found["behind_seconds"] < 30
     assert found["problems"] == []
     text = status().output
@@ -68,13 +68,13 @@ def test_a_database_that_lacks_what_was_settled_is_not_in_step_and_stays_as_it_i
     assert start_worker(rows, "--until-idle").exit_code() == 0
     rows.write("DELETE FROM checkpoints")
     rows.write("DELETE FROM execution_results")
-    before, durable = rows.path.read_bytes(), broker.durable().created
+    before, consumer = rows.path.read_bytes(), broker.consumer().created
     done = status("--json")
     assert done.code == 1
-    assert done.document["in_step"] is False
+    assert done.document["caught_up"] is False
     assert "a worker replays them from sequence 1 on" in done.document["finding"]
     assert rows.path.read_bytes() == before
-    assert broker.durable().created == durable
+    assert broker.consumer().created == consumer
 
 
 def test_a_floor_that_one_message_holds_back_hides_no_restored_backup(
@@ -88,11 +88,11 @@ def test_a_floor_that_one_message_holds_back_hides_no_restored_backup(
     eventually(lambda: rows.count() == 19, 10, lambda: worker.text)
     assert worker.stop() == 0
     done = status("--json")
-    assert (done.code, done.document["in_step"]) == (0, True)
-    assert done.document["durable"]["floor"] == 0
+    assert (done.code, done.document["caught_up"]) == (0, True)
+    assert done.document["consumer"]["floor"] == 0
     put_back(rows, backup)
     done = status("--json")
-    assert (done.code, done.document["in_step"]) == (1, False)
+    assert (done.code, done.document["caught_up"]) == (1, False)
     assert "an older file" in done.document["finding"]
 
 
@@ -106,18 +106,18 @@ def test_nothing_set_up_on_the_broker_is_told_and_nothing_is_made(
     broker.make_stream()
     done = status()
     assert done.code == 1
-    assert "there is no durable" in done.output
-    assert not broker.has_durable()
+    assert "there is no consumer" in done.output
+    assert not broker.has_consumer()
 
 
 def test_without_a_database_the_broker_is_told(
     broker: Broker, rows: Rows, status: Status, tmp_path: Path
 ) -> None:
     broker.make_stream()
-    broker.make_durable()
+    broker.make_consumer()
     done = status("--json", PROJECTOR_DATABASE=f"sqlite:///{tmp_path}/none.db")
     assert done.code == 78
-    assert done.document["durable"]["pending"] == 0
+    assert done.document["consumer"]["pending"] == 0
     (problem,) = done.document["problems"]
     assert "migrations are not applied" in problem
     (tmp_path / "no.db").write_bytes(b"no database at all" * 100)
@@ -129,7 +129,7 @@ def test_a_watch_tells_again_until_it_is_interrupted(
     broker: Broker, rows: Rows, server: NatsServer
 ) -> None:
     broker.make_stream()
-    broker.make_durable()
+    broker.make_consumer()
     places = ("--database", rows.url, "--nats", server.url)
     watching = subprocess.Popen(
         [*PROJECTOR, "status", "--watch", "50ms", "--json", *places], stdout=subprocess.PIPE
@@ -137,11 +137,11 @@ def test_a_watch_tells_again_until_it_is_interrupted(
     assert watching.stdout is not None
     first = json.loads(watching.stdout.readline())
     broker.publish()
-    while (now := json.loads(watching.stdout.readline()))["durable"]["pending"] == 0:
+    while (now := json.loads(watching.stdout.readline()))["consumer"]["pending"] == 0:
         pass
     watching.send_signal(signal.SIGINT)
     watching.communicate(timeout=10)
-    assert (first["durable"]["pending"], now["durable"]["pending"]) == (0, 1)
+    assert (first["consumer"]["pending"], now["consumer"]["pending"]) == (0, 1)
     assert watching.returncode == 0
 
 

@@ -47,16 +47,16 @@ def test_a_signal_under_load_drains_and_the_successor_finds_nothing_stuck(
     before = rows.count()
     published = backlog + publisher.stop()
     assert before < len(published)
-    assert first.logged("worker.drained_in_part") == []
-    assert first.totals["settlements_dropped"] == 0
-    assert first.totals["runs_inserted"] == before
+    assert first.logged("worker.drain_incomplete") == []
+    assert first.counters["acks_dropped"] == 0
+    assert first.counters["runs_inserted"] == before
 
     began = time.monotonic()
     successor = start_worker(rows, "--ack-wait", "30s", "--until-idle")
     assert successor.exit_code(within=20) == 0
     assert time.monotonic() - began < 15
     assert rows.result_ids() == sorted(published)
-    assert first.totals["runs_inserted"] + successor.totals["runs_inserted"] == len(published)
+    assert first.counters["runs_inserted"] + successor.counters["runs_inserted"] == len(published)
     assert broker.is_settled()
 
 
@@ -68,7 +68,7 @@ def test_a_second_signal_ends_the_process_at_once(
     worker.wait_for("pull.started")
     with locked(rows):
         broker.publish()
-        eventually(lambda: broker.has_durable() and broker.durable().num_ack_pending == 1, 5)
+        eventually(lambda: broker.has_consumer() and broker.consumer().num_ack_pending == 1, 5)
         worker.send(signal.SIGTERM)
         worker.wait_for("worker.draining")
         worker.send(signal.SIGINT)
@@ -86,12 +86,12 @@ def test_past_the_drain_timeout_what_is_left_goes_to_the_successor(
     with locked(rows):
         for number in range(10):
             broker.publish(result_id=f"run-{number}")
-        eventually(lambda: broker.has_durable() and broker.durable().num_ack_pending == 10, 5)
+        eventually(lambda: broker.has_consumer() and broker.consumer().num_ack_pending == 10, 5)
         worker.send(signal.SIGTERM)
         assert worker.exit_code(within=4) == 0
         assert rows.count() == 0
-    assert worker.totals["runs_inserted"] == 0
-    assert worker.totals["given_back"] == worker.totals["settled"] == 10
+    assert worker.counters["runs_inserted"] == 0
+    assert worker.counters["naks"] == worker.counters["settled"] == 10
 
     successor = start_worker(rows, "--until-idle")
     assert successor.exit_code(within=10) == 0
@@ -132,7 +132,7 @@ def test_until_idle_ends_with_0_on_an_empty_stream(
     worker = start_worker(rows, "--until-idle")
 
     assert worker.exit_code(within=5) == 0
-    assert worker.totals["messages"] == 0
+    assert worker.counters["messages"] == 0
 
 
 def test_a_locked_database_means_no_ack_a_pause_and_a_delayed_redelivery(
@@ -144,14 +144,14 @@ def test_a_locked_database_means_no_ack_a_pause_and_a_delayed_redelivery(
     with locked(rows):
         for number in range(50):
             broker.publish(result_id=f"run-{number}")
-        fault = worker.wait_for("database.fault")
+        fault = worker.wait_for("batch.failed")
         assert fault["level"] == "warning"
         assert "locked" in fault["error"]
-        worker.wait_for("database.away", times=3)
+        worker.wait_for("database.unavailable", times=3)
         # Paused: what was not begun is in hand and not given back again and again.
-        assert len(worker.logged("database.fault")) <= 3
-        durable = broker.durable()
-        assert (durable.num_ack_pending or 0) + (durable.num_pending or 0) == 50
+        assert len(worker.logged("batch.failed")) <= 3
+        consumer = broker.consumer()
+        assert (consumer.num_ack_pending or 0) + (consumer.num_pending or 0) == 50
         assert len(worker.logged("worker.not_ready")) == 1
     eventually(broker.is_settled, 10, lambda: worker.text)
     assert len(worker.logged("worker.ready")) == 2
@@ -159,9 +159,9 @@ def test_a_locked_database_means_no_ack_a_pause_and_a_delayed_redelivery(
     assert rows.count() == 50
     assert rows.rejected() == []
     assert worker.logged("database.recovered")
-    assert worker.totals["redelivered"] >= 1
-    assert worker.totals["runs_inserted"] == worker.totals["messages"] == 50
-    assert worker.totals["settled"] == 50 + worker.totals["given_back"]
+    assert worker.counters["redelivered"] >= 1
+    assert worker.counters["runs_inserted"] == worker.counters["messages"] == 50
+    assert worker.counters["settled"] == 50 + worker.counters["naks"]
     assert broker.is_settled()
 
 
@@ -173,11 +173,11 @@ def test_a_lock_that_is_gone_soon_is_waited_for_without_giving_anything_back(
     worker.wait_for("pull.started")
     with locked(rows):
         broker.publish(result_id="patient")
-        eventually(lambda: broker.has_durable() and broker.durable().num_ack_pending == 1, 5)
+        eventually(lambda: broker.has_consumer() and broker.consumer().num_ack_pending == 1, 5)
         began = time.monotonic()
         eventually(lambda: time.monotonic() - began > 0.5, 1)
-        assert broker.durable().num_ack_pending == 1
+        assert broker.consumer().num_ack_pending == 1
     eventually(broker.is_settled, 10, lambda: worker.text)
     assert worker.stop() == 0
     assert rows.result_ids() == ["patient"]
-    assert worker.totals["given_back"] == worker.totals["database_faults"] == 0
+    assert worker.counters["naks"] == worker.counters["database_faults"] == 0

@@ -56,14 +56,14 @@ def test_a_table_that_agrees_is_told_so_beside_what_is_not_settled_yet(
     broker: Broker, projected: Rows, projector: Projector
 ) -> None:
     broker.publish()
-    before, durable = projected.path.read_bytes(), broker.durable()
+    before, consumer = projected.path.read_bytes(), broker.consumer()
     done = projector("verify", "--json")
     assert done.code == 0, done
-    assert counts(done) == {"equal": 10, "rejected": 1, "there_before": 1, "unsettled": 1}
-    assert projector("verify").output == "10 equal, 1 rejected, 1 unsettled, 1 there before\n"
+    assert counts(done) == {"equal": 10, "rejected": 1, "existing": 1, "ack_pending": 1}
+    assert projector("verify").output == "10 equal, 1 rejected, 1 ack pending, 1 existing\n"
     assert projected.path.read_bytes() == before
-    now = broker.durable()
-    assert (now.created, now.num_pending) == (durable.created, durable.num_pending)
+    now = broker.consumer()
+    assert (now.created, now.num_pending) == (consumer.created, consumer.num_pending)
     eventually(lambda: broker.stream_info().state.consumer_count == 1, 5)
 
 
@@ -113,7 +113,7 @@ def test_rebuild_brings_back_what_is_missing_and_changes_nothing_else(
     everything = projected.query("SELECT * FROM execution_results ORDER BY result_id")
     projected.write("DELETE FROM execution_results WHERE result_id IN ('r1', 'r2')")
     projected.write("DELETE FROM rejected_events")
-    durable = broker.durable()
+    consumer = broker.consumer()
     before = projected.path.read_bytes()
     told = {"messages": 12, "runs_new": 2, "runs_there": 9, "rejected_new": 1, "rejected_there": 0}
     dry = projector("rebuild", "--dry-run", "--json")
@@ -123,7 +123,7 @@ def test_rebuild_brings_back_what_is_missing_and_changes_nothing_else(
     assert (done.code, done.document) == (0, {**told, "dry_run": False})
     assert projected.query("SELECT * FROM execution_results ORDER BY result_id") == everything
     assert len(projected.rejected()) == 1
-    assert broker.durable().created == durable.created
+    assert broker.consumer().created == consumer.created
     assert projector("rebuild").output == "12 messages, 11 runs there, 1 rejected there\n"
     assert projector("rebuild", "--since", "1h", "--json").document["messages"] == 12
     late = projector("rebuild", "--since", "2999-01-01T00:00:00Z", "--json")
@@ -164,7 +164,7 @@ def test_a_progress_bar_on_a_terminal_stays_out_of_the_answer(
         os.close(terminal)
     assert done.stdout.splitlines() == [
         b"missing    sequence 2, result_id r1",
-        b"9 equal, 1 rejected, 1 there before, 1 missing",
+        b"9 equal, 1 rejected, 1 existing, 1 missing",
     ]
     assert b"verifying" in shown
     assert b"missing" not in shown
@@ -184,7 +184,7 @@ def test_both_work_beside_a_worker_that_is_busy(
     eventually(broker.is_settled, 20)
     assert projected.count() == 5_010
     assert worker.stop() == 0
-    assert worker.logged("pull.lost") == worker.logged("database.fault") == []
+    assert worker.logged("pull.lost") == worker.logged("batch.failed") == []
 
 
 def test_what_is_not_there_ends_it_with_a_telling_code(

@@ -9,16 +9,16 @@ import pytest
 
 from tests.support.commands import Done, run_projector
 from tests.support.rows import Rows
-from worker.errors import BrokerFault
+from worker.errors import BrokerError
+from worker.jetstream.client import BrokerClient
 from worker.settings import Settings
-from worker.visit import Visit
 
 NOBODY = "nats://127.0.0.1:1"
 
 
 def seconds_of_a_visit(*urls: str, told: str) -> float:
     began = time.monotonic()
-    with pytest.raises(BrokerFault, match=told), Visit(Settings(urls, "sqlite:///no.db")):
+    with pytest.raises(BrokerError, match=told), BrokerClient(Settings(urls, "sqlite:///no.db")):
         pass
     return time.monotonic() - began
 
@@ -63,7 +63,7 @@ def test_each_command_tells_what_it_can_and_ends_with_a_telling_code(
 
     assert status.code == text.code == 75
     assert status.document["database"]["in_flight"] == 1
-    assert status.document["durable"] is None
+    assert status.document["consumer"] is None
     assert "cannot be reached" in status.document["problems"][0]
     assert text.output.startswith("problem: the broker cannot be reached")
     assert (check.code, check.document["level"]) == (1, "problem")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from repo.database import Connection, Database
 from repo.repository import Repository
+from repo.sqlite.database import Connection, Database
 from tests.repo.rows import url
-from worker.migration import migrate
+from worker.schema import migrate
 
 OpenRepository = Callable[[Database], Repository]
 

@@ -6,9 +6,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from repo.database import URL_PREFIX
 from repo.execution_results import Run
-from repo.rejected_events import RejectedEvent
+from repo.rejected import RejectedEvent
+from repo.sqlite.database import URL_PREFIX
 
 STARTED_AT = "2026-05-20T12:00:00.123456789+00:00"
 RECORDED_AT = "2026-05-20T12:00:01.500+00:00"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from repo.backup import back_up, restore
-from repo.database import Database, database_url
-from repo.errors import DatabaseUnusable, PlaceFault
+from repo.errors import CorruptDatabaseError, UnavailableError
+from repo.sqlite.backup import back_up, restore
+from repo.sqlite.database import Database, database_url
 from tests.repo.rows import add_executions, ask, statuses, url
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +74,7 @@ def test_a_file_that_is_there_is_not_overwritten(
 ) -> None:
     before = source.read_bytes()
     names = files(tmp_path)
-    with pytest.raises(PlaceFault, match="exists"):
+    with pytest.raises(UnavailableError, match="exists"):
         back_up(database, source)
     assert source.read_bytes() == before
     assert files(tmp_path) == names
@@ -90,10 +90,10 @@ def test_a_file_may_have_any_name(database: Database, tmp_path: Path, name: str)
 
 
 def test_nothing_is_left_where_there_is_nothing_to_copy(tmp_path: Path) -> None:
-    with pytest.raises(PlaceFault):
+    with pytest.raises(UnavailableError):
         back_up(Database(url(tmp_path / "missing.db")), tmp_path / "backup.db")
     (tmp_path / "text.db").write_text("this is no database\n" * 100)
-    with pytest.raises(DatabaseUnusable):
+    with pytest.raises(CorruptDatabaseError):
         back_up(Database(url(tmp_path / "text.db")), tmp_path / "backup.db")
     assert files(tmp_path) == ["text.db"]
 
@@ -109,7 +109,7 @@ def test_a_database_that_is_damaged_gives_no_backup(path: Path, tmp_path: Path) 
     with path.open("r+b") as file:
         file.seek(path.stat().st_size // 2)
         file.write(b"\xff" * 16384)
-    with pytest.raises(DatabaseUnusable):
+    with pytest.raises(CorruptDatabaseError):
         back_up(Database(url(path)), tmp_path / "backup.db")
     assert "backup.db" not in files(tmp_path)
 
@@ -152,7 +152,7 @@ def test_what_is_no_backup_changes_nothing(database: Database, path: Path, tmp_p
     text.write_text("this is no database\n" * 100)
     names = files(tmp_path)
     for source in (other, text):
-        with pytest.raises(DatabaseUnusable):
+        with pytest.raises(CorruptDatabaseError):
             restore(database, source)
     assert statuses(path) == {"one": "running"}
     assert files(tmp_path) == names
@@ -161,8 +161,8 @@ def test_what_is_no_backup_changes_nothing(database: Database, path: Path, tmp_p
 KILLED = """
 import os, sys
 from pathlib import Path
-from repo.backup import restore
-from repo.database import Database
+from repo.sqlite.backup import restore
+from repo.sqlite.database import Database
 
 left = int(sys.argv[1])
 def counted(step):

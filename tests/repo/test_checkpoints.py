@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from repo.checkpoints import Checkpoint, Position, Standing
-from repo.database import Database
-from repo.errors import PlaceFault, SchemaFault
+from repo.checkpoint import Checkpoint, CheckpointGuard, Position
+from repo.errors import SchemaError, UnavailableError
 from repo.repository import Repository
+from repo.sqlite.database import Database
 from tests.repo.rows import ask, count, refusal_of, rejected_event, run, runs
 
 CREATED = "2026-05-20T12:00:00+00:00"
@@ -20,7 +20,7 @@ CREATED_ANEW = "2026-05-21T12:00:00+00:00"
 NOW = "2026-05-22T12:00:00+00:00"
 POSITION = Position("EVENTS", "projector")
 
-Opened = tuple[Repository, Standing]
+Opened = tuple[Repository, CheckpointGuard]
 Open = Callable[[], Opened]
 
 
@@ -38,11 +38,9 @@ def open_one(database: Database) -> Iterator[Open]:
     with ExitStack() as stack:
 
         def opened() -> Opened:
-            standing = Standing(POSITION)
-            repository = Repository(
-                database, retry_for=0.1, give_up=threading.Event(), standing=standing
-            )
-            return stack.enter_context(repository), standing
+            guard = CheckpointGuard(POSITION)
+            repository = Repository(database, retry_for=0.1, give_up=threading.Event(), guard=guard)
+            return stack.enter_context(repository), guard
 
         yield opened
 
@@ -87,7 +85,7 @@ def test_a_batch_moves_the_checkpoint_on_in_its_own_transaction(
 
 def test_a_batch_that_is_not_written_moves_no_checkpoint(path: Path, begun: Repository) -> None:
     ask(path, "DROP TABLE execution_results")
-    with pytest.raises(SchemaFault):
+    with pytest.raises(SchemaError):
         write(begun, at(7, 3), "r1")
     assert stored(path) == [(*POSITION, CREATED, 0, 0, NOW)]
 
@@ -144,7 +142,7 @@ def test_two_workers_move_one_checkpoint_on(path: Path, begun: Repository, open_
 
 
 def test_nothing_is_written_before_the_file_was_compared(path: Path, open_one: Open) -> None:
-    with pytest.raises(PlaceFault, match="another one than was compared"):
+    with pytest.raises(UnavailableError, match="another one than was compared"):
         write(open_one()[0], at(1), "r1")
     assert count(path, "execution_results") == 0
 
@@ -156,7 +154,7 @@ def test_nothing_is_written_to_a_file_that_took_the_place_of_the_compared_one(
     write(begun, at(1), "r1")
     copy.replace(path)
     for _ in range(2):
-        with pytest.raises(PlaceFault, match=r"replaced|another one"):
+        with pytest.raises(UnavailableError, match=r"replaced|another one"):
             write(begun, at(2), "r2")
     recalled = begun.recall()
     assert (recalled.checkpoint, recalled.has_rows) == (None, False)
@@ -174,7 +172,7 @@ def test_a_file_that_is_replaced_while_it_is_compared_is_not_begun(
     copy = Path(shutil.copyfile(path, tmp_path / "copy.db"))
     begun.close()
     copy.replace(path)
-    with pytest.raises(PlaceFault, match="replaced"):
+    with pytest.raises(UnavailableError, match="replaced"):
         begun.begin(at(0), recalled)
 
 
@@ -189,7 +187,7 @@ def test_an_older_copy_that_is_put_into_the_open_file_is_noticed(
         live.backup(yesterday)
         write(begun, at(2), "r2")
         yesterday.backup(live)
-    with pytest.raises(PlaceFault, match="went back"):
+    with pytest.raises(UnavailableError, match="went back"):
         write(begun, at(3), "r3")
     assert ask(path, "SELECT result_id FROM execution_results") == [("r1",)]
 
@@ -199,7 +197,7 @@ def test_a_checkpoint_that_is_deleted_under_the_worker_is_noticed(
 ) -> None:
     write(begun, at(1), "r1")
     ask(path, "DELETE FROM checkpoints")
-    with pytest.raises(PlaceFault, match="went back"):
+    with pytest.raises(UnavailableError, match="went back"):
         write(begun, at(2), "r2")
     assert count(path, "execution_results") == 1
 
@@ -208,10 +206,8 @@ def test_checkpoints_of_several_durables_do_not_meet(
     path: Path, begun: Repository, database: Database
 ) -> None:
     write(begun, at(5), "r1")
-    standing = Standing(Position("EVENTS", "another"))
-    with Repository(
-        database, retry_for=0.1, give_up=threading.Event(), standing=standing
-    ) as another:
+    guard = CheckpointGuard(Position("EVENTS", "another"))
+    with Repository(database, retry_for=0.1, give_up=threading.Event(), guard=guard) as another:
         recalled = another.recall()
         assert recalled.checkpoint is None
         another.begin(at(1), recalled)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from repo.schema import known_migrations
+from repo.sqlite.schema import known_migrations
 from repo.statements import STATEMENTS
 from tests.repo.rows import EXPIRES_AT, add_executions, ask, run
 from tests.repo.test_statements import plan

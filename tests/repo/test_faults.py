@@ -11,19 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from repo.batch import Written
-from repo.database import Connection, Database
+from repo.batch_writer import WriteResult
 from repo.errors import (
-    DatabaseUnusable,
-    DataRefused,
-    DiskFault,
-    PassingFault,
-    PlaceFault,
+    CorruptDatabaseError,
+    DiskError,
     RepositoryError,
-    SchemaFault,
+    RowRejected,
+    SchemaError,
+    TransientError,
+    UnavailableError,
     translated,
 )
 from repo.repository import Repository
+from repo.sqlite.database import Connection, Database
 from tests.repo.conftest import OpenRepository
 from tests.repo.rows import ask, count, refusal_of, refuse_bad_pc, run, runs, url
 
@@ -50,7 +50,7 @@ def locked(path: Path) -> Iterator[sqlite3.Connection]:
         yield other
 
 
-def write_three(repository: Repository) -> Written:
+def write_three(repository: Repository) -> WriteResult:
     batch = runs(3)
     return repository.write(batch, [], refusal_of(batch))
 
@@ -73,7 +73,7 @@ def replace_by_copy(path: Path, template: Path) -> None:
 def test_a_lock_that_outlasts_the_retries_is_a_passing_fault_and_nothing_is_written(
     repository: Repository, path: Path
 ) -> None:
-    with locked(path), pytest.raises(PassingFault) as fault:
+    with locked(path), pytest.raises(TransientError) as fault:
         write_three(repository)
     assert cause_of(fault) == "SQLITE_BUSY"
     assert count(path, "execution_results") == 0
@@ -83,7 +83,7 @@ def test_a_lock_that_outlasts_the_retries_is_a_passing_fault_and_nothing_is_writ
 def test_a_write_succeeds_as_soon_as_the_lock_goes(database: Database, path: Path) -> None:
     give_up = WatchedEvent()
 
-    def write() -> Written:
+    def write() -> WriteResult:
         with Repository(database, retry_for=PATIENCE, give_up=give_up) as repository:
             return write_three(repository)
 
@@ -101,7 +101,7 @@ def test_a_write_succeeds_as_soon_as_the_lock_goes(database: Database, path: Pat
 def test_giving_up_ends_the_retries_with_a_passing_fault(database: Database, path: Path) -> None:
     give_up = WatchedEvent()
 
-    def write() -> Written:
+    def write() -> WriteResult:
         with Repository(database, retry_for=3600, give_up=give_up) as repository:
             return write_three(repository)
 
@@ -110,7 +110,7 @@ def test_giving_up_ends_the_retries_with_a_passing_fault(database: Database, pat
         met_the_lock = give_up.waited_for.wait(PATIENCE)
         give_up.set()
         assert met_the_lock
-        with pytest.raises(PassingFault):
+        with pytest.raises(TransientError):
             writing.result(PATIENCE)
     assert count(path, "execution_results") == 0
 
@@ -120,7 +120,7 @@ def test_who_has_given_up_tries_no_more_and_writes_nothing(database: Database, p
     give_up.set()
     with (
         Repository(database, retry_for=1, give_up=give_up) as repository,
-        pytest.raises(PassingFault),
+        pytest.raises(TransientError),
     ):
         write_three(repository)
     assert count(path, "execution_results") == 0
@@ -145,9 +145,9 @@ def test_a_full_disk_is_a_fault_of_the_place_and_works_again_once_there_is_room(
     repository = open_repository(database)
     batch = [run(f"r{index}", version="x" * 5000) for index in range(50)]
     for _ in range(2):
-        with pytest.raises(PlaceFault) as fault:
+        with pytest.raises(UnavailableError) as fault:
             repository.write(batch, [], refusal_of(batch))
-        assert not isinstance(fault.value, SchemaFault)
+        assert not isinstance(fault.value, SchemaError)
         assert cause_of(fault) == "SQLITE_FULL"
         assert count(path, "execution_results") == count(path, "rejected_events") == 0
     database.pages = 1_000_000
@@ -165,7 +165,7 @@ def test_a_disk_that_fills_up_amid_rows_that_are_written_apart_rejects_nothing(
         run("r0", pc_id="bad"),
         *(run(f"r{index}", version="x" * 5000) for index in range(1, 50)),
     ]
-    with pytest.raises(PlaceFault) as fault:
+    with pytest.raises(UnavailableError) as fault:
         repository.write(batch, [], refusal_of(batch))
     assert cause_of(fault) == "SQLITE_FULL"
     assert count(path, "execution_results") == count(path, "rejected_events") == 0
@@ -181,7 +181,7 @@ def test_a_write_that_the_system_refuses_is_a_fault_of_the_place(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, hard))
     try:
-        with pytest.raises(PlaceFault) as fault:
+        with pytest.raises(UnavailableError) as fault:
             repository.write(batch, [], refusal_of(batch))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -199,7 +199,7 @@ def set_write_version(path: Path, version: int) -> None:
 
 def test_a_read_only_database_is_a_fault_of_the_place(repository: Repository, path: Path) -> None:
     set_write_version(path, 3)
-    with pytest.raises(PlaceFault) as fault:
+    with pytest.raises(UnavailableError) as fault:
         write_three(repository)
     assert cause_of(fault).startswith("SQLITE_READONLY")
     set_write_version(path, 2)
@@ -210,7 +210,7 @@ def test_a_missing_file_is_a_fault_of_the_place_and_is_not_made(
     repository: Repository, path: Path
 ) -> None:
     away = path.rename(path.with_name("away.db"))
-    with pytest.raises(PlaceFault) as fault:
+    with pytest.raises(UnavailableError) as fault:
         write_three(repository)
     assert cause_of(fault) == "FileNotFoundError"
     assert not path.exists()
@@ -222,7 +222,7 @@ def test_a_missing_folder_and_a_folder_in_the_files_place_are_faults_of_the_plac
     open_repository: OpenRepository, tmp_path: Path
 ) -> None:
     for place in (tmp_path / "nowhere" / "x.db", tmp_path):
-        with pytest.raises(PlaceFault):
+        with pytest.raises(UnavailableError):
             write_three(open_repository(Database(url(place))))
 
 
@@ -233,7 +233,7 @@ def test_a_file_deleted_under_the_connection_is_a_fault_of_the_place_until_it_is
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink()
     for _ in range(2):
-        with pytest.raises(PlaceFault):
+        with pytest.raises(UnavailableError):
             write_three(repository)
         assert not path.exists()
     shutil.copyfile(template, path)
@@ -246,7 +246,7 @@ def test_a_file_replaced_under_the_connection_takes_the_next_write(
 ) -> None:
     write_three(repository)
     replace_by_copy(path, template)
-    with pytest.raises(PlaceFault, match="replaced or deleted"):
+    with pytest.raises(UnavailableError, match="replaced or deleted"):
         write_three(repository)
     assert count(path, "execution_results") == 0
     assert write_three(repository).inserted == 3
@@ -264,7 +264,7 @@ def test_a_file_replaced_between_the_rows_and_the_commit_is_a_fault_of_the_place
         replace_by_copy(path, template)
         return refusal(index, reason)
 
-    with pytest.raises(PlaceFault, match="replaced or deleted"):
+    with pytest.raises(UnavailableError, match="replaced or deleted"):
         repository.write(batch, [], replace_and_refuse)  # type: ignore[arg-type]
     assert count(path, "execution_results") == 0
     assert repository.write(batch, [], refusal).inserted == 3
@@ -280,7 +280,7 @@ def test_a_symbolic_link_that_moves_to_another_file_is_a_fault_of_the_place(
     other = Path(shutil.copyfile(template, tmp_path / "other.db"))
     link.unlink()
     link.symlink_to(other)
-    with pytest.raises(PlaceFault):
+    with pytest.raises(UnavailableError):
         write_three(repository)
     assert write_three(repository).inserted == 3
     assert count(other, "execution_results") == 3
@@ -293,7 +293,7 @@ def test_a_file_that_is_no_database_is_unusable(
     repository: Repository, path: Path, content: bytes
 ) -> None:
     path.write_bytes(content)
-    with pytest.raises(DatabaseUnusable) as fault:
+    with pytest.raises(CorruptDatabaseError) as fault:
         write_three(repository)
     assert cause_of(fault) == "SQLITE_NOTADB"
     assert path.read_bytes() == content
@@ -308,7 +308,7 @@ def test_a_damaged_page_makes_the_database_unusable_and_nothing_is_written(
     with path.open("r+b") as file:
         file.seek((page - 1) * size)
         file.write(b"\xff" * size)
-    with pytest.raises(DatabaseUnusable) as fault:
+    with pytest.raises(CorruptDatabaseError) as fault:
         write_three(repository)
     assert cause_of(fault).startswith("SQLITE_CORRUPT")
     assert count(path, "rejected_events") == 0
@@ -317,24 +317,24 @@ def test_a_damaged_page_makes_the_database_unusable_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        (sqlite3.SQLITE_BUSY_SNAPSHOT, PassingFault),
-        (sqlite3.SQLITE_LOCKED_SHAREDCACHE, PassingFault),
-        (sqlite3.SQLITE_INTERRUPT, PassingFault),
-        (sqlite3.SQLITE_PROTOCOL, PassingFault),
-        (sqlite3.SQLITE_SCHEMA, PassingFault),
-        (sqlite3.SQLITE_TOOBIG, DataRefused),
-        (sqlite3.SQLITE_CONSTRAINT_NOTNULL, DataRefused),
-        (sqlite3.SQLITE_MISMATCH, DataRefused),
-        (sqlite3.SQLITE_ERROR, SchemaFault),
-        (sqlite3.SQLITE_PERM, PlaceFault),
-        (sqlite3.SQLITE_READONLY_DBMOVED, PlaceFault),
-        (sqlite3.SQLITE_IOERR_FSYNC, DiskFault),
-        (sqlite3.SQLITE_FULL, DiskFault),
-        (sqlite3.SQLITE_CANTOPEN, PlaceFault),
-        (sqlite3.SQLITE_AUTH, PlaceFault),
-        (sqlite3.SQLITE_NOMEM, PlaceFault),
-        (sqlite3.SQLITE_CORRUPT_VTAB, DatabaseUnusable),
-        (sqlite3.SQLITE_NOTADB, DatabaseUnusable),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, TransientError),
+        (sqlite3.SQLITE_LOCKED_SHAREDCACHE, TransientError),
+        (sqlite3.SQLITE_INTERRUPT, TransientError),
+        (sqlite3.SQLITE_PROTOCOL, TransientError),
+        (sqlite3.SQLITE_SCHEMA, TransientError),
+        (sqlite3.SQLITE_TOOBIG, RowRejected),
+        (sqlite3.SQLITE_CONSTRAINT_NOTNULL, RowRejected),
+        (sqlite3.SQLITE_MISMATCH, RowRejected),
+        (sqlite3.SQLITE_ERROR, SchemaError),
+        (sqlite3.SQLITE_PERM, UnavailableError),
+        (sqlite3.SQLITE_READONLY_DBMOVED, UnavailableError),
+        (sqlite3.SQLITE_IOERR_FSYNC, DiskError),
+        (sqlite3.SQLITE_FULL, DiskError),
+        (sqlite3.SQLITE_CANTOPEN, UnavailableError),
+        (sqlite3.SQLITE_AUTH, UnavailableError),
+        (sqlite3.SQLITE_NOMEM, UnavailableError),
+        (sqlite3.SQLITE_CORRUPT_VTAB, CorruptDatabaseError),
+        (sqlite3.SQLITE_NOTADB, CorruptDatabaseError),
     ],
 )
 def test_a_result_code_becomes_the_kind_of_fault_that_says_what_to_do(
@@ -358,7 +358,7 @@ def test_misuse_of_the_driver_is_not_hidden_as_a_fault_of_the_database(
 
 
 def test_a_number_too_large_for_sqlite_is_refused(connection: Connection) -> None:
-    with pytest.raises(DataRefused) as fault:
+    with pytest.raises(RowRejected) as fault:
         connection.execute("SELECT ?", (2**63,))
     assert isinstance(fault.value.__cause__, OverflowError)
 
@@ -369,7 +369,7 @@ def test_a_log_deleted_under_the_connection_is_a_fault_of_the_place(
     write_three(repository)
     path.with_name(path.name + "-wal").unlink()
     batch = [run("r9")]
-    with pytest.raises(PlaceFault):
+    with pytest.raises(UnavailableError):
         repository.write(batch, [], refusal_of(batch))
 
 
@@ -385,7 +385,7 @@ def test_a_file_replaced_while_it_is_opened_takes_no_write_that_vanishes(
         return raw
 
     monkeypatch.setattr("sqlite3.connect", connect_and_replace)
-    with pytest.raises(PlaceFault):
+    with pytest.raises(UnavailableError):
         write_three(repository)
     assert write_three(repository).inserted == 3
     assert count(path, "execution_results") == 3

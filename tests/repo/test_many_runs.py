@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from repo import execution_results
-from repo.database import Connection
 from repo.repository import Repository
+from repo.sqlite.database import Connection
 from tests.repo.rows import ask, count, refusal_of, refuse_bad_pc, run, runs
 
 

@@ -19,10 +19,10 @@ import yoyo
 from yoyo.backends import DatabaseBackend
 from yoyo.exceptions import LockTimeout
 
-from repo.database import Database
-from repo.errors import DatabaseUnusable, PassingFault, PlaceFault, RepositoryError
+from repo.errors import CorruptDatabaseError, RepositoryError, TransientError, UnavailableError
 from repo.repository import Repository
-from repo.schema import known_migrations, migrations_folder, pending_migrations
+from repo.sqlite.database import Database
+from repo.sqlite.schema import known_migrations, migrations_folder, pending_migrations
 from tests.repo.conftest import OpenRepository
 from tests.repo.rows import add_executions, ask, count, refusal_of, run, statuses, url
 from tests.support.commands import run_projector
@@ -36,7 +36,7 @@ from worker.errors import (
     describe,
     exit_code,
 )
-from worker.migration import check_schema, migrate
+from worker.schema import check_schema, migrate
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 50.0
@@ -82,10 +82,10 @@ COLUMNS: dict[str, list[tuple[str, str, int, str | None, int]]] = {
     ],
     "checkpoints": [
         ("stream", "TEXT", 1, None, 1),
-        ("durable", "TEXT", 1, None, 2),
+        ("consumer", "TEXT", 1, None, 2),
         ("stream_created_at", "TIMESTAMP", 1, None, 0),
         ("highest_sequence", "INTEGER", 1, None, 0),
-        ("low_water_mark", "INTEGER", 1, None, 0),
+        ("caught_up_to", "INTEGER", 1, None, 0),
         ("committed_at", "TIMESTAMP", 1, None, 0),
     ],
 }
@@ -110,7 +110,7 @@ INDEXES = {
     "sqlite_autoindex_rejected_events_1": (
         ("rejected_events", ["stream", "stream_sequence", "recorded_at"], 1, None)
     ),
-    "sqlite_autoindex_checkpoints_1": ("checkpoints", ["stream", "durable"], 1, None),
+    "sqlite_autoindex_checkpoints_1": ("checkpoints", ["stream", "consumer"], 1, None),
 }
 
 
@@ -494,7 +494,7 @@ def test_a_lock_row_that_could_not_be_deleted_is_in_no_retrys_way_unless_it_is_a
         raise locked()
 
     monkeypatch.setattr(DatabaseBackend, "_delete_lock_row", fail_once)
-    monkeypatch.setattr("worker.migration._LOCK_TIMEOUT", 0.01)
+    monkeypatch.setattr("worker.schema._LOCK_TIMEOUT", 0.01)
     if whose == "ours":
         migrate(url(path))
         assert count(path, "yoyo_lock") == 0
@@ -512,8 +512,8 @@ def test_a_database_that_stays_busy_is_temporary(
         raise locked()
 
     monkeypatch.setattr(DatabaseBackend, "mark_one", mark)
-    monkeypatch.setattr("worker.migration._RETRY_FOR", 0.05)
-    with pytest.raises(PassingFault) as failure:
+    monkeypatch.setattr("worker.schema._RETRY_FOR", 0.05)
+    with pytest.raises(TransientError) as failure:
         check_schema(Database(url(tmp_path / "x.db")), apply=True)
     assert exit_code(failure.value) == EXIT_TEMPORARY == 75
 
@@ -529,8 +529,8 @@ def test_a_locked_database_that_yoyo_waited_for_in_vain_is_temporary(
             other.execute("BEGIN IMMEDIATE")
             raise LockTimeout("Database locked (run yoyo break-lock to remove this lock)")
 
-        monkeypatch.setattr("worker.migration.migrate", wait_in_vain)
-        with pytest.raises(PassingFault):
+        monkeypatch.setattr("worker.schema.migrate", wait_in_vain)
+        with pytest.raises(TransientError):
             check_schema(Database(url(path), busy_timeout=0.01), apply=True)
 
 
@@ -573,7 +573,7 @@ class Checkout:
         self.folder = folder
         self.path = folder / "projector.db"
         shutil.copyfile(ROOT / "yoyo.ini", folder / "yoyo.ini")
-        shutil.copytree(ROOT / "sql" / "migrations", folder / "sql" / "migrations")
+        shutil.copytree(ROOT / "sql" / "sqlite" / "migrations", folder / "sql" / "sqlite" / "migrations")
 
     def yoyo(self, *arguments: str) -> str:
         command = Path(sys.executable).with_name("yoyo")
@@ -678,7 +678,7 @@ def test_a_migration_of_a_later_version_is_none_of_ours(path: Path) -> None:
 def test_a_file_that_is_no_database_is_unusable(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     path.write_text("this is no database\n" * 100)
-    with pytest.raises(DatabaseUnusable):
+    with pytest.raises(CorruptDatabaseError):
         pending_migrations(Database(url(path)))
 
 
@@ -703,7 +703,7 @@ def test_migrating_twice_is_migrating_once(tmp_path: Path) -> None:
 
 def test_four_processes_that_migrate_at_once_all_succeed(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
-    program = "import sys; from worker.migration import migrate; migrate(sys.argv[1])"
+    program = "import sys; from worker.schema import migrate; migrate(sys.argv[1])"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", program, url(path)],
@@ -754,7 +754,7 @@ def test_a_lock_that_a_killed_migration_left_is_named_with_its_remedy(
         checkout.path,
         "INSERT INTO yoyo_lock (locked, ctime, pid) VALUES (1, '2026-01-01T00:00:00', 1)",
     )
-    monkeypatch.setattr("worker.migration._LOCK_TIMEOUT", 0.01)
+    monkeypatch.setattr("worker.schema._LOCK_TIMEOUT", 0.01)
     with pytest.raises(ConfigurationError) as failure:
         check_schema(Database(url(checkout.path)), apply=True)
     assert "break-lock" in describe(failure.value)
@@ -838,9 +838,9 @@ def test_a_migrated_database_passes_the_check_without_a_word(
 def test_the_worker_migrates_when_it_is_told_to_and_says_what(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="worker.migration")
+    caplog.set_level(logging.INFO, logger="worker.schema")
     check_schema(Database(url(tmp_path / "x.db")), apply=True)
-    (record,) = [one for one in caplog.records if one.name == "worker.migration"]
+    (record,) = [one for one in caplog.records if one.name == "worker.schema"]
     assert record.getMessage() == "database.migrated"
     assert record.__dict__["migrations"] == known_migrations()
     assert_migrated(tmp_path / "x.db")
@@ -861,7 +861,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(
     path = tmp_path / "x.db"
     path.write_text("this is no database\n" * 100)
     before = digest(path)
-    with pytest.raises(DatabaseUnusable) as refusal:
+    with pytest.raises(CorruptDatabaseError) as refusal:
         check_schema(Database(url(path)), apply=apply)
     assert exit_code(refusal.value) == EXIT_DATA
     assert digest(path) == before
@@ -870,7 +870,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(
 def test_a_folder_in_the_databases_place_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as refusal:
         check_schema(Database(url(tmp_path)), apply=False)
-    assert isinstance(refusal.value.__cause__, PlaceFault)
+    assert isinstance(refusal.value.__cause__, UnavailableError)
 
 
 def test_a_database_that_left_wal_mode_is_warned_about(
@@ -902,5 +902,5 @@ def test_a_database_that_is_locked_at_start_is_not_for_a_person_to_mend(
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(PassingFault):
+        with pytest.raises(TransientError):
             check_schema(database, apply=False)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from repo.database import Database
-from repo.errors import PlaceFault
-from repo.place import Place, damage, look_at
+from repo.errors import UnavailableError
+from repo.sqlite.database import Database
+from repo.sqlite.disk import Place, damage, look_at
 from tests.support.forbidden import forbid
 
 
@@ -22,7 +22,7 @@ def test_a_folder_that_may_not_be_looked_into_is_told(
 ) -> None:
     forbid(database.path.parent, monkeypatch)
     for look in (lambda: look_at(database.path), database.check_writable):
-        with pytest.raises(PlaceFault, match=f"Permission denied: '{database.path}'"):
+        with pytest.raises(UnavailableError, match=f"Permission denied: '{database.path}'"):
             look()
 
 

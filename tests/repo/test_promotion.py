@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from repo.database import Connection
 from repo.executions import promote
 from repo.repository import Repository
+from repo.sqlite.database import Connection
 from tests.repo.rows import add_executions, ask, count, refusal_of, run, runs, statuses
 
 FAILS_FOR_EXECUTION_1 = """

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from repo.errors import DataRefused, PlaceFault, SchemaFault
+from repo.errors import RowRejected, SchemaError, UnavailableError
 from repo.repository import Repository
 from tests.repo.rows import (
     add_executions,
@@ -185,10 +185,10 @@ def test_a_schema_that_refuses_everything_is_a_schema_fault_and_writes_nothing(
     add_executions(path, execution_1="pending")
     drift(path)
     batch = runs(size)
-    with pytest.raises(SchemaFault) as caught:
+    with pytest.raises(SchemaError) as caught:
         repository.write(batch, [rejected_event(99)], refusal_of(batch))
-    assert isinstance(caught.value, PlaceFault)
-    assert isinstance(caught.value.__cause__, DataRefused | SchemaFault)
+    assert isinstance(caught.value, UnavailableError)
+    assert isinstance(caught.value.__cause__, RowRejected | SchemaError)
     assert count(path, "rejected_events") == 0
     assert statuses(path) == {"execution-1": "pending"}
     if drift is not drop_table:
@@ -198,7 +198,7 @@ def test_a_schema_that_refuses_everything_is_a_schema_fault_and_writes_nothing(
 def test_a_schema_that_is_mended_takes_the_same_batch(repository: Repository, path: Path) -> None:
     refuse_all(path)
     batch = runs(5)
-    with pytest.raises(SchemaFault):
+    with pytest.raises(SchemaError):
         repository.write(batch, [], refusal_of(batch))
     ask(path, "DROP TRIGGER foreign_rule")
     assert repository.write(batch, [], refusal_of(batch)).inserted == 5
@@ -209,7 +209,7 @@ def test_rejected_events_that_cannot_be_stored_lose_nothing(
 ) -> None:
     ask(path, "DROP TABLE rejected_events")
     batch = runs(2)
-    with pytest.raises(SchemaFault):
+    with pytest.raises(SchemaError):
         repository.write(batch, [rejected_event()], refusal_of(batch))
     assert count(path, "execution_results") == 0
     assert repository.write(batch, [], refusal_of(batch)).inserted == 2
@@ -227,9 +227,9 @@ def test_a_refused_row_that_cannot_become_a_rejected_event_is_a_schema_fault(
         """,
     )
     batch = runs(3, bad=[1])
-    with pytest.raises(SchemaFault, match="not even a rejected event") as caught:
+    with pytest.raises(SchemaError, match="not even a rejected event") as caught:
         repository.write(batch, [], refusal_of(batch))
-    assert isinstance(caught.value.__cause__, DataRefused)
+    assert isinstance(caught.value.__cause__, RowRejected)
     assert count(path, "execution_results") == 0
 
 
@@ -271,7 +271,7 @@ def test_a_refusal_that_rolls_the_transaction_back_never_leaves_half_a_batch(
     batch = runs(5, bad=[2])
     try:
         written = repository.write(batch, [], refusal_of(batch))
-    except PlaceFault:
+    except UnavailableError:
         assert count(path, "execution_results") == count(path, "rejected_events") == 0
     else:
         assert (written.inserted, written.refused) == (4, 1)
@@ -298,7 +298,7 @@ def test_a_replayed_row_is_no_proof_that_the_schema_accepts_rows(
     repository.write(there, [], refusal_of(there))
     refuse_all(path)
     batch = [*there, *runs(3)]
-    with pytest.raises(SchemaFault):
+    with pytest.raises(SchemaError):
         repository.write(batch, [], refusal_of(batch))
     assert count(path, "rejected_events") == 0
 
@@ -337,6 +337,6 @@ def test_a_table_that_drops_every_row_without_a_word_is_the_places_fault(
         "CREATE TRIGGER silent BEFORE INSERT ON execution_results BEGIN SELECT RAISE(IGNORE); END",
     )
     batch = runs(3)
-    with pytest.raises(SchemaFault):
+    with pytest.raises(SchemaError):
         repository.write(batch, [], refusal_of(batch))
     assert count(path, "rejected_events") == 0

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from repo.database import Connection
-from repo.rejected_events import insert_all
+from repo.rejected import insert_all
 from repo.repository import Repository
+from repo.sqlite.database import Connection
 from tests.repo.rows import ask, count, refusal_of, rejected_event, runs
 
 

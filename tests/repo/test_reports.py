@@ -42,7 +42,7 @@ def by_shell(path: Path, name: str) -> list[str]:
     if shell is None and not os.environ.get("CI"):
         pytest.skip("no sqlite3 shell on PATH; scripts/setup installs it")
     assert shell, "CI needs the sqlite3 shell"
-    with as_file(files("sql").joinpath("queries", f"{name}.sql")) as file:
+    with as_file(files("sql").joinpath("sqlite", "queries", f"{name}.sql")) as file:
         values = "".join(
             f".parameter set :{parameter} {value}\n"
             for parameter, value in PARAMETERS.get(name, {}).items()
@@ -77,7 +77,9 @@ def insert_run(path: Path, result_id: str, **columns: Any) -> None:
 
 def test_the_reports_are_all_queries_that_a_person_runs() -> None:
     assert {name for name, sql in STATEMENTS.items() if "Operators:" in sql} == set(REPORTS)
-    assert all(files("sql").joinpath("queries", f"{name}.sql").is_file() for name in REPORTS)
+    assert all(
+        files("sql").joinpath("sqlite", "queries", f"{name}.sql").is_file() for name in REPORTS
+    )
 
 
 def test_every_report_runs_on_an_empty_database(report: Report) -> None:

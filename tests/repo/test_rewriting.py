@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from repo import rejected_events
-from repo.database import Connection, Database
-from repo.errors import PassingFault, SchemaFault
+from repo import rejected as rejected_events
+from repo.errors import SchemaError, TransientError
 from repo.execution_results import Run
 from repo.reader import Reader
-from repo.rejected_events import AFTER_ALL, RejectedEvent
+from repo.rejected import AFTER_ALL, RejectedEvent
 from repo.repository import Repository
-from repo.rewriting import Rewritten
+from repo.rewriting import RetryResult
+from repo.sqlite.database import Connection, Database
 from tests.repo.rows import (
     add_executions,
     ask,
@@ -38,7 +38,7 @@ def write_again(
     repository: Repository,
     pairs: list[tuple[RejectedEvent, Run]],
     rejected: list[RejectedEvent] | None = None,
-) -> Rewritten:
+) -> RetryResult:
     return repository.write_again(
         [run for _, run in pairs],
         rejected or [],
@@ -135,7 +135,7 @@ def test_a_row_stays_where_a_trigger_ignores_its_run_without_a_word(
     event = rejected_event()
     reject(connection, event)
     ignore(path)
-    with pytest.raises(SchemaFault, match="took no row"):
+    with pytest.raises(SchemaError, match="took no row"):
         write_again(repository, [(event, run("r1"))])
     assert stored(path) == [(1, event.reason)]
 
@@ -202,9 +202,9 @@ def test_a_lock_is_waited_for_and_then_told_with_nothing_changed(
         other = Repository(
             Database(database.url, busy_timeout=0.02), retry_for=0.1, give_up=threading.Event()
         )
-        with other, pytest.raises(PassingFault):
+        with other, pytest.raises(TransientError):
             write_again(other, [(event, run("r1"))])
-        with other, pytest.raises(PassingFault):
+        with other, pytest.raises(TransientError):
             other.discard_rejected([event.key])
     assert stored(path) == [(1, event.reason)]
     assert write_again(repository, [(event, run("r1"))]).removed == {event.key}
@@ -223,7 +223,7 @@ def test_discarding_takes_the_named_messages_alone(
 
 def test_a_missing_table_is_a_fault_of_the_schema(repository: Repository, path: Path) -> None:
     ask(path, "DROP TABLE rejected_events")
-    with pytest.raises(SchemaFault):
+    with pytest.raises(SchemaError):
         repository.discard_rejected([rejected_event().key])
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from repo.database import Connection
-from repo.errors import DataRefused
+from repo.errors import RowRejected
 from repo.execution_results import insert, insert_all
 from repo.repository import Repository
+from repo.sqlite.database import Connection
 from tests.repo.rows import ask, count, refusal_of, row_of, run, runs
 
 RESULT = {
@@ -175,7 +175,7 @@ def test_result_ids_that_differ_after_a_nul_or_in_case_or_form_are_different_run
 
 
 def test_text_that_sqlite_cannot_store_is_refused(connection: Connection, path: Path) -> None:
-    with pytest.raises(DataRefused) as caught:
+    with pytest.raises(RowRejected) as caught:
         insert(connection, run("r1", pc_id="\ud800"))
     assert isinstance(caught.value.__cause__, UnicodeEncodeError)
     assert count(path, "execution_results") == 0

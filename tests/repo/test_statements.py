@@ -14,7 +14,7 @@ from repo.statements import STATEMENTS, statement
 from tests.repo.rows import ask
 
 GROWING = ("execution_results", "executions", "rejected_events")
-SMALL = ("checkpoints",)  # one row a durable
+SMALL = ("checkpoints",)  # one row a consumer
 
 
 def plan(connection: sqlite3.Connection, sql: str) -> list[str]:
@@ -110,7 +110,7 @@ def test_every_statement_is_one_statement_with_a_purpose() -> None:
 
 
 def test_every_query_file_tells_how_often_it_runs_and_names_its_statements() -> None:
-    found = list(files("sql").joinpath("queries").iterdir())
+    found = list(files("sql").joinpath("sqlite", "queries").iterdir())
     for file in found:
         text = file.read_text("utf-8")
         assert file.name.endswith(".sql")
@@ -121,7 +121,7 @@ def test_every_query_file_tells_how_often_it_runs_and_names_its_statements() -> 
 
 def test_every_statement_is_used_by_the_package_or_by_a_person() -> None:
     sources = [
-        file.read_text("utf-8") for file in Path(repo.statements.__file__).parent.glob("*.py")
+        file.read_text("utf-8") for file in Path(repo.statements.__file__).parent.rglob("*.py")
     ]
     asked_for = set(re.findall(r"""statement\("(\w+)"\)""", "\n".join(sources)))
     reports = {name for name, sql in STATEMENTS.items() if sql.startswith("-- Operators: ")}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from repo.database import Connection, Database, database_path
-from repo.errors import DataRefused, PlaceFault, RepositoryError
+from repo.errors import RepositoryError, RowRejected, UnavailableError
 from repo.execution_results import insert
 from repo.repository import Repository
+from repo.sqlite.database import Connection, Database, database_path
 from repo.statements import statement
 from tests.repo.rows import ask, count, refusal_of, run, url
 
@@ -46,7 +46,7 @@ def test_a_write_has_the_lock_from_its_beginning(connection: Connection, path: P
         other.execute("BEGIN IMMEDIATE")
 
 
-@pytest.mark.parametrize("error", [ValueError("mine"), DataRefused("mine"), Stop("mine")])
+@pytest.mark.parametrize("error", [ValueError("mine"), RowRejected("mine"), Stop("mine")])
 def test_an_error_inside_leaves_nothing_and_is_the_one_that_is_raised(
     connection: Connection, path: Path, error: BaseException
 ) -> None:
@@ -78,7 +78,7 @@ def test_a_commit_that_fails_leaves_nothing_and_frees_the_lock(
         return sqlite3.SQLITE_DENY if denied else sqlite3.SQLITE_OK
 
     connection._raw.set_authorizer(deny_commit)
-    with pytest.raises(PlaceFault, match="not authorized"), connection.write():
+    with pytest.raises(UnavailableError, match="not authorized"), connection.write():
         insert(connection, run("r1"))
     connection._raw.set_authorizer(None)
     assert count(path, "execution_results") == 0
@@ -92,8 +92,8 @@ def test_an_error_in_a_savepoint_undoes_the_savepoint_alone(
 ) -> None:
     with connection.write():
         insert(connection, run("before"))
-        with pytest.raises(DataRefused, match="mine"), connection.savepoint():
-            insert_and_raise(connection, "inside", DataRefused("mine"))
+        with pytest.raises(RowRejected, match="mine"), connection.savepoint():
+            insert_and_raise(connection, "inside", RowRejected("mine"))
         insert(connection, run("after"))
     assert ask(path, "SELECT result_id FROM execution_results ORDER BY rowid") == [
         ("before",),
@@ -167,7 +167,7 @@ def test_a_writer_waits_for_the_other_writer_of_its_process(path: Path) -> None:
 def test_reading_cannot_write(database: Database, path: Path) -> None:
     with database.reading() as connection:
         assert connection.fetch("SELECT count(*) FROM executions") == [(0,)]
-        with pytest.raises(PlaceFault) as caught:
+        with pytest.raises(UnavailableError) as caught:
             insert(connection, run("r1"))
     assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
     assert count(path, "execution_results") == 0
@@ -182,7 +182,7 @@ def test_reading_ends_with_its_block_also_after_an_error(database: Database) -> 
 
 def test_reading_a_missing_file_is_a_fault_and_makes_none(tmp_path: Path) -> None:
     missing = tmp_path / "missing.db"
-    with pytest.raises(PlaceFault), Database(url(missing)).reading():
+    with pytest.raises(UnavailableError), Database(url(missing)).reading():
         pass
     assert list(tmp_path.iterdir()) == []
 

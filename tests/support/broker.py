@@ -21,7 +21,7 @@ from tests.support.waiting import eventually
 _Result = TypeVar("_Result")
 
 STREAM = "EVENTS"
-DURABLE = "backend_events_projector"
+CONSUMER = "backend_events_projector"
 BUCKET = "jobs"
 _BOUND = 20.0
 
@@ -52,7 +52,7 @@ class Broker:
         self._thread.join()
         self._loop.close()
 
-    # --- streams and durables ---
+    # --- streams and consumers ---
 
     def make_stream(self, **config: Any) -> StreamInfo:
         """Make the stream as the fleet's own set-up does; `config` replaces some of it."""
@@ -67,7 +67,7 @@ class Broker:
         self.run(self._js.purge_stream(STREAM, seq=below))
 
     def delete_everything(self) -> None:
-        """Delete all streams, and with them durables and buckets."""
+        """Delete all streams, and with them consumers and buckets."""
         for stream in self.run(self._js.streams_info()):
             self.delete_stream(stream.config.name or "")
 
@@ -81,10 +81,10 @@ class Broker:
             return False
         return True
 
-    def make_durable(self, **config: Any) -> ConsumerInfo:
-        """Make a durable by hand; `config` replaces what the contract wants."""
+    def make_consumer(self, **config: Any) -> ConsumerInfo:
+        """Make a consumer by hand; `config` replaces what the contract wants."""
         wanted = {
-            "durable_name": DURABLE,
+            "durable_name": CONSUMER,
             "filter_subject": "events.started.>",
             "ack_policy": "explicit",
             "ack_wait": 30.0,
@@ -94,10 +94,10 @@ class Broker:
         made: ConsumerInfo = self.run(self._js.add_consumer(STREAM, ConsumerConfig(**wanted)))
         return made
 
-    def make_durable_with_limits(self, **limits: int) -> None:
-        """Make the durable with limits that the client library has no names for."""
+    def make_consumer_with_limits(self, **limits: int) -> None:
+        """Make the consumer with limits that the client library has no names for."""
         config = {
-            "durable_name": DURABLE,
+            "durable_name": CONSUMER,
             "filter_subject": "events.started.>",
             "ack_policy": "explicit",
             "deliver_policy": "all",
@@ -105,34 +105,34 @@ class Broker:
             **limits,
         }
         request = json.dumps({"stream_name": STREAM, "config": config}).encode()
-        subject = f"$JS.API.CONSUMER.DURABLE.CREATE.{STREAM}.{DURABLE}"
+        subject = f"$JS.API.CONSUMER.DURABLE.CREATE.{STREAM}.{CONSUMER}"
         answer = json.loads(self.run(self._client.request(subject, request)).data)
         assert "error" not in answer, answer
 
-    def delete_durable(self, name: str = DURABLE) -> None:
+    def delete_consumer(self, name: str = CONSUMER) -> None:
         self.run(self._js.delete_consumer(STREAM, name))
 
-    def durable(self, name: str = DURABLE) -> ConsumerInfo:
+    def consumer(self, name: str = CONSUMER) -> ConsumerInfo:
         info: ConsumerInfo = self.run(self._js.consumer_info(STREAM, name))
         return info
 
-    def has_durable(self, name: str = DURABLE) -> bool:
+    def has_consumer(self, name: str = CONSUMER) -> bool:
         try:
-            self.durable(name)
+            self.consumer(name)
         except NotFoundError:
             return False
         return True
 
-    def is_settled(self, name: str = DURABLE) -> bool:
+    def is_settled(self, name: str = CONSUMER) -> bool:
         """Tell whether nothing is pending and nothing delivered but not acked."""
-        durable = self.durable(name)
-        return not durable.num_pending and not durable.num_ack_pending
+        consumer = self.consumer(name)
+        return not consumer.num_pending and not consumer.num_ack_pending
 
     def take_without_ack(self, messages: int) -> None:
-        """Fetch messages from the durable and never ack them, as a worker that was killed."""
+        """Fetch messages from the consumer and never ack them, as a worker that was killed."""
 
         async def take() -> None:
-            subscription = await self._js.pull_subscribe_bind(DURABLE, STREAM)
+            subscription = await self._js.pull_subscribe_bind(CONSUMER, STREAM)
             taken = 0
             while taken < messages:
                 taken += len(await subscription.fetch(messages - taken, timeout=5))
@@ -141,7 +141,7 @@ class Broker:
         self.run(take())
 
     def settle(self, name: str, messages: int) -> None:
-        """Fetch messages from a durable and ack them, as a worker whose file is lost."""
+        """Fetch messages from a consumer and ack them, as a worker whose file is lost."""
 
         async def take() -> None:
             subscription = await self._js.pull_subscribe_bind(name, STREAM)

@@ -10,7 +10,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from worker.command_line import command
+from worker.cli.main import command
 
 _PROJECTOR = Path(sys.executable).with_name("projector")
 _BOUND = 50.0

@@ -18,19 +18,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from worker.command_line import main
-from worker.wire import Wire
+from worker.cli.main import main
+from worker.jetstream.protocol import Wire
 
 _ROOT = Path(__file__).parents[2]
 
 # Where a bug can be: a module, a name in it, and which thread or task calls it.
 BUGS = {
-    "pool-thread": ("worker.projection", "decode_start"),
-    "arrival-of-a-message": ("worker.puller", "read_delivery"),
-    "manifest-watch": ("worker.manifest_watch", "read_timeout"),
-    "binding": ("worker.pulling", "bind"),
-    "settling": ("worker.in_flight", "InFlight.settle"),
-    "beginning-a-batch": ("worker.in_flight", "InFlight.begin"),
+    "pool-thread": ("worker.processing.processor", "decode_start"),
+    "arrival-of-a-message": ("worker.jetstream.pull", "read_delivery"),
+    "manifest-watch": ("worker.jetstream.manifest_sync", "read_timeout"),
+    "binding": ("worker.jetstream.pull_loop", "bind"),
+    "settling": ("worker.jetstream.outstanding", "OutstandingMessages.settle"),
+    "beginning-a-batch": ("worker.jetstream.outstanding", "OutstandingMessages.begin"),
 }
 
 

@@ -30,14 +30,14 @@ def assert_whole(
 
 
 def deliveries(broker: Broker) -> int:
-    """Return how often the durable has delivered a message, redeliveries included."""
-    delivered = broker.durable().delivered
+    """Return how often the consumer has delivered a message, redeliveries included."""
+    delivered = broker.consumer().delivered
     assert delivered is not None
     return delivered.consumer_seq
 
 
 def last_delivered(broker: Broker) -> int:
-    """Return the highest stream sequence that the durable has delivered."""
-    delivered = broker.durable().delivered
+    """Return the highest stream sequence that the consumer has delivered."""
+    delivered = broker.consumer().delivered
     assert delivered is not None
     return delivered.stream_seq

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.support import events
 from tests.support.broker import Broker
 from tests.support.rows import Rows
-from worker.migration import migrate
+from worker.schema import migrate
 
 
 def publish(broker: Broker, first: int, last: int) -> None:
@@ -20,7 +20,7 @@ def publish(broker: Broker, first: int, last: int) -> None:
 def hold_the_floor_back(broker: Broker, ack_wait: float) -> None:
     """Publish ten starts, the first of which somebody has in hand and never settles."""
     broker.make_stream()
-    broker.make_durable(ack_wait=ack_wait)
+    broker.make_consumer(ack_wait=ack_wait)
     publish(broker, 1, 1)
     broker.take_without_ack(1)  # a worker was killed with it in hand
     publish(broker, 2, 10)

@@ -97,10 +97,10 @@ class WorkerProcess:
         return int(kilobytes) * 1024
 
     @property
-    def totals(self) -> dict[str, int]:
-        """The totals of the stop line."""
-        totals: dict[str, int] = self.wait_for("worker.stopped")["totals"]
-        return totals
+    def counters(self) -> dict[str, int]:
+        """The counters of the stop line."""
+        counters: dict[str, int] = self.wait_for("worker.stopped")["counters"]
+        return counters
 
     def is_running(self) -> bool:
         return self.process.poll() is None

@@ -20,10 +20,10 @@ from tests.bench.rivals import BATCHED, PULL, SERIAL, SQLITE, WORKER, drain_riva
 from tests.bench.tables import Templates
 from tests.bench.targets import targets
 from tests.support.times import stored_text
-from worker.deadline import deadline
-from worker.durations import parse_duration
-from worker.events import decode_start
-from worker.instants import NANOSECONDS
+from worker.codec.durations import parse_duration
+from worker.codec.timestamps import NANOSECONDS
+from worker.projections.deadline import deadline
+from worker.projections.starts import decode_start
 
 RECORDED_AT = "2026-05-20T12:00:00.123456Z"
 

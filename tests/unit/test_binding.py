@@ -5,25 +5,25 @@ from typing import Any
 import pytest
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy
 
-from worker.binding import (
+from worker.jetstream.consumer import (
     FILTER,
     MAX_AGE,
     MAX_BYTES,
     SUBJECTS,
     Binding,
     differences,
-    wanted_durable,
+    wanted_consumer,
 )
-from worker.checkpoint import Footing
+from worker.jetstream.reconciliation import Footing
 from worker.settings import Settings
 
 SETTINGS = Settings(nats_urls=("nats://127.0.0.1:4222",), database="sqlite:///x.db")
-WANTED = wanted_durable(SETTINGS)
+WANTED = wanted_consumer(SETTINGS)
 CREATED = datetime(2026, 5, 20, tzinfo=UTC)
 FOOTING = Footing(
     "2026-05-20T00:00:00+00:00", first_sequence=1, has_delivered=False, floor=0, settled=0
 )
-BINDING = Binding(CREATED, pending=0, unsettled=0, footing=FOOTING, config=WANTED)
+BINDING = Binding(CREATED, pending=0, ack_pending=0, footing=FOOTING, config=WANTED)
 
 
 def test_the_stream_is_the_one_of_the_contract() -> None:
@@ -45,7 +45,7 @@ def test_a_message_is_delivered_again_for_ever_until_it_is_acked() -> None:
 
 
 def test_the_durable_takes_its_name_and_its_ack_wait_from_the_settings() -> None:
-    wanted = wanted_durable(replace(SETTINGS, durable="other", ack_wait=7.5))
+    wanted = wanted_consumer(replace(SETTINGS, consumer="other", ack_wait=7.5))
     assert (wanted.durable_name, wanted.ack_wait) == ("other", 7.5)
 
 
@@ -116,12 +116,12 @@ def test_a_durable_that_takes_too_few_requests_at_once_differs() -> None:
 def test_a_reply_means_the_same_message_only_in_the_same_stream_and_durable() -> None:
     later = CREATED + timedelta(seconds=1)
     restarted = CREATED + timedelta(milliseconds=1)  # as servers 2.9 have it after a restart
-    assert BINDING.same_messages(replace(BINDING, pending=9, unsettled=9))
-    assert BINDING.same_messages(replace(BINDING, durable_created=restarted))
+    assert BINDING.same_messages(replace(BINDING, pending=9, ack_pending=9))
+    assert BINDING.same_messages(replace(BINDING, consumer_created=restarted))
     assert not BINDING.same_messages(
         replace(BINDING, footing=replace(FOOTING, stream_created_at=later.isoformat()))
     )
-    assert not BINDING.same_messages(replace(BINDING, durable_created=later))
+    assert not BINDING.same_messages(replace(BINDING, consumer_created=later))
     assert not BINDING.same_messages(None)
 
 

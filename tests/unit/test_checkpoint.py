@@ -1,7 +1,7 @@
 """What the figures of database and broker mean, case by case."""
 
-from repo.checkpoints import Checkpoint, Recalled
-from worker.checkpoint import Case, Comparison, Footing, compare
+from repo.checkpoint import Checkpoint, StoredCheckpoint
+from worker.jetstream.reconciliation import Case, Comparison, Footing, compare
 
 CREATED = "2026-05-20T12:00:00+00:00"
 CREATED_ANEW = "2026-05-21T12:00:00+00:00"
@@ -22,15 +22,15 @@ def footing(
 
 def recalled(
     highest: int | None = None, low: int = 0, *, rows: bool = False, created: str = CREATED
-) -> Recalled:
+) -> StoredCheckpoint:
     checkpoint = None if highest is None else Checkpoint(created, highest, low, NOW)
-    return Recalled(checkpoint, rows or checkpoint is not None, (1, 1))
+    return StoredCheckpoint(checkpoint, rows or checkpoint is not None, (1, 1))
 
 
 def begun(comparison: Comparison, at: Footing, *, missing: bool = False) -> tuple[int, int]:
     checkpoint = comparison.checkpoint(at, NOW, missing=missing)
     assert (checkpoint.stream_created_at, checkpoint.committed_at) == (at.stream_created_at, NOW)
-    return checkpoint.highest_sequence, checkpoint.low_water_mark
+    return checkpoint.highest_sequence, checkpoint.caught_up_to
 
 
 def test_a_new_file_and_a_durable_that_delivered_nothing_are_new() -> None:
@@ -83,7 +83,7 @@ def test_a_floor_at_or_below_the_checkpoint_is_in_step() -> None:
 def test_a_floor_above_the_checkpoint_with_a_start_in_between_is_an_older_file() -> None:
     at = footing(200)
     found = compare(recalled(100, 40), at)
-    assert (found.case, found.known, found.low_water_mark) == (Case.OLDER, 100, 40)
+    assert (found.case, found.known, found.caught_up_to) == (Case.OLDER, 100, 40)
     assert found.is_missing(150)
     assert begun(found, at, missing=True) == (100, 40)
 
@@ -102,13 +102,13 @@ def test_a_low_water_mark_above_the_highest_sequence_counts() -> None:
 def test_a_checkpoint_of_another_stream_starts_anew() -> None:
     at = footing(0, created=CREATED_ANEW)
     found = compare(recalled(100, 40), at)
-    assert (found.case, found.stream_anew, found.is_suspect) == (Case.IN_STEP, True, False)
+    assert (found.case, found.stream_recreated, found.is_suspect) == (Case.IN_STEP, True, False)
     assert begun(found, at) == (0, 0)
 
 
 def test_a_new_stream_whose_starts_went_into_another_file_is_replayed_whole() -> None:
     found = compare(recalled(100, 40), footing(7, created=CREATED_ANEW))
-    assert (found.case, found.stream_anew, found.known) == (Case.OLDER, True, 0)
+    assert (found.case, found.stream_recreated, found.known) == (Case.OLDER, True, 0)
     assert found.is_missing(3)
 
 

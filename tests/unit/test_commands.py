@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
-from worker.command_line import command
+from worker.cli.main import command
 
 MANUAL = (Path(__file__).parents[2] / "scripts" / "README.md").read_text("utf-8")
 QUESTIONS = ("check", "config", "status", "runs", "explain", "verify", "rebuild", "sql")

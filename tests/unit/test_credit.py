@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.credit import Credit
+from worker.jetstream.pull_requests import Credit
 
 
 def asked(*requests: tuple[str, int, float]) -> Credit:

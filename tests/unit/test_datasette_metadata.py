@@ -1,4 +1,4 @@
-"""What Datasette is told is what stands in `sql/queries/`."""
+"""What Datasette is told is what stands in `sql/sqlite/queries/`."""
 
 import pytest
 

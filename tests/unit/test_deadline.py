@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.deadline import deadline
-from worker.instants import format_instant, parse_instant
+from worker.codec.timestamps import format_instant, parse_instant
+from worker.projections.deadline import deadline
 
 SECOND = 10**9
 YEAR = 365 * 86_400 * SECOND

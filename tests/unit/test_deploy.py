@@ -13,17 +13,18 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from repo.database import Database
-from repo.schema import known_migrations, pending_migrations
+from repo.sqlite.database import Database
+from repo.sqlite.schema import known_migrations, pending_migrations
 from tests.support.environment import others_environment
-from worker import command_line, errors
-from worker.manifests import ManifestCache
-from worker.metrics import Metrics
-from worker.outside import Outside
-from worker.progress import STATES
-from worker.readiness import Readiness
+from worker import errors
+from worker.cli import main as command_line
+from worker.observability.exporter import Outside
+from worker.observability.metrics import Metrics
+from worker.projections.manifests import ManifestCache
 from worker.settings import Settings
-from worker.totals import Totals
+from worker.status.counters import Counters
+from worker.status.health import STATES
+from worker.status.readiness import Readiness
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "scripts" / "deploy"
@@ -37,11 +38,11 @@ _NAME = re.compile(r"\bprojector_\w+")
 
 def registered() -> Metrics:
     settings = Settings(("nats://127.0.0.1",), "sqlite:///nowhere.db")
-    totals, readiness = Totals(), Readiness()
-    outside = Outside(settings, totals, readiness, lambda _: None)
+    counters, readiness = Counters(), Readiness()
+    outside = Outside(settings, counters, readiness, lambda _: None)
     return Metrics(
         outside.measures,
-        totals=totals,
+        counters=counters,
         progress=outside.progress,
         readiness=readiness,
         manifests=ManifestCache(),

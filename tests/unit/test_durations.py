@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.durations import parse_duration
+from worker.codec.durations import parse_duration
 
 SECOND = 10**9
 LARGEST = 2**64 - 1

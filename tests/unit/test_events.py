@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.events import payload, start
-from worker.events import EventStarted, MalformedEvent, decode_start
+from worker.projections.starts import EventStarted, MalformedEvent, decode_start
 
 MEMBERS = (
     "result_id",

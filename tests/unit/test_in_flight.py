@@ -1,5 +1,5 @@
 from worker.decisions import Ack, Decision, Nak
-from worker.in_flight import MOST_BYTES, InFlight
+from worker.jetstream.outstanding import MOST_BYTES, OutstandingMessages
 from worker.messages import Batch, Decisions, Message, Position
 
 HERE = Position("2026-05-20T00:00:00+00:00", 0)
@@ -9,8 +9,8 @@ def message(number: int) -> Message:
     return Message("events.started.e.p", b"{}", number, 1, 0)
 
 
-def holding(messages: int, *, limit: int = 100) -> InFlight:
-    in_flight = InFlight(limit)
+def holding(messages: int, *, limit: int = 100) -> OutstandingMessages:
+    in_flight = OutstandingMessages(limit)
     for number in range(1, messages + 1):
         in_flight.arrive(message(number), f"reply-{number}", float(number))
     return in_flight
@@ -37,7 +37,7 @@ def test_room_is_never_negative_when_more_arrives_than_was_asked_for() -> None:
 
 
 def test_large_messages_leave_no_room_before_the_limit_until_they_are_gone() -> None:
-    in_flight = InFlight(100)
+    in_flight = OutstandingMessages(100)
     large = Message("events.started.e.p", b"x" * (MOST_BYTES // 4), 1, 1, 0)
     for number in range(4):
         assert in_flight.room == 100 - number

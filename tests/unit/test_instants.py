@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.instants import format_instant, is_representable, parse_instant, parse_stored
+from worker.codec.timestamps import format_instant, is_representable, parse_instant, parse_stored
 
 SECOND = 10**9
 STORED = re.compile(

@@ -8,17 +8,17 @@ from typing import Any, cast
 import nats.errors
 from nats.js.api import ConsumerConfig
 
-from worker.binding import Binding
-from worker.checkpoint import Footing
-from worker.connection import Connection
-from worker.handover import Handover
-from worker.instants import NANOSECONDS, format_instant
-from worker.lag import Lag
+from worker.codec.timestamps import NANOSECONDS, format_instant
+from worker.jetstream.connection import Connection
+from worker.jetstream.consumer import Binding
+from worker.jetstream.dispatcher import Dispatcher
+from worker.jetstream.lag import Lag
+from worker.jetstream.reconciliation import Footing
 from worker.messages import Message
-from worker.progress import Progress
-from worker.readiness import Readiness
 from worker.settings import Settings
-from worker.totals import Totals
+from worker.status.counters import Counters
+from worker.status.health import Progress
+from worker.status.readiness import Readiness
 
 HOUR = 3600 * NANOSECONDS
 NOW = time.time_ns()
@@ -49,27 +49,27 @@ class Broker:
 
 
 class Case:
-    """What is in hand, on a durable whose floor, pending and unsettled a test sets."""
+    """What is in hand, on a consumer whose floor, pending and ack_pending a test sets."""
 
     def __init__(self, stored: dict[int, int]) -> None:
         async def catch_up() -> None: ...
 
         settings = Settings((), "sqlite:///x.db")
         readiness = Readiness()
-        self.handover = Handover(settings, Totals(), readiness, lambda _: None, catch_up)
+        self.dispatcher = Dispatcher(settings, Counters(), readiness, lambda _: None, catch_up)
         self.broker = Broker(stored)
         progress = Progress(readiness, patience=1, busy_timeout=1)
-        self.lag = Lag(settings.stream, self.handover, progress)
+        self.lag = Lag(settings.stream, self.dispatcher, progress)
 
-    def oldest(self, *, floor: int = 0, pending: int = 0, unsettled: int = 0) -> int | None:
+    def oldest(self, *, floor: int = 0, pending: int = 0, ack_pending: int = 0) -> int | None:
         footing = Footing("2026-05-20T00:00:00+00:00", 1, True, floor, floor)
         made = datetime(2026, 5, 20, tzinfo=UTC)
-        binding = Binding(made, pending, unsettled, footing, ConsumerConfig())
+        binding = Binding(made, pending, ack_pending, footing, ConsumerConfig())
         connection = cast(Connection, self.broker)
         return asyncio.run(self.lag._oldest(connection, binding))
 
     def arrive(self, recorded_at: int) -> None:
-        self.handover.in_flight.arrive(Message("s", b"", 1, 1, recorded_at), "reply", 0.0)
+        self.dispatcher.outstanding.arrive(Message("s", b"", 1, 1, recorded_at), "reply", 0.0)
 
 
 def test_without_work_there_is_none_and_the_broker_is_not_asked() -> None:
@@ -90,13 +90,13 @@ def test_it_is_the_first_start_above_the_floor_asked_for_once_until_the_floor_pa
     case = Case({5: NOW - 3 * HOUR, 9: NOW - HOUR})
     case.arrive(NOW)
     for floor in (0, 2, 4):
-        assert case.oldest(floor=floor, pending=1, unsettled=1) == NOW - 3 * HOUR
+        assert case.oldest(floor=floor, pending=1, ack_pending=1) == NOW - 3 * HOUR
     assert case.broker.asked == 1
-    assert case.oldest(floor=5, unsettled=1) == NOW - HOUR
-    assert case.oldest(floor=8, unsettled=1) == NOW - HOUR
+    assert case.oldest(floor=5, ack_pending=1) == NOW - HOUR
+    assert case.oldest(floor=8, ack_pending=1) == NOW - HOUR
     assert case.broker.asked == 2
-    assert case.oldest(floor=9, unsettled=1) == NOW  # only what is in hand
-    # A durable that was made anew begins lower again.
+    assert case.oldest(floor=9, ack_pending=1) == NOW  # only what is in hand
+    # A consumer that was made anew begins lower again.
     assert case.oldest(floor=0, pending=2) == NOW - 3 * HOUR
 
 

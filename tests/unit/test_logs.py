@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from worker.instants import parse_instant
+from worker.codec.timestamps import parse_instant
 from worker.logs import JSON, TEXT, set_up_logging
 
 HOSTILE = "pc\n12:00:00 ERROR   worker.failed\r\u2028\x1b[31m\x00 x=y"

@@ -5,8 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker import manifests
-from worker.manifests import Manifest, ManifestCache, NoTimeout, Timeout, put_later, read_timeout
+from worker.projections import manifests
+from worker.projections.manifests import (
+    Manifest,
+    ManifestCache,
+    NoTimeout,
+    Timeout,
+    put_later,
+    read_timeout,
+)
 
 SECOND = 10**9
 THIRTY = Manifest(1, Timeout(30 * SECOND))

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from worker.command_line import main
-from worker.commands import check, opening
+from worker.cli import check
+from worker.cli import context as opening
+from worker.cli.main import main
 
 SECRET = "s3cret"
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repo.errors import DatabaseUnusable, DataRefused, DiskFault, PassingFault, SchemaFault
-from worker.commands.output import counted, json_text, safe, shortened, told
-from worker.errors import BrokerFault, ConfigurationError, SettingError, exit_code
+from repo.errors import CorruptDatabaseError, DiskError, RowRejected, SchemaError, TransientError
+from worker.cli.output import counted, json_text, safe, shortened, told
+from worker.errors import BrokerError, ConfigurationError, SettingError, exit_code
 
 ANY_TEXT = st.text(st.characters(categories=None))
 
@@ -33,8 +33,8 @@ def test_a_long_text_is_cut_with_a_mark() -> None:
 
 
 def test_counts_leave_out_what_did_not_happen() -> None:
-    assert counted({"written": 0, "rejected": 2, "runs_there_already": 1}) == (
-        "2 rejected, 1 runs there already"
+    assert counted({"written": 0, "rejected": 2, "runs_duplicate": 1}) == (
+        "2 rejected, 1 runs duplicate"
     )
     assert counted({"written": 0, "rejected": 0}) == "0 written"
 
@@ -43,17 +43,17 @@ def test_counts_leave_out_what_did_not_happen() -> None:
     ("error", "code", "words"),
     [
         (SettingError("--nats", "no"), 64, "--nats: no"),
-        (DatabaseUnusable("x"), 65, "damaged"),
-        (PassingFault("x"), 75, "locked"),
-        (DiskFault("x"), 75, "full"),
-        (BrokerFault("away"), 75, "away"),
-        (SchemaFault("x"), 78, "tables"),
-        (DataRefused("x"), 78, "refuse"),
+        (CorruptDatabaseError("x"), 65, "damaged"),
+        (TransientError("x"), 75, "locked"),
+        (DiskError("x"), 75, "full"),
+        (BrokerError("away"), 75, "away"),
+        (SchemaError("x"), 78, "tables"),
+        (RowRejected("x"), 78, "refuse"),
         (ConfigurationError("x\x1b[2J"), 78, r"x\x1b[2J"),
     ],
 )
 def test_an_error_has_a_code_and_says_what_is_wrong(
-    error: SettingError | DatabaseUnusable, code: int, words: str
+    error: SettingError | CorruptDatabaseError, code: int, words: str
 ) -> None:
     assert exit_code(error) == code
     assert words in told(error)

@@ -2,14 +2,9 @@
 
 import time
 
-from worker.progress import DRAINING, HUNG, IDLE, RUNNING, STALLED, STARVED, WORKING, Progress
-from worker.readiness import (
-    BROKER_AWAY,
-    DATABASE_BLOCKED,
-    PERMISSION_DENIED,
-    STARTING,
-    Readiness,
-)
+from worker.errors import BROKER_AWAY, DATABASE_BLOCKED, PERMISSION_DENIED, STARTING
+from worker.status.health import DRAINING, HUNG, IDLE, RUNNING, STALLED, STARVED, WORKING, Progress
+from worker.status.readiness import Readiness
 
 PATIENCE = 10.0
 BUSY_TIMEOUT = 1.0
@@ -56,7 +51,7 @@ def test_nothing_to_do_is_idle_for_however_long() -> None:
 def test_work_that_is_done_is_never_too_late_and_work_that_lies_is() -> None:
     worker = Worker()
     worker.wait(1000)
-    worker.progress.durable(pending=5000, unsettled=0, floor=0)
+    worker.progress.consumer(pending=5000, ack_pending=0, floor=0)
     worker.progress.hold(500, worker.now)
     for _ in range(20):
         worker.wait(PATIENCE)
@@ -81,7 +76,7 @@ def test_work_counts_from_when_it_came_not_from_the_last_commit() -> None:
 
 def test_a_broker_that_delivers_nothing_is_not_the_workers_own_fault() -> None:
     worker = Worker()
-    worker.progress.durable(pending=1, unsettled=10_000, floor=0)
+    worker.progress.consumer(pending=1, ack_pending=10_000, floor=0)
     worker.wait(60)
     worker.progress.hold(0, worker.now)
     assert (worker.state, worker.is_live, worker.restart_helps) == (STARVED, False, False)
@@ -131,7 +126,7 @@ def test_what_stands_in_the_way_is_told_apart_and_no_restart_is_asked_for() -> N
 
 def test_a_problem_that_comes_and_goes_is_still_the_cause_while_nothing_is_projected() -> None:
     worker = Worker()
-    worker.progress.durable(pending=1, unsettled=0, floor=0)
+    worker.progress.consumer(pending=1, ack_pending=0, floor=0)
     worker.now = time.monotonic() - 100
     worker.progress.projected()
     worker.readiness.not_ready("the server says: Permissions Violation", BROKER_AWAY)
@@ -190,17 +185,17 @@ def test_before_it_runs_and_while_it_leaves_nothing_is_expected_of_it() -> None:
 
 def test_a_replay_is_over_when_the_broker_counts_all_of_it_as_settled() -> None:
     progress = Worker().progress
-    seen: list[bool | None] = [progress.is_in_step]
+    seen: list[bool | None] = [progress.is_caught_up]
     progress.compared(is_missing=True, replayed_until=10)
-    progress.durable(pending=5, unsettled=2, floor=3)
-    seen.append(progress.is_in_step)
+    progress.consumer(pending=5, ack_pending=2, floor=3)
+    seen.append(progress.is_caught_up)
     progress.compared(is_missing=False, replayed_until=None)  # bound anew meanwhile
-    seen.append(progress.is_in_step)
-    progress.durable(pending=5, unsettled=2, floor=10)
-    seen.append(progress.is_in_step)
+    seen.append(progress.is_caught_up)
+    progress.consumer(pending=5, ack_pending=2, floor=10)
+    seen.append(progress.is_caught_up)
     progress.compared(is_missing=True, replayed_until=None)  # --no-replay
-    progress.durable(pending=0, unsettled=0, floor=20)
-    seen.append(progress.is_in_step)
+    progress.consumer(pending=0, ack_pending=0, floor=20)
+    seen.append(progress.is_caught_up)
     assert seen == [None, False, False, True, False]
     assert progress.replays == 1
 

@@ -8,23 +8,25 @@ from typing import cast
 
 import pytest
 
-from repo.batch import Refusal, Written
-from repo.checkpoints import Checkpoint
+from repo.batch_writer import Refusal, WriteResult
+from repo.checkpoint import Checkpoint
 from repo.errors import (
-    DatabaseUnusable,
-    PassingFault,
-    PlaceFault,
+    CorruptDatabaseError,
     RepositoryError,
-    SchemaFault,
+    SchemaError,
+    TransientError,
+    UnavailableError,
 )
 from repo.execution_results import Run
 from repo.executions import PromotionFailure
-from repo.rejected_events import RejectedEvent
+from repo.rejected import RejectedEvent
 from repo.repository import Repository
 from tests.support.events import payload
+from worker.codec.timestamps import parse_instant
 from worker.decisions import LONGEST_DELAY, Ack, Nak
-from worker.instants import parse_instant
-from worker.manifests import (
+from worker.messages import Batch, Decisions, Message, Position
+from worker.processing.processor import Projection
+from worker.projections.manifests import (
     MANIFEST_UNKNOWN,
     MANIFESTS_UNAVAILABLE,
     TIMEOUT_INVALID,
@@ -33,9 +35,7 @@ from worker.manifests import (
     NoTimeout,
     Timeout,
 )
-from worker.messages import Batch, Decisions, Message, Position
-from worker.projection import Projection
-from worker.totals import Totals
+from worker.status.counters import Counters
 
 SECOND = 10**9
 RECORDED_AT = parse_instant("2026-05-20T12:00:01.000000001Z")
@@ -58,7 +58,7 @@ class FakeRepository:
         rejected: Sequence[RejectedEvent],
         refusal: Refusal,
         reached: Checkpoint | None = None,
-    ) -> Written:
+    ) -> WriteResult:
         if self.error is not None:
             raise self.error
         self.reached = reached
@@ -66,17 +66,17 @@ class FakeRepository:
         refused = [refusal(index, "CHECK failed") for index in sorted(self.refuse)]
         self.runs += kept
         self.rejected += [*rejected, *refused]
-        return Written(len(kept), len(refused), [*rejected, *refused], self.promotion_failures)
+        return WriteResult(len(kept), len(refused), [*rejected, *refused], self.promotion_failures)
 
 
 class Bench:
-    """A projection with its manifests, totals and repository."""
+    """A projection with its manifests, counters and repository."""
 
     def __init__(self) -> None:
         self.manifests = ManifestCache()
-        self.totals = Totals()
+        self.counters = Counters()
         self.repository = FakeRepository()
-        self.projection = Projection("EVENTS", self.manifests, self.totals)
+        self.projection = Projection("EVENTS", self.manifests, self.counters)
 
     def project(self, *messages: Message) -> Decisions:
         batch = Batch(1, messages)
@@ -161,7 +161,7 @@ def test_a_missing_deadline_holds_no_row_back_and_is_logged_and_counted_by_reaso
         bench.manifests.replace(snapshot)
     assert bench.project(message(1), message(2)).decisions == (Ack(), Ack())
     assert [run.expires_at for run in bench.repository.runs] == [None, None]
-    assert bench.totals[f"deadline_missing_{reason}"] == 2
+    assert bench.counters[f"deadline_missing_{reason}"] == 2
     assert [vars(record)["reason"] for record in warnings(caplog, "deadline.missing")] == [reason]
 
 
@@ -178,7 +178,7 @@ def test_a_malformed_event_is_rejected_whole_and_acked_beside_good_ones(
     assert "UTF-8" in rejected.reason
     assert parse_instant(rejected.rejected_at) > RECORDED_AT - 10 * 365 * 86_400 * SECOND
     assert len(warnings(caplog, "event.rejected")) == 1
-    assert bench.totals["rejected"] == 1
+    assert bench.counters["rejected"] == 1
 
 
 def test_a_refused_row_becomes_the_rejected_event_of_its_own_message(bench: Bench) -> None:
@@ -191,7 +191,7 @@ def test_a_refused_row_becomes_the_rejected_event_of_its_own_message(bench: Benc
     ]
 
 
-@pytest.mark.parametrize("error", [PassingFault, PlaceFault, SchemaFault, RepositoryError])
+@pytest.mark.parametrize("error", [TransientError, UnavailableError, SchemaError, RepositoryError])
 def test_a_fault_of_the_database_naks_every_message_and_rejects_none(
     bench: Bench, caplog: pytest.LogCaptureFixture, error: type[RepositoryError]
 ) -> None:
@@ -201,13 +201,13 @@ def test_a_fault_of_the_database_naks_every_message_and_rejects_none(
     assert all(isinstance(decision, Nak) for decision in decisions.decisions)
     assert decisions.fault
     assert warnings(caplog, "event.rejected") == []
-    assert len(warnings(caplog, "database.fault")) == 1
-    assert (bench.totals["rejected"], bench.totals["given_back"]) == (0, 3)
-    assert bench.totals["messages"] == 0
+    assert len(warnings(caplog, "batch.failed")) == 1
+    assert (bench.counters["rejected"], bench.counters["naks"]) == (0, 3)
+    assert bench.counters["messages"] == 0
 
 
 def test_the_delay_grows_with_how_often_each_message_was_delivered(bench: Bench) -> None:
-    bench.repository.error = PassingFault("busy")
+    bench.repository.error = TransientError("busy")
     decisions = bench.project(*(message(n, delivery=n) for n in (1, 3, 5, 7, 1000)))
     delays = [decision.delay for decision in decisions.decisions if isinstance(decision, Nak)]
     assert len(delays) == 5
@@ -219,8 +219,8 @@ def test_a_fault_is_told_to_the_broker_thread_and_its_end_to_the_log(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    bench.repository.error = PlaceFault("full")
-    assert [bench.project(message()).fault for _ in range(3)] == ["PlaceFault: full"] * 3
+    bench.repository.error = UnavailableError("full")
+    assert [bench.project(message()).fault for _ in range(3)] == ["UnavailableError: full"] * 3
     bench.repository.error = None
     assert [bench.project(message()).fault for _ in range(3)] == [""] * 3
     assert [r.getMessage() for r in caplog.records].count("database.recovered") == 1
@@ -242,10 +242,10 @@ def test_messages_of_a_stream_that_is_no_more_reach_no_checkpoint(bench: Bench) 
 
 
 def test_an_unusable_database_is_raised_and_decides_nothing(bench: Bench) -> None:
-    bench.repository.error = DatabaseUnusable("malformed")
-    with pytest.raises(DatabaseUnusable):
+    bench.repository.error = CorruptDatabaseError("malformed")
+    with pytest.raises(CorruptDatabaseError):
         bench.project(message(1), message(2, b"bad"))
-    assert (bench.totals["messages"], bench.totals["given_back"]) == (0, 0)
+    assert (bench.counters["messages"], bench.counters["naks"]) == (0, 0)
 
 
 def test_an_execution_that_is_not_promoted_costs_no_ack_and_is_a_warning(
@@ -255,10 +255,10 @@ def test_an_execution_that_is_not_promoted_costs_no_ack_and_is_a_warning(
     assert bench.project(message()).decisions == (Ack(),)
     (record,) = warnings(caplog, "execution.not_promoted")
     assert vars(record)["exec_id"] == "execution-1"
-    assert bench.totals["promotions_failed"] == 1
+    assert bench.counters["promotions_failed"] == 1
 
 
 def test_redelivered_messages_are_counted_among_the_committed_ones(bench: Bench) -> None:
     bench.project(message(1), message(2, delivery=2), message(3, delivery=9))
-    assert (bench.totals["messages"], bench.totals["redelivered"]) == (3, 2)
-    assert bench.totals["batches"] == 1
+    assert (bench.counters["messages"], bench.counters["redelivered"]) == (3, 2)
+    assert bench.counters["batches"] == 1

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worker import command_line
 from worker import settings as settings_module
-from worker.command_line import main
+from worker.cli import main as command_line
+from worker.cli.main import main
 from worker.settings import Credentials, Settings, parse_seconds
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ VARIABLES = {
     "--nats": "PROJECTOR_NATS_URL",
     "--database": "PROJECTOR_DATABASE",
     "--stream": "PROJECTOR_STREAM",
-    "--durable": "PROJECTOR_DURABLE",
+    "--consumer": "PROJECTOR_CONSUMER",
     "--bucket": "PROJECTOR_BUCKET",
     "--create-stream": "PROJECTOR_CREATE_STREAM",
     "--migrate": "PROJECTOR_MIGRATE",
@@ -49,7 +49,7 @@ VARIABLES = {
     "--no-replay": "PROJECTOR_NO_REPLAY",
     "--batch": "PROJECTOR_BATCH",
     "--threads": "PROJECTOR_THREADS",
-    "--in-flight": "PROJECTOR_IN_FLIGHT",
+    "--max-outstanding": "PROJECTOR_MAX_OUTSTANDING",
     "--ack-wait": "PROJECTOR_ACK_WAIT",
     "--busy-timeout": "PROJECTOR_BUSY_TIMEOUT",
     "--retry-for": "PROJECTOR_RETRY_FOR",
@@ -173,7 +173,7 @@ def test_help_shows_every_option_with_its_variable(command: Command) -> None:
 def test_defaults_are_those_of_the_contract(command: Command) -> None:
     chosen = command.chosen("--database", "sqlite:///x.db")
     assert chosen == Settings(nats_urls=("nats://127.0.0.1:4222",), database="sqlite:///x.db")
-    assert (chosen.stream, chosen.durable) == ("EVENTS", "backend_events_projector")
+    assert (chosen.stream, chosen.consumer) == ("EVENTS", "backend_events_projector")
     assert chosen.bucket == "jobs"
     assert (chosen.create_stream, chosen.migrate, chosen.until_idle) == (False, False, False)
     assert not chosen.tls.required
@@ -185,7 +185,7 @@ def test_defaults_are_those_of_the_contract(command: Command) -> None:
         ("--nats", "nats://broker", "nats_urls", ("nats://broker:4222",)),
         ("--database", "sqlite:////var/lib/x.db", "database", "sqlite:////var/lib/x.db"),
         ("--stream", "OTHER-1_x", "stream", "OTHER-1_x"),
-        ("--durable", "other", "durable", "other"),
+        ("--consumer", "other", "consumer", "other"),
         ("--bucket", "jobs_2", "bucket", "jobs_2"),
         ("--create-stream", "1", "create_stream", True),
         ("--migrate", "true", "migrate", True),
@@ -194,7 +194,7 @@ def test_defaults_are_those_of_the_contract(command: Command) -> None:
         ("--until-idle", "0", "until_idle", False),
         ("--batch", "10000", "batch", 10_000),
         ("--threads", "64", "threads", 64),
-        ("--in-flight", "1", "in_flight", 1),
+        ("--max-outstanding", "1", "max_outstanding", 1),
         ("--ack-wait", "1m 30s", "ack_wait", 90.0),
         ("--busy-timeout", "500ms", "busy_timeout", 0.5),
         ("--retry-for", "2.5", "retry_for", 2.5),
@@ -283,9 +283,9 @@ WRONG = [
     ("--stream", "a b", "name"),
     ("--stream", "a.b", "name"),
     ("--stream", "a\nb", "name"),
-    ("--durable", "a*", "name"),
-    ("--durable", "a>", "name"),
-    ("--durable", "a/b", "name"),
+    ("--consumer", "a*", "name"),
+    ("--consumer", "a>", "name"),
+    ("--consumer", "a/b", "name"),
     ("--bucket", "a b", "name"),
     ("--create-stream", "maybe", "boolean"),
     ("--migrate", "maybe", "boolean"),
@@ -295,8 +295,8 @@ WRONG = [
     ("--batch", "10001", "1<=x<=10000"),
     ("--threads", "0", "1<=x<=64"),
     ("--threads", "65", "1<=x<=64"),
-    ("--in-flight", "-1", "1<=x<=100000"),
-    ("--in-flight", "100001", "1<=x<=100000"),
+    ("--max-outstanding", "-1", "1<=x<=100000"),
+    ("--max-outstanding", "100001", "1<=x<=100000"),
     ("--metrics-port", "65536", "0<=x<=65535"),
     ("--metrics-port", "http", "0<=x<=65535"),
     ("--metrics-host", "a host", "name of a host"),
@@ -340,7 +340,7 @@ def test_a_wrong_value_is_exit_64_with_option_value_and_expectation(
         assert expectation in output
 
 
-@pytest.mark.parametrize("option", ["--batch", "--threads", "--in-flight"])
+@pytest.mark.parametrize("option", ["--batch", "--threads", "--max-outstanding"])
 @pytest.mark.parametrize("value", ["many", "1.5", "1_0x"])
 def test_a_number_that_is_none_is_refused_with_the_range(
     command: Command, option: str, value: str

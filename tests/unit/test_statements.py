@@ -1,4 +1,4 @@
-"""The files of `sql/queries/`, as a DBA reads them."""
+"""The files of `sql/sqlite/queries/`, as a DBA reads them."""
 
 import re
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from repo.execution_results import Run
-from repo.rejected_events import RejectedEvent
+from repo.rejected import RejectedEvent
 from repo.statements import STATEMENTS, statement
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "sql" / "queries").glob("*.sql"))
+FILES = sorted((ROOT / "sql" / "sqlite" / "queries").glob("*.sql"))
 NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 # What other programs write when a run ends, and the counters of an execution.
@@ -40,7 +40,7 @@ def columns(name: str) -> list[str]:
 
 
 def used() -> set[str]:
-    source = "\n".join(path.read_text("utf-8") for path in (ROOT / "repo").glob("*.py"))
+    source = "\n".join(path.read_text("utf-8") for path in (ROOT / "repo").rglob("*.py"))
     return set(re.findall(r'statement\("(\w+)"\)', source))
 
 

@@ -3,11 +3,11 @@
 import queue
 import threading
 
-from worker.pool import Turns
+from worker.processing.pool import CommitOrder
 
 
 def test_a_later_batch_waits_for_the_turn_of_the_one_before() -> None:
-    turns = Turns()
+    turns = CommitOrder()
     written: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def write(number: int) -> None:
@@ -24,7 +24,7 @@ def test_a_later_batch_waits_for_the_turn_of_the_one_before() -> None:
 
 
 def test_a_batch_that_fails_before_its_turn_still_waits_for_it_and_passes_it_on() -> None:
-    turns = Turns()
+    turns = CommitOrder()
     failed = threading.Thread(target=turns.end, args=(2,))
     failed.start()
     turns.wait(1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nats.aio.msg import Msg
 from nats.protocol.parser import Parser
 
-from worker.wire import Delivered, Inflow, Wire
+from worker.jetstream.protocol import Delivered, Inflow, Wire
 
 SID = 7
 ANOTHER_SID = 8

@@ -5,7 +5,7 @@ import asyncio
 import nats
 
 from tests.bench.programs import common
-from tests.bench.programs.common import DURABLE, STREAM, Manifests
+from tests.bench.programs.common import CONSUMER, STREAM, Manifests
 
 BATCH = 100
 
@@ -19,7 +19,7 @@ async def main() -> None:
     js = client.jetstream()
     manifests = await Manifests.load(js)
     follow = asyncio.create_task(manifests.follow())
-    subscription = await js.pull_subscribe("events.started.>", durable=DURABLE, stream=STREAM)
+    subscription = await js.pull_subscribe("events.started.>", durable=CONSUMER, stream=STREAM)
     while not stop.is_set():
         try:
             messages = await subscription.fetch(BATCH, timeout=0.5)

@@ -1,7 +1,7 @@
 """What the rivals share: the contract. They differ in how they pull, write and ack.
 
 Decoding, instants and deadlines are the worker's own pure functions and the statements are those of
-`sql/queries`, so that all write the very same rows. A connection has SQLite's ordinary defaults;
+`sql/sqlite/queries`, so that all write the very same rows. A connection has SQLite's defaults;
 the file is in WAL mode, and `synchronous` is FULL as for the worker.
 """
 
@@ -19,16 +19,16 @@ from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 
 from repo.execution_results import Run
-from repo.rejected_events import RejectedEvent
+from repo.rejected import RejectedEvent
 from repo.statements import statement
-from tests.support.broker import BUCKET, DURABLE, STREAM
-from worker.deadline import deadline
-from worker.events import MalformedEvent, decode_start
-from worker.instants import format_instant, present_second
-from worker.manifests import Timeout, read_timeout
+from tests.support.broker import BUCKET, CONSUMER, STREAM
+from worker.codec.timestamps import format_instant, present_second
 from worker.messages import read_delivery
+from worker.projections.deadline import deadline
+from worker.projections.manifests import Timeout, read_timeout
+from worker.projections.starts import MalformedEvent, decode_start
 
-__all__ = ["BUCKET", "DURABLE", "STREAM"]
+__all__ = ["BUCKET", "CONSUMER", "STREAM"]
 
 INSERT_RUN = statement("insert_run")
 INSERT_REJECTED_EVENT = statement("insert_rejected_event")

@@ -12,8 +12,8 @@ import time
 from argparse import ArgumentParser
 from urllib.parse import urlsplit
 
-from repo.database import Database
 from repo.repository import Repository
+from repo.sqlite.database import Database
 from tests.bench.data import DataSet
 from tests.bench.programs.sqlite_only import refuse, run_of
 

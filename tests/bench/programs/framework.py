@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 
 from tests.bench.programs import common
 from tests.bench.programs.batched import BATCH
-from tests.bench.programs.common import DURABLE, STREAM, Manifests
+from tests.bench.programs.common import CONSUMER, STREAM, Manifests
 
 
 async def raw_messages(message: Any, _original: Any) -> list[Msg]:
@@ -34,7 +34,7 @@ async def main() -> None:
 
     subscriber = broker.subscriber(
         "events.started.>",
-        durable=DURABLE,
+        consumer=CONSUMER,
         stream=JStream(STREAM, declare=False),
         pull_sub=PullSub(batch_size=BATCH, timeout=0.5, batch=True),
         decoder=raw_messages,

@@ -6,19 +6,19 @@ from collections import deque
 import nats.errors
 
 from tests.bench.programs import common
-from tests.bench.programs.common import DURABLE, STREAM
-from worker.connection import close, connect
-from worker.in_flight import InFlight
+from tests.bench.programs.common import CONSUMER, STREAM
+from worker.jetstream.connection import close, connect
+from worker.jetstream.outstanding import OutstandingMessages
+from worker.jetstream.pull import Puller
 from worker.logs import Repeats
 from worker.messages import Message
-from worker.puller import Puller
-from worker.readiness import Readiness
 from worker.settings import Settings
+from worker.status.readiness import Readiness
 
-_IN_FLIGHT = Settings(nats_urls=(), database="").in_flight
+_IN_FLIGHT = Settings(nats_urls=(), database="").max_outstanding
 
 
-class Replies(InFlight):
+class Replies(OutstandingMessages):
     """Keeps nothing of a message but the subject that acks it."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ async def main() -> None:
     settings = Settings(nats_urls=(arguments.nats,), database="")
     connection = await connect(settings, fail, Repeats(60), Readiness())
     replies, arrived = Replies(), asyncio.Event()
-    subject = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{DURABLE}"
+    subject = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{CONSUMER}"
     puller = Puller(
         connection,
         subject,

@@ -8,7 +8,7 @@ from nats.aio.msg import Msg
 
 from repo.execution_results import Run
 from tests.bench.programs import common
-from tests.bench.programs.common import DURABLE, STREAM, Manifests
+from tests.bench.programs.common import CONSUMER, STREAM, Manifests
 
 
 def write(connection: sqlite3.Connection, message: Msg, manifests: Manifests) -> None:
@@ -31,7 +31,7 @@ async def main() -> None:
     js = client.jetstream()
     manifests = await Manifests.load(js)
     follow = asyncio.create_task(manifests.follow())
-    subscription = await js.pull_subscribe("events.started.>", durable=DURABLE, stream=STREAM)
+    subscription = await js.pull_subscribe("events.started.>", durable=CONSUMER, stream=STREAM)
     while not stop.is_set():
         try:
             (message,) = await subscription.fetch(1, timeout=0.5)

@@ -12,17 +12,17 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from repo.database import Database
 from repo.execution_results import Run
-from repo.rejected_events import RejectedEvent
+from repo.rejected import RejectedEvent
 from repo.repository import Repository
+from repo.sqlite.database import Database
 from tests.bench.data import DataSet, Event
-from worker.instants import NANOSECONDS, format_instant, parse_instant
-from worker.manifests import Manifest, ManifestCache, read_timeout
+from worker.codec.timestamps import NANOSECONDS, format_instant, parse_instant
 from worker.messages import Batch, Message
-from worker.projection import Projection
+from worker.processing.processor import Projection
+from worker.projections.manifests import Manifest, ManifestCache, read_timeout
 from worker.settings import Settings
-from worker.totals import Totals
+from worker.status.counters import Counters
 
 _Item = TypeVar("_Item")
 
@@ -68,7 +68,7 @@ def projecting(data: DataSet, repository: Repository) -> list[Callable[[], objec
             for name, text in data.timeouts().items()
         }
     )
-    projection = Projection("EVENTS", cache, Totals())
+    projection = Projection("EVENTS", cache, Counters())
 
     def project(number: int, messages: list[Message]) -> Callable[[], object]:
         batch = Batch(number, tuple(messages))

@@ -1,0 +1,85 @@
+"""Runs and rejected events, as commands read them; nothing here writes."""
+
+from typing import NamedTuple
+
+from repo.execution_results import Run
+from repo.rejected import Key
+from repo.sqlite.database import Connection
+from repo.statements import statement
+
+_LIST_IN_FLIGHT_AFTER = statement("list_runs_in_flight_after")
+_COUNT_IN_FLIGHT = statement("count_runs_in_flight")
+_FIND = statement("find_run")
+_REJECTION_REASON = statement("rejection_reason")
+_COUNT_REJECTED = statement("count_rejected_events")
+
+
+class InFlight(NamedTuple):
+    """A run that has not ended. Times are stored text."""
+
+    result_id: str
+    exec_id: str | None
+    pc_id: str
+    job_id: str | None
+    version: str | None
+    started_at: str
+    recorded_at: str
+    expires_at: str | None
+
+
+class Filters(NamedTuple):
+    """Which runs: None lets everything through; `expires_before` is stored text."""
+
+    job_id: str | None = None
+    pc_id: str | None = None
+    exec_id: str | None = None
+    expires_before: str | None = None
+    without_deadline: bool = False
+
+
+class FoundRun(NamedTuple):
+    """A run's row: what its start fills in, and how it ended, if it has."""
+
+    run: Run
+    finished_at: str | None
+    reaped: bool
+
+
+class Counted(NamedTuple):
+    """How many rows there are now; `rejected` ends at the bound that was given."""
+
+    in_flight: int
+    overdue: int
+    without_deadline: int
+    rejected: int
+
+
+def list_in_flight_after(
+    connection: Connection, last: InFlight | None, filters: Filters, limit: int
+) -> list[InFlight]:
+    """Return up to `limit` runs in flight that come after `last`, by their start."""
+    started_at, result_id = (last.started_at, last.result_id) if last else ("", "")
+    values = (started_at, started_at, result_id, *filters, limit)
+    return [InFlight(*row) for row in connection.fetch(_LIST_IN_FLIGHT_AFTER, values)]
+
+
+def find(connection: Connection, result_id: str) -> FoundRun | None:
+    """Return a run's row, or None if there is none."""
+    rows = connection.fetch(_FIND, (result_id,))
+    if not rows:
+        return None
+    *columns, finished_at, reaped = rows[0]
+    return FoundRun(Run(*columns), finished_at, bool(reaped))
+
+
+def rejection_reason(connection: Connection, key: Key) -> str | None:
+    """Return why a message was rejected, or None if it was not."""
+    rows = connection.fetch(_REJECTION_REASON, key)
+    return str(rows[0][0]) if rows else None
+
+
+def count(connection: Connection, now: str, most_rejected: int) -> Counted:
+    """Count the runs in flight, `now` being stored text, and the rejected events up to a bound."""
+    with_deadline, overdue, without = connection.fetch(_COUNT_IN_FLIGHT, (now,))[0]
+    rejected = connection.fetch(_COUNT_REJECTED, (most_rejected,))[0][0]
+    return Counted(with_deadline + without, overdue, without, rejected)

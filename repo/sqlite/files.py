@@ -1,0 +1,85 @@
+"""The files of a database: which one it is, and the write-ahead log beside it."""
+
+import logging
+import os
+import threading
+import weakref
+from contextlib import suppress
+from pathlib import Path
+
+from repo.errors import translated_os_errors
+
+log = logging.getLogger(__name__)
+
+FileIdentity = tuple[int, int]
+"""What tells a file from another of its name: device and inode."""
+
+
+def file_identity(path: Path) -> FileIdentity:
+    """Return what tells a file from another of its name; raises UnavailableError if it is gone."""
+    with translated_os_errors():
+        status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether a file is there; raises UnavailableError where this process may not look."""
+    with translated_os_errors():
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    return True
+
+
+class WriteAheadLog:
+    """The log beside a database file, and which file it was written for; for any thread."""
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._log_of: tuple[FileIdentity, FileIdentity] | None = None
+        self._release: weakref.finalize[[int], WriteAheadLog] | None = None
+
+    def path(self, suffix: str = "-wal") -> Path:
+        """Return where the engine keeps the log, or its index (`-shm`)."""
+        path = self._database.resolve()
+        return path.with_name(path.name + suffix)
+
+    def belongs_to(self, file: FileIdentity, log_file: FileIdentity) -> None:
+        """Note which log was written for a file."""
+        with self._lock:
+            self._forget()
+            # While it is open, no other file gets its number.
+            with suppress(OSError):
+                held = os.open(self.path(), os.O_RDONLY | os.O_CLOEXEC)
+                self._release = weakref.finalize(self, os.close, held)
+            self._log_of = (file, log_file)
+
+    def set_aside_if_stale(self) -> None:
+        """Move the log of a file that was replaced out of the way of the file that took its place.
+
+        The engine would take it for the new file's own, and mix the two. It is kept, under another
+        name; the events in it are projected again.
+        """
+        with self._lock:
+            if self._log_of is None:
+                return
+            file, log_file = self._log_of
+            path = self.path()
+            if file_identity(self._database) == file or not path.exists():
+                return
+            if file_identity(path) == log_file:
+                self._set_aside(path, path.with_name(f"{path.name}-of-{file[1]}"))
+            self._forget()
+
+    def _set_aside(self, path: Path, aside: Path) -> None:
+        with translated_os_errors():
+            path.rename(aside)
+            self.path("-shm").unlink(missing_ok=True)
+        log.warning("database.log_renamed", extra={"log": str(path), "to": str(aside)})
+
+    def _forget(self) -> None:
+        self._log_of = None
+        if self._release is not None:
+            self._release()

@@ -1,0 +1,82 @@
+"""Rules for the source text that neither ruff nor import-linter checks."""
+
+import ast
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(path for room in ("worker", "repo", "sql") for path in (ROOT / room).rglob("*.py"))
+SCRIPTS = sorted(
+    path for path in (ROOT / "scripts").iterdir() if path.is_file() and path.suffix != ".md"
+)
+
+SQL = re.compile(
+    r"\s*(SELECT\s.+\sFROM|SELECT\s+\S+|INSERT\s+(OR\s+\w+\s+)?INTO|REPLACE\s+INTO|UPDATE\s.+\sSET"
+    r"|DELETE\s+FROM|(CREATE|DROP|ALTER)\s+(TEMP\w*\s+|UNIQUE\s+)?(TABLE|INDEX|TRIGGER|VIEW)"
+    r"|PRAGMA\s|BEGIN\s+(IMMEDIATE|DEFERRED|EXCLUSIVE|TRANSACTION)|BEGIN\s*;?$|COMMIT\s*;?$"
+    r"|ROLLBACK(\s+TO\b.*|\s*;?)$|SAVEPOINT\s|RELEASE\s|VACUUM|ATTACH\s|WITH\s+\w+\s*(\(|AS\s)"
+    r"|(VALUES|WHERE|ORDER BY|ON CONFLICT)\b)",
+    re.DOTALL,
+)
+
+
+def strings(path: Path) -> Iterator[str]:
+    """Yield each string of a file that is no docstring, the parts of f-strings as well."""
+    tree = ast.parse(path.read_text("utf-8"))
+    documentation = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and id(node) not in documentation:
+            if isinstance(node.value, str):
+                yield node.value
+            elif isinstance(node.value, bytes):
+                yield node.value.decode("latin-1")
+
+
+def test_no_sql_is_written_in_python() -> None:
+    assert len(SOURCES) > 20
+    found = {path: [text for text in strings(path) if SQL.match(text)] for path in SOURCES}
+    assert {path: texts for path, texts in found.items() if texts} == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("SELECT 1", "INSERT INTO runs", "UPDATE runs SET x = 1", "DELETE FROM runs", "COMMIT"),
+        *(
+            "PRAGMA journal_mode",
+            "BEGIN IMMEDIATE",
+            "ROLLBACK TO s",
+            "CREATE UNIQUE INDEX i",
+            "\n WITH a AS (",
+        ),
+        *("WHERE x = ", "ON CONFLICT DO NOTHING", "VALUES (?, ?)"),
+    ],
+)
+def test_sql_in_a_string_is_detected(text: str) -> None:
+    assert SQL.match(text)
+
+
+@pytest.mark.parametrize("text", ["BEGIN NATS USER JWT", "Update the bucket", "with a file"])
+def test_ordinary_words_are_not_reported_as_sql(text: str) -> None:
+    assert not SQL.match(text)
+
+
+def test_no_module_is_longer_than_450_lines() -> None:
+    lengths = {path: len(path.read_text("utf-8").splitlines()) for path in SOURCES}
+    assert {path: length for path, length in lengths.items() if length > 450} == {}
+
+
+def test_every_script_is_executable_and_stops_at_the_first_error() -> None:
+    assert {path.name for path in SCRIPTS} >= {"projector", "demo", "test", "migrate", "bench"}
+    for path in SCRIPTS:
+        assert path.stat().st_mode & stat.S_IXUSR, path
+        first, *rest = path.read_text("utf-8").splitlines()
+        assert "python" in first or "set -euo pipefail" in rest, path

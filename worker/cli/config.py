@@ -1,0 +1,89 @@
+"""`projector config`: which settings are in force, and where each of them comes from."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from worker import settings
+from worker.cli.build_settings import build_settings
+from worker.cli.options import PREFIX, json_option
+from worker.cli.output import Members, console, json_text
+from worker.cli.tables import table
+from worker.errors import EXIT_OK
+
+# Secrets that no option takes: the variable beside an option of a file.
+_SECRETS = ("TOKEN", "PASSWORD", "CREDS", "NKEY_SEED")
+_HIDDEN = "(hidden)"
+
+
+def with_options_of(run: click.Command, command: click.Command) -> click.Command:
+    """Return a command that takes every option of `run` besides its own."""
+    command.params = [*run.params, *command.params]
+    return command
+
+
+@click.command(short_help="Which settings are in force, and where each comes from.")
+@json_option
+@click.pass_context
+def config(context: click.Context, /, *, as_json: bool, **options: Any) -> int:
+    """Show the settings that `run` would have here, and where each of them comes from.
+
+    \b
+    projector config
+    projector config --json | jq -r '.settings[] | select(.source != "default") | .option'
+
+    It takes every option of `run`, and asks neither broker nor database. A secret is never shown,
+    only where it comes from.
+
+    With --json: {"settings": [{"option": "--batch", "value": 500, "source": "default"}, …]}. The
+    source is "command line", "default", a variable's name, or a file.
+
+    Exit codes: 0; 64 the worker would not start with these settings.
+    """
+    found = [*_options(context, options), *_secrets(options, os.environ)]
+    for name in ("log_level", "log_format"):
+        options.pop(name)
+    build_settings(options, os.environ)
+    if as_json:
+        click.echo(json_text({"settings": found}))
+    else:
+        console().print(table(("option", "value", "source"), (one.values() for one in found)))
+    return EXIT_OK
+
+
+def _options(context: click.Context, options: Mapping[str, Any]) -> Iterator[Members]:
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if not isinstance(parameter, click.Option) or name not in options:
+            continue
+        value, source = options[name], _source(context, parameter)
+        if name == "database" and value is None:
+            value, source = settings.default_database(), "yoyo.ini"
+        yield {"option": parameter.opts[0], "value": _shown(value), "source": source}
+
+
+def _source(context: click.Context, parameter: click.Option) -> str:
+    source = context.get_parameter_source(parameter.name or "")
+    if source is ParameterSource.COMMANDLINE:
+        return "command line"
+    return str(parameter.envvar) if source is ParameterSource.ENVIRONMENT else "default"
+
+
+def _shown(value: Any) -> bool | float | str | None:
+    """Return a value as it may be shown: URLs without what is a secret in them."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, list | tuple):  # each use of --nats is a list of URLs
+        return ", ".join(url.url for urls in value for url in urls)
+    return str(value)
+
+
+def _secrets(options: Mapping[str, Any], environment: Mapping[str, str]) -> Iterator[Members]:
+    if any(url.credentials != settings.Credentials() for urls in options["nats"] for url in urls):
+        yield {"option": "credentials", "value": _HIDDEN, "source": "the URL of --nats"}
+    for name in _SECRETS:
+        if environment.get(PREFIX + name):
+            yield {"option": name.lower(), "value": _HIDDEN, "source": PREFIX + name}

@@ -1,0 +1,143 @@
+"""`projector runs`: what is running now, and what is overdue."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import click
+
+from repo.queries import Filters, InFlight, list_in_flight_after
+from repo.reader import Reader
+from worker.cli.context import open_database
+from worker.cli.options import database_command, json_option
+from worker.cli.output import Members, console, json_text, report
+from worker.cli.tables import table
+from worker.codec.timestamps import format_instant
+from worker.errors import EXIT_OK
+
+_PAGE_ROWS = 500
+_SHOWN = 100
+_NONE = "no such runs in flight"
+_GROUPS = {"job": "job_id", "pc": "pc_id", "execution": "exec_id"}
+
+
+@click.command(short_help="What is running now, by job and PC, and what is overdue.")
+@click.option("--job", metavar="ID", help="The runs of this job (manifest).")
+@click.option("--pc", metavar="ID", help="The runs on this PC.")
+@click.option("--execution", metavar="ID", help="The runs of this execution.")
+@click.option("--overdue", is_flag=True, help="The runs whose deadline has passed.")
+@click.option("--without-deadline", is_flag=True, help="The runs that have no deadline.")
+@click.option("--by", type=click.Choice(list(_GROUPS)), help="Counts by job, PC or execution.")
+@click.option("--all", "everything", is_flag=True, help=f"All of them, not only {_SHOWN}.")
+@json_option
+@database_command
+def runs(
+    *,
+    job: str | None,
+    pc: str | None,
+    execution: str | None,
+    overdue: bool,
+    without_deadline: bool,
+    by: str | None,
+    everything: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """List the runs in flight, the one that started first at the top. Filters add up.
+
+    \b
+    projector runs --by job
+    projector runs --overdue --pc pc-17
+    projector runs --all --json | jq -r '.runs[].result_id'
+
+    With --json: {"runs": [{"result_id": …, "exec_id": …, "pc_id": …, "job_id": …, "version": …,
+    "started_at": …, "recorded_at": …, "expires_at": …, "overdue": false}, …], "more": false}, or
+    with --by {"by": "job", "groups": [{"job": …, "runs": 3, "overdue": 0, "without_deadline": 0,
+    "first_started_at": …}, …]}.
+
+    Exit codes: 0, also where nothing is running; 64 a wrong option; 65 the database is damaged or
+    none; 75 it cannot be read just now; 78 it is not set up.
+    """
+    now = format_instant(time.time_ns())
+    filters = Filters(job, pc, execution, now if overdue else None, without_deadline)
+    with open_database(options).reader() as reader:
+        found = _in_flight(reader, filters)
+        if by is not None:
+            _print_groups(by, found, now, as_json=as_json)
+        else:
+            _print_runs(found, now, everything=everything, as_json=as_json)
+    return EXIT_OK
+
+
+def _in_flight(reader: Reader, filters: Filters) -> Iterator[InFlight]:
+    last: InFlight | None = None
+    while page := reader.read(list_in_flight_after, last, filters, _PAGE_ROWS):
+        yield from page
+        last = page[-1]
+
+
+def _print_runs(found: Iterator[InFlight], now: str, *, everything: bool, as_json: bool) -> None:
+    shown = found if everything else islice(found, _SHOWN)
+    if as_json:
+        with report(as_json=True, name="runs", line=json_text, ending=str) as document:
+            for run in shown:
+                document.add({**run._asdict(), "overdue": _is_overdue(run, now)})
+            document.end({"more": next(found, None) is not None})
+        return
+    screen, printed = console(), 0
+    while page := list(islice(shown, _PAGE_ROWS)):
+        screen.print(table(_COLUMNS, (_row(run, now) for run in page)))
+        printed += len(page)
+    if not printed:
+        click.echo(_NONE, err=True)
+    elif not everything and next(found, None) is not None:
+        click.echo(f"the first {printed} are shown; there are more: --all", err=True)
+
+
+_COLUMNS = ("started at", "job", "pc", "execution", "result id", "deadline", "overdue")
+
+
+def _row(run: InFlight, now: str) -> tuple[object, ...]:
+    late = "overdue" if _is_overdue(run, now) else ""
+    execution = run.exec_id or None
+    return run.started_at, run.job_id, run.pc_id, execution, run.result_id, run.expires_at, late
+
+
+def _is_overdue(run: InFlight, now: str) -> bool:
+    return run.expires_at is not None and run.expires_at < now
+
+
+def _print_groups(by: str, found: Iterator[InFlight], now: str, *, as_json: bool) -> None:
+    groups = _groups(by, found, now)
+    if as_json:
+        click.echo(json_text({"by": by, "groups": groups}))
+        return
+    if not groups:
+        click.echo(_NONE, err=True)
+        return
+    columns = (by, "runs#", "overdue#", "without deadline#", "first started at")
+    console().print(table(columns, (group.values() for group in groups)))
+
+
+def _groups(by: str, found: Iterator[InFlight], now: str) -> list[Members]:
+    """Return the counts of each group, the one with most runs first; memory grows with groups."""
+    count, overdue, without = Counter[str](), Counter[str](), Counter[str]()
+    first: dict[str, str] = {}
+    for run in found:
+        name = getattr(run, _GROUPS[by]) or ""
+        count[name] += 1
+        overdue[name] += _is_overdue(run, now)
+        without[name] += run.expires_at is None
+        first.setdefault(name, run.started_at)
+    return [
+        {
+            by: name,
+            "runs": number,
+            "overdue": overdue[name],
+            "without_deadline": without[name],
+            "first_started_at": first[name],
+        }
+        for name, number in sorted(count.items(), key=lambda item: (-item[1], item[0]))
+    ]

@@ -1,0 +1,1 @@
+"""Pure text and number codecs: timestamps, durations, JSON."""

@@ -1,1 +1,0 @@
-"""What a person runs beside the worker: commands that look, mend, and end."""

@@ -1,0 +1,1 @@
+"""Read-only analysis behind the commands."""

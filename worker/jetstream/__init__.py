@@ -1,0 +1,1 @@
+"""The broker thread: connection, consumer, pull, acks."""

@@ -1,0 +1,269 @@
+"""Keeps the manifest cache equal to the bucket: a snapshot, then the watch. Broker thread only.
+
+The library's watch can go stale without a word (a bucket made anew, a server restarted), so the
+bucket's last revision is compared with the watch's now and then, and the snapshot is taken anew
+after every reconnect and every few minutes.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+import nats.errors
+from nats.js import JetStreamContext
+from nats.js.api import StreamInfo
+from nats.js.errors import BadBucketError, BucketNotFoundError, InvalidBucketNameError
+from nats.js.kv import KeyValue
+
+from worker.errors import BrokerError, ConfigurationError, describe
+from worker.jetstream.connection import Connection
+from worker.projections.manifests import Manifest, ManifestCache, NoTimeout, put_later, read_timeout
+
+log = logging.getLogger(__name__)
+
+FIRST_SNAPSHOT_TIMEOUT = 10.0
+_SNAPSHOT_TIMEOUT = 30.0
+_QUIET = 1.0
+_CATCH_UP_TIMEOUT = 0.25
+_NO_CATCHING_UP = 5.0
+_COMPARE_AFTER = 10.0
+_REFRESH_AFTER = 300.0
+_FIRST_BACKOFF = 0.5
+_LONGEST_BACKOFF = 5.0
+_NO_BUCKET = (BucketNotFoundError, BadBucketError, InvalidBucketNameError)
+
+
+class ManifestWatch:
+    """Follows one bucket into a cache, for ever."""
+
+    def __init__(self, bucket: str, cache: ManifestCache) -> None:
+        self._bucket = bucket
+        self._cache = cache
+        self._attempted = asyncio.Event()
+        self._again = asyncio.Event()
+        self._last_problem = ""
+        self._told: dict[str, int] = {}
+        self._connection: Connection | None = None
+        self._following: KeyValue | None = None
+        self._revision = 0
+        self._advanced = asyncio.Event()
+        self._catch_up_after = 0.0
+
+    async def first_attempt(self) -> None:
+        """Return when a snapshot was taken or could not be, and after a bounded time at the latest.
+
+        A bucket that cannot be read is no reason not to project.
+        """
+        try:
+            async with asyncio.timeout(FIRST_SNAPSHOT_TIMEOUT):
+                await self._attempted.wait()
+        except TimeoutError:
+            self._tell_problem("no snapshot within the time allowed")
+
+    async def catch_up(self) -> None:
+        """Return when the cache holds all that the bucket holds now; at once where it cannot be.
+
+        A manifest that was put just before a start must count for it: a deadline that is missing
+        is never filled in later. Watch and pull are not ordered against each other otherwise.
+        """
+        bucket, connection = self._following, self._connection
+        if bucket is None or connection is None or time.monotonic() < self._catch_up_after:
+            return
+        try:
+            async with asyncio.timeout(_CATCH_UP_TIMEOUT):
+                info = await connection.ask(f"$JS.API.STREAM.INFO.KV_{self._bucket}")
+                last = info["state"]["last_seq"] if "state" in info else 0
+                while self._following is bucket and self._revision < last:
+                    self._advanced.clear()
+                    await self._advanced.wait()
+        except (nats.errors.Error, OSError, TimeoutError, ValueError):
+            # The comparison or the watch is in trouble, and makes itself heard: do not slow down.
+            self._catch_up_after = time.monotonic() + _NO_CATCHING_UP
+
+    def refresh(self) -> None:
+        """Take a new snapshot now: the connection was made anew."""
+        self._again.set()
+
+    async def load(self, js: JetStreamContext) -> None:
+        """Take one snapshot into the cache and watch nothing.
+
+        Raises ConfigurationError where there is no such bucket, and BrokerError where it cannot be
+        read now.
+        """
+        try:
+            bucket = await js.key_value(self._bucket)
+            async with _watching(bucket) as watcher:
+                await self._load(watcher, await _info(bucket))
+        except _NO_BUCKET as error:
+            raise ConfigurationError(f"the bucket {self._bucket!r}: {_no_bucket(error)}") from error
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise BrokerError(f"the bucket {self._bucket!r} cannot be read") from error
+
+    async def run(self, connection: Connection, js: JetStreamContext) -> None:
+        """Follow the bucket until cancelled; what goes wrong is logged and tried again."""
+        self._connection = connection
+        backoff = _FIRST_BACKOFF
+        while True:
+            self._again.clear()
+            began = time.monotonic()
+            try:
+                await self._follow(js)
+                backoff = _FIRST_BACKOFF
+            except _NO_BUCKET as error:
+                if isinstance(error, BucketNotFoundError):
+                    self._cache.clear()
+                self._tell_problem(_no_bucket(error))
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                # A request that is refused only times out.
+                self._tell_problem(connection.problem_since(began) or describe(error))
+            else:
+                continue
+            self._attempted.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff):
+                    await self._again.wait()
+            backoff = min(backoff * 2, _LONGEST_BACKOFF)
+
+    async def _follow(self, js: JetStreamContext) -> None:
+        """Take a snapshot and apply changes to it until it is time for another."""
+        bucket = await js.key_value(self._bucket)
+        info = await _info(bucket)
+        async with _watching(bucket) as watcher:
+            await self._load(watcher, info)
+            self._following = bucket
+            self._attempted.set()
+            self._last_problem = ""
+            try:
+                await self._changes(bucket, watcher, info)
+            finally:
+                self._following = None
+                self._advanced.set()
+
+    async def _load(self, watcher: KeyValue.KeyWatcher, info: StreamInfo) -> None:
+        async with asyncio.timeout(_SNAPSHOT_TIMEOUT):
+            snapshot, revision = await self._snapshot(watcher, info.state.last_seq)
+        self._cache.replace(snapshot)
+        self._revision = revision
+        log.info(
+            "manifests.loaded",
+            extra={"bucket": self._bucket, "manifests": len(self._cache), "revision": revision},
+        )
+
+    async def _snapshot(
+        self, watcher: KeyValue.KeyWatcher, last: int
+    ) -> tuple[dict[str, Manifest], int]:
+        """Return the last value of each key and the highest revision seen, `last` or above.
+
+        The watch's own end marker can come too early, and revision `last` may be gone from the
+        bucket: after the marker a quiet moment ends it as well.
+        """
+        snapshot: dict[str, Manifest] = {}
+        revision = 0
+        marked = False
+        while revision < last:
+            try:
+                entry = await watcher.updates(timeout=_QUIET if marked else _SNAPSHOT_TIMEOUT)
+            except TimeoutError:
+                if marked:
+                    break
+                raise
+            if entry is None:
+                marked = True
+                continue
+            revision = max(revision, entry.revision or 0)
+            put_later(snapshot, entry.key, self._manifest(entry))
+        return snapshot, max(revision, last)
+
+    async def _changes(
+        self, bucket: KeyValue, watcher: KeyValue.KeyWatcher, info: StreamInfo
+    ) -> None:
+        """Apply changes until a refresh is due; return early when the watch has gone stale."""
+        refresh_at = time.monotonic() + _REFRESH_AFTER
+        compare_at = time.monotonic() + _COMPARE_AFTER
+        behind = False
+        while not self._again.is_set() and time.monotonic() < refresh_at:
+            entry = await self._next(watcher, compare_at - time.monotonic())
+            if entry is not None:
+                self._cache.apply(entry.key, self._manifest(entry))
+                self._revision = max(self._revision, entry.revision or 0)
+                self._advanced.set()
+            if time.monotonic() < compare_at:
+                continue
+            compare_at = time.monotonic() + _COMPARE_AFTER
+            now = await _info(bucket)
+            if now.created != info.created or (behind and now.state.last_seq > self._revision):
+                log.warning("manifests.stale", extra={"bucket": self._bucket})
+                return
+            behind = now.state.last_seq > self._revision
+
+    async def _next(self, watcher: KeyValue.KeyWatcher, seconds: float) -> KeyValue.Entry | None:
+        """Return the next change, or None after a while or when a refresh is wanted."""
+        change = asyncio.ensure_future(watcher.updates(timeout=max(seconds, 0.01)))
+        again = asyncio.ensure_future(self._again.wait())
+        try:
+            await asyncio.wait((change, again), return_when=asyncio.FIRST_COMPLETED)
+            if not change.done():
+                return None
+            try:
+                entry: KeyValue.Entry | None = change.result()
+                return entry
+            except TimeoutError:
+                return None
+        finally:
+            for task in (change, again):
+                task.cancel()
+            await asyncio.gather(change, again, return_exceptions=True)
+
+    def _manifest(self, entry: KeyValue.Entry) -> Manifest:
+        put_at = _put_at(entry)
+        if entry.operation is not None:  # DEL or PURGE
+            return Manifest(entry.revision or 0, None, put_at)
+        timeout = read_timeout(entry.value or b"")
+        revision = entry.revision or 0
+        if isinstance(timeout, NoTimeout) and self._told.get(entry.key) != revision:
+            self._told[entry.key] = revision
+            log.warning(
+                "manifest.without_timeout",
+                extra={
+                    "manifest_id": entry.key,
+                    "reason": timeout.reason,
+                    "error": timeout.problem,
+                },
+            )
+        return Manifest(revision, timeout, put_at)
+
+    def _tell_problem(self, problem: str) -> None:
+        """Say what is wrong once, not at each attempt."""
+        if problem != self._last_problem:
+            self._last_problem = problem
+            log.warning("manifests.unavailable", extra={"bucket": self._bucket, "error": problem})
+
+
+def _put_at(entry: KeyValue.Entry) -> float:
+    created: object = entry.created  # declared as a number, and a datetime in fact
+    return created.timestamp() if isinstance(created, datetime) else 0.0
+
+
+def _no_bucket(error: Exception) -> str:
+    if isinstance(error, BucketNotFoundError):
+        return "there is no such bucket"
+    return f"this is no key-value bucket ({type(error).__name__})"
+
+
+async def _info(bucket: KeyValue) -> StreamInfo:
+    status = await bucket.status()
+    return status.stream_info
+
+
+@asynccontextmanager
+async def _watching(bucket: KeyValue) -> AsyncIterator[KeyValue.KeyWatcher]:
+    watcher = await bucket.watchall()
+    try:
+        yield watcher
+    finally:
+        with contextlib.suppress(nats.errors.Error, OSError):
+            await watcher.stop()

@@ -1,0 +1,137 @@
+"""`/livez`, `/readyz` and `/metrics` on one port, for who looks from outside.
+
+A thread of its own for each request, so that nobody who reads slowly is waited for.
+"""
+
+import json
+import logging
+import socket
+import socketserver
+import sys
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from worker.errors import ConfigurationError, describe
+from worker.status.health import Progress
+
+log = logging.getLogger(__name__)
+
+_SLOWEST_CLIENT = 5.0
+_POLL = 0.1
+_JSON = "application/json"
+
+
+class HealthServer:
+    """Answers from what `progress` and `registry` hold; touches neither broker nor database."""
+
+    def __init__(
+        self, host: str, port: int, progress: Progress, registry: CollectorRegistry
+    ) -> None:
+        """Listen at once; port 0 takes a free one.
+
+        Raises ConfigurationError where that cannot be.
+        """
+        try:
+            family, _, _, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            self._server = _Server(family, address, progress, registry)
+        except (OSError, UnicodeError) as error:
+            raise ConfigurationError(
+                f"--metrics-port: {host} port {port} cannot be listened on: {error}"
+            ) from error
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL,), name="health", daemon=True
+        )
+
+    def start(self) -> None:
+        """Answer from now on."""
+        self._thread.start()
+        host, port = self._server.server_address[:2]
+        log.info("metrics.listening", extra={"host": host, "port": port})
+
+    def close(self) -> None:
+        """Answer no more, and give the port back."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    # Not http.server's: that one looks its own name up, which can take as long as it likes.
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(
+        self, family: int, address: Any, progress: Progress, registry: CollectorRegistry
+    ) -> None:
+        self.address_family = family
+        self.progress = progress
+        self.registry = registry
+        super().__init__(address, _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """Say what went wrong, unless the client has only gone or is too slow."""
+        error = sys.exception()
+        if isinstance(error, OSError):
+            return
+        problem = describe(error) if error is not None else ""
+        log.error("metrics.failed", extra={"error": problem}, exc_info=error)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = _SLOWEST_CLIENT
+    server_version = "projector"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        """Answer one of the three questions."""
+        path = self.path.partition("?")[0]
+        if path == "/metrics":
+            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+            self._answer(HTTPStatus.OK, content_type, encode(self.server.registry))
+        elif path == "/livez":
+            self._answer_health("live")
+        elif path == "/readyz":
+            self._answer_health("ready")
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"/livez, /readyz or /metrics\n")
+
+    do_HEAD = do_GET  # noqa: N815 (the base class's name)
+
+    def _answer_health(self, question: str) -> None:
+        progress = self.server.progress
+        verdict = progress.verdict()
+        is_well = verdict.is_live if question == "live" else verdict.is_ready
+        document = {
+            question: is_well,
+            "state": verdict.state,
+            "reason": verdict.reason,
+            "restart_helps": verdict.restart_helps,
+            "without_progress_seconds": round(verdict.idle_for, 1),
+            "lag_seconds": round(progress.lag, 1),
+            "pending": progress.pending,
+            "ack_pending": progress.ack_pending,
+            "outstanding": progress.outstanding,
+        }
+        status = HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE
+        self._answer(status, _JSON, json.dumps(document).encode() + b"\n")
+
+    def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Say nothing: being asked is no event."""

@@ -1,0 +1,1 @@
+"""The pool threads: decode, write, decide."""

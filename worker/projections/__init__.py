@@ -1,0 +1,1 @@
+"""What a message means: decode it, compute its row."""

@@ -1,0 +1,143 @@
+"""The timeouts of all manifests, in memory. Written by the broker thread, read by the pool."""
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from worker.codec.durations import parse_duration
+from worker.codec.jsontext import kind_of, parse_json
+
+# Why a deadline is missing. These words are counted and logged.
+MANIFESTS_UNAVAILABLE = "manifests_unavailable"
+MANIFEST_UNKNOWN = "manifest_unknown"
+MANIFEST_UNREADABLE = "manifest_unreadable"
+TIMEOUT_MISSING = "timeout_missing"
+TIMEOUT_INVALID = "timeout_invalid"
+REASONS = (
+    MANIFESTS_UNAVAILABLE,
+    MANIFEST_UNKNOWN,
+    MANIFEST_UNREADABLE,
+    TIMEOUT_MISSING,
+    TIMEOUT_INVALID,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """A manifest's `execute.timeout`, in nanoseconds."""
+
+    nanoseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoTimeout:
+    """Why a manifest has no timeout: one of the words above, and what was found."""
+
+    reason: str
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One entry of the bucket at one revision; `timeout` is None for a deleted key.
+
+    `put_at` is when it was put, in seconds since 1970, or 0 where nobody knows.
+    """
+
+    revision: int
+    timeout: Timeout | NoTimeout | None
+    put_at: float = 0.0
+
+
+class ManifestCache:
+    """What is known of the bucket, whole: a snapshot, and every change since."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._manifests: dict[str, Manifest] | None = None
+        self._replaced_at: float | None = None
+
+    @property
+    def age(self) -> float | None:
+        """How long ago the snapshot was taken, in seconds; None where there is none."""
+        replaced_at = self._replaced_at
+        return None if replaced_at is None else time.monotonic() - replaced_at
+
+    def timeout(self, manifest_id: str) -> Timeout | NoTimeout:
+        """Return a manifest's timeout, or why there is none."""
+        manifests = self._manifests  # the lock is for those who look twice, or write
+        if manifests is None:
+            return NoTimeout(MANIFESTS_UNAVAILABLE)
+        manifest = manifests.get(manifest_id)
+        if manifest is None or manifest.timeout is None:
+            return NoTimeout(MANIFEST_UNKNOWN)
+        return manifest.timeout
+
+    def replace(self, snapshot: dict[str, Manifest]) -> None:
+        """Take a whole new snapshot at once, so that no reader ever sees half of one."""
+        with self._lock:
+            self._manifests = dict(snapshot)
+            self._replaced_at = time.monotonic()
+
+    def clear(self) -> None:
+        """Forget everything: the bucket is gone."""
+        with self._lock:
+            self._manifests = None
+            self._replaced_at = None
+
+    def apply(self, manifest_id: str, manifest: Manifest) -> None:
+        """Take one change, unless a later one is known already."""
+        with self._lock:
+            if self._manifests is not None:
+                put_later(self._manifests, manifest_id, manifest)
+
+    def find(self, manifest_id: str) -> Manifest | None:
+        """Return what is known of a manifest, deleted ones included, or None."""
+        with self._lock:
+            return (self._manifests or {}).get(manifest_id)
+
+    def without_timeout(self) -> list[str]:
+        """Return the ids of the manifests that are there and have no timeout, in order."""
+        with self._lock:
+            manifests = self._manifests or {}
+            return sorted(
+                manifest_id
+                for manifest_id, manifest in manifests.items()
+                if isinstance(manifest.timeout, NoTimeout)
+            )
+
+    def __len__(self) -> int:
+        with self._lock:
+            manifests = self._manifests or {}
+            return sum(1 for manifest in manifests.values() if manifest.timeout is not None)
+
+
+def put_later(manifests: dict[str, Manifest], manifest_id: str, manifest: Manifest) -> None:
+    """Put a manifest into a dict, unless the one there has the higher revision."""
+    known = manifests.get(manifest_id)
+    if known is None or known.revision < manifest.revision:
+        manifests[manifest_id] = manifest
+
+
+def read_timeout(value: bytes) -> Timeout | NoTimeout:
+    """Return the timeout at `execute.timeout` of a manifest's JSON; all else in it is ignored."""
+    try:
+        manifest = parse_json(value)
+    except ValueError as error:
+        return NoTimeout(MANIFEST_UNREADABLE, str(error))
+    text = _member(_member(manifest, "execute"), "timeout")
+    if text is None:
+        return NoTimeout(TIMEOUT_MISSING, "no execute.timeout")
+    if not isinstance(text, str):
+        return NoTimeout(
+            TIMEOUT_INVALID, f"execute.timeout: expected a string, found {kind_of(text)}"
+        )
+    try:
+        return Timeout(parse_duration(text))
+    except ValueError as error:
+        return NoTimeout(TIMEOUT_INVALID, f"execute.timeout: {error}: {text[:40]!a}")
+
+
+def _member(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None

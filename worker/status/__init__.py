@@ -1,0 +1,1 @@
+"""What the worker knows about its own health."""
