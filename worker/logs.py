@@ -1,4 +1,4 @@
-"""Logs: one event a line, with fields. JSON for machines, a short text for a terminal."""
+"""Set up logging: one event with fields per line, as JSON or as short text for a terminal."""
 
 import logging
 import sys
@@ -13,13 +13,13 @@ from worker.codec.timestamps import NANOSECONDS, format_instant
 
 JSON = "json"
 TEXT = "text"
-_MOST_KEYS = 10_000
+_MAX_KEYS = 10_000
 
 _OWN_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
 class _StandardError(logging.StreamHandler[TextIO]):
-    """Writes to whatever standard error is now: a progress bar stands in for it while it shows."""
+    """Look up `sys.stderr` for every record, because a progress bar replaces it temporarily."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -30,7 +30,7 @@ class _StandardError(logging.StreamHandler[TextIO]):
 
 
 class _Json(JsonFormatter):
-    """The fields time, level, logger and event, and after them what the event tells."""
+    """Put time, level, logger and event first, then the event's own fields."""
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         created = log_data.pop("created")
@@ -44,7 +44,7 @@ class _Json(JsonFormatter):
 
 
 class _Text(logging.Formatter):
-    """`12:00:00 INFO    batch.projected batch_size=3`."""
+    """Format a record as `12:00:00 INFO    batch.projected  batch_size=3`."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
@@ -57,46 +57,46 @@ class _Text(logging.Formatter):
 def _pairs(fields: dict[str, object], *, zeros: bool = True) -> Iterator[str]:
     for name, value in fields.items():
         if isinstance(value, dict):
-            yield from _pairs(value, zeros=False)  # of many counters, a reader wants what happened
+            yield from _pairs(value, zeros=False)  # of many counters, only those that counted
         elif zeros or value != 0 or value is False:
-            yield f"{name}={_shown(value)}"
+            yield f"{name}={_plain(value)}"
 
 
-def _shown(value: object) -> str:
+def _plain(value: object) -> str:
     text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    # A name from the stream may hold anything: it must not break out of its line or of the field.
+    # Text from the stream could otherwise forge a second line or another field.
     return text if text.isprintable() and " " not in text and text else ascii(text)
 
 
 class Repeats:
-    """Keeps one message from flooding the log: each key is due once in so many seconds."""
+    """Limit repeated log events: each key is due once per `seconds`. Thread-safe."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._lock = threading.Lock()
-        self._told: dict[Hashable, float] = {}
+        self._logged_at: dict[Hashable, float] = {}
 
     def due(self, key: Hashable) -> bool:
-        """Tell whether a message should be logged now, and count it as logged if so."""
+        """Return whether to log the event of this key now; True starts its interval."""
         now = time.monotonic()
         with self._lock:
-            if now - self._told.get(key, -self._seconds) < self._seconds:
+            if now - self._logged_at.get(key, -self._seconds) < self._seconds:
                 return False
-            if len(self._told) >= _MOST_KEYS:
-                self._told.clear()  # keys come from the stream: memory stays bounded
-            self._told[key] = now
+            if len(self._logged_at) >= _MAX_KEYS:
+                self._logged_at.clear()  # keys come from the stream: bound the memory
+            self._logged_at[key] = now
             return True
 
 
 def set_up_logging(level: str, form: str) -> None:
-    """Send all logs of the process to standard error, in the form JSON or TEXT."""
+    """Send all logs of the process to standard error; `form` is JSON or TEXT."""
     handler = _StandardError()
     handler.setFormatter(
         _Json("{created}{levelname}{name}{message}", style="{") if form == JSON else _Text()
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
-    # These libraries tell at info and below what only their own developers want to know; what goes
-    # wrong in them reaches us as an error or a callback.
+    # At info and below these libraries log only internals. Their failures reach the worker as
+    # exceptions or callbacks.
     for library in ("nats", "asyncio", "yoyo"):
         logging.getLogger(library).setLevel(max(logging.WARNING, logging.root.level))

@@ -1,1 +1,1 @@
-"""Pure text and number codecs: timestamps, durations, JSON."""
+"""Read and write timestamps, durations and JSON. Pure functions, safe on any thread."""

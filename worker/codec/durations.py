@@ -1,10 +1,11 @@
-"""Duration text, as manifests write it ("2h 30m"), to whole nanoseconds. Pure functions."""
+"""Parse the duration text of manifests, such as "2h 30m", into whole nanoseconds. Pure."""
 
 import re
 
 from worker.codec.timestamps import NANOSECONDS
 
-# The spellings and lengths are the contract's table; case counts.
+# Nanoseconds by spelling. Case matters: m is a minute, M a month. A month is a twelfth of a year
+# of 365.25 days, rounded to 30.44 days.
 _UNITS: dict[str, int] = {
     **dict.fromkeys(("ns", "nsec", "nanos"), 1),
     **dict.fromkeys(("us", "usec", "µs"), 1_000),
@@ -20,22 +21,22 @@ _UNITS: dict[str, int] = {
 _MINUTE = 60 * NANOSECONDS
 _UNSIGNED_64 = 2**64 - 1
 
-# A number may hold spaces between its digits; a unit may not.
+# Spaces are allowed between the digits of a number, but not inside a unit.
 _TERM = re.compile(
     r"(?P<whole>[0-9][0-9\s]*)(?:\.(?P<fraction>\s*[0-9][0-9\s]*))?(?P<unit>[A-Za-zµ]+)\s*"
 )
 
-# No fraction with more digits than this can come out whole in any unit: 10^20 does not divide
-# any unit's length times a number whose last digit is not 0.
-_LONGEST_FRACTION = 20
+# A longer fraction without trailing zeros cannot be whole in any unit. Rejecting it first keeps
+# texts of a million digits cheap.
+_MAX_FRACTION_DIGITS = 20
 
 
 def parse_duration(text: str) -> int:
-    """Return the nanoseconds that a duration text names.
+    """Return the sum of the text's terms in nanoseconds; each term is a number and a unit.
 
-    Terms of a number and a unit are added up; "0" alone is zero. Raises ValueError for an empty
-    text, a number without a unit, an unknown unit, a fraction that does not come out whole, and
-    for a number or a sum of seconds beyond 64 bits.
+    "0" alone is zero. A fraction must be a whole number of nanoseconds for units up to minutes,
+    and of seconds for longer units. Raises ValueError for an empty text, a number without a unit,
+    an unknown unit, any other fraction, and a number or a sum of seconds that exceeds 64 bits.
     """
     text = text.strip()
     if text == "0":
@@ -46,10 +47,10 @@ def parse_duration(text: str) -> int:
     while position < len(text):
         term = _TERM.match(text, position)
         if term is None:
-            raise ValueError(f"no number with a unit at character {position + 1}")
+            raise ValueError(f"expected a number with a unit at character {position + 1}")
         total += _term(term["whole"], term["fraction"], term["unit"])
         if total // NANOSECONDS > _UNSIGNED_64:
-            raise ValueError("the sum of seconds is beyond 64 bits")
+            raise ValueError("the sum exceeds 64 bits of seconds")
         position = term.end()
     return total
 
@@ -62,25 +63,25 @@ def _term(whole: str, fraction: str | None, unit: str) -> int:
     if fraction is None:
         return value
     if length == 1:
-        raise ValueError("a nanosecond has no fraction")
-    return value + _part(fraction, length)
+        raise ValueError("a nanosecond cannot have a fraction")
+    return value + _fraction(fraction, length)
 
 
 def _number(digits: str) -> int:
     significant = "".join(digits.split()).lstrip("0")
     if len(significant) > len(str(_UNSIGNED_64)) or int(significant or "0") > _UNSIGNED_64:
-        raise ValueError("a number is beyond 64 bits")
+        raise ValueError("a number exceeds 64 bits")
     return int(significant or "0")
 
 
-def _part(fraction: str, length: int) -> int:
-    """Return the nanoseconds of a unit's decimal fraction, which must come out whole."""
+def _fraction(fraction: str, length: int) -> int:
+    """Return the nanoseconds of a decimal fraction of a unit that is `length` nanoseconds long."""
     digits = "".join(fraction.split()).rstrip("0")
-    smallest = 1 if length <= _MINUTE else NANOSECONDS
-    if len(digits) > _LONGEST_FRACTION:
-        raise ValueError("the fraction does not come out whole")
-    denominator: int = 10 ** len(digits)
-    count, rest = divmod(int(digits or "0") * (length // smallest), denominator)
-    if rest:
-        raise ValueError("the fraction does not come out whole")
-    return count * smallest
+    resolution = 1 if length <= _MINUTE else NANOSECONDS
+    if len(digits) <= _MAX_FRACTION_DIGITS:
+        denominator: int = 10 ** len(digits)
+        count, rest = divmod(int(digits or "0") * (length // resolution), denominator)
+        if not rest:
+            return count * resolution
+    unit = "nanoseconds" if resolution == 1 else "seconds"
+    raise ValueError(f"a fraction is not a whole number of {unit}")

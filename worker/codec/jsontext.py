@@ -1,15 +1,14 @@
-"""JSON exactly as RFC 8259 has it, with every way to fail turned into one ValueError. Pure."""
+"""Parse JSON strictly by RFC 8259; every failure is a ValueError. Pure."""
 
 import json
 from typing import Any, NoReturn
 
 
 def parse_json(payload: bytes) -> Any:
-    """Return the value of a JSON text in UTF-8.
+    """Return the value of a JSON text in UTF-8. All numbers are returned as floats.
 
-    Numbers come back as floats: no member that is read here is a number, and a whole number of
-    thousands of digits in a member that nobody reads must not fail. Raises ValueError with a reason
-    that names the place.
+    The worker reads no numbers, and an integer of thousands of digits in a member that it ignores
+    must not fail, as Python's `int` would. Raises ValueError with the reason and its position.
     """
     try:
         text = payload.decode("utf-8")
@@ -18,14 +17,14 @@ def parse_json(payload: bytes) -> Any:
     try:
         return _decoder.decode(text)
     except RecursionError as error:
-        raise ValueError("not JSON that can be read: nested too deeply") from error
+        raise ValueError("not JSON that the worker can read: nested too deeply") from error
     except json.JSONDecodeError as error:
         problem = error.msg.removesuffix(" at")
         raise ValueError(f"not JSON: {problem} at character {error.pos + 1}") from error
 
 
 def kind_of(value: object) -> str:
-    """Return what JSON calls a value's type."""
+    """Return the JSON type of a parsed value, with its article, for error messages."""
     if value is None:
         return "null"
     return {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}.get(
@@ -34,7 +33,7 @@ def kind_of(value: object) -> str:
 
 
 def _not_json(constant: str) -> NoReturn:
-    raise ValueError(f"not JSON: {constant} is no JSON value")
+    raise ValueError(f"not JSON: {constant} is not a JSON value")
 
 
 _decoder = json.JSONDecoder(parse_int=float, parse_constant=_not_json)

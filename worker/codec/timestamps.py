@@ -1,6 +1,7 @@
-"""Instants: RFC 3339 text in, exact nanoseconds since 1970 inside, canonical UTC text out.
+"""Parse RFC 3339 text into instants, and format instants as the text stored in the tables.
 
-Pure functions. `datetime` stops at microseconds, so instants are whole numbers here.
+An instant is an integer: nanoseconds since 1970-01-01T00:00:00Z. `datetime` only has microseconds.
+Pure functions, except `present_second`.
 """
 
 import re
@@ -12,7 +13,7 @@ NANOSECONDS = 1_000_000_000
 _DAY = 86_400
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 
-# `date` knows the years 1 to 9999. Year 0 has the calendar of year 400, one whole cycle later.
+# `date` supports the years 1 to 9999. Year 0 has the calendar of year 400, one cycle later.
 _CYCLE_YEARS = 400
 _CYCLE_DAYS = 146_097
 
@@ -21,16 +22,16 @@ _RFC3339 = re.compile(
     r"(?:[Zz]|([+-][0-9]{2}:[0-9]{2}))"
 )
 
-# Events of one moment share their second: most texts of a batch are found here.
-_SECONDS_KEPT = 4096
+# Events of a broadcast share their seconds, so most lookups of a batch are cache hits.
+_CACHED_SECONDS = 4096
 
 
 def parse_instant(text: str) -> int:
-    """Return the nanoseconds since 1970-01-01T00:00:00Z that an RFC 3339 text names.
+    """Return the nanoseconds since 1970 of an RFC 3339 text.
 
-    Any offset and 0 to 9 fractional digits are taken. A leap second, which RFC 3339 allows at
-    23:59:60 UTC, counts as the second after it. Raises ValueError for any other text, and for an
-    instant that falls outside the years 0000 to 9999 in UTC.
+    Any offset and 0 to 9 fractional digits are accepted. A leap second, which RFC 3339 allows at
+    23:59:60 UTC, is read as the second after it. Raises ValueError for any other text, and for an
+    instant outside the years 0000 to 9999 in UTC.
     """
     match = _RFC3339.fullmatch(text)
     if match is None:
@@ -42,16 +43,16 @@ def parse_instant(text: str) -> int:
     return instant + int(fraction.ljust(9, "0"))
 
 
-@lru_cache(_SECONDS_KEPT)
+@lru_cache(_CACHED_SECONDS)
 def _whole_second(text: str, offset: str | None) -> int:
-    """Return the seconds since 1970 of YYYY-MM-DDTHH:MM:SS at an offset, None for UTC."""
+    """Return the seconds since 1970 of YYYY-MM-DDTHH:MM:SS; an offset of None means UTC."""
     hour, minute, second = int(text[11:13]), int(text[14:16]), int(text[17:19])
     if hour > 23 or minute > 59 or second > 60:
         raise ValueError("the time of day is out of range")
     days = _days(int(text[:4]), int(text[5:7]), int(text[8:10]))
     minutes = days * 1440 + hour * 60 + minute - _offset_minutes(offset)
     if second == 60 and minutes % 1440 != 1439:
-        raise ValueError("a leap second falls at 23:59:60 UTC only")
+        raise ValueError("second 60 is only valid at 23:59:60 UTC")
     seconds = minutes * 60 + second
     if not is_representable(seconds * NANOSECONDS):
         raise ValueError("outside the years 0000 to 9999 in UTC")
@@ -68,45 +69,44 @@ def _offset_minutes(offset: str | None) -> int:
 
 
 def format_instant(instant: int) -> str:
-    """Return the stored text of an instant given in nanoseconds since 1970.
+    """Return the stored text of nanoseconds since 1970.
 
-    The form is YYYY-MM-DDTHH:MM:SS[.fff|.ffffff|.fffffffff]+00:00 with the shortest fraction that
-    is exact, so that the order of texts is the order of times. Raises ValueError outside the years
-    0000 to 9999.
+    The form is YYYY-MM-DDTHH:MM:SS[.fff|.ffffff|.fffffffff]+00:00 with the shortest exact fraction,
+    so sorting texts sorts times. Raises ValueError outside the years 0000 to 9999.
     """
     seconds, nanoseconds = divmod(instant, NANOSECONDS)
     return f"{_second_text(seconds)}{_fraction(nanoseconds)}+00:00"
 
 
 def present_second() -> str:
-    """Return the present second as stored text."""
+    """Return the current time as stored text, in whole seconds."""
     return format_instant(time.time_ns() // NANOSECONDS * NANOSECONDS)
 
 
 def parse_stored(text: str) -> int:
-    """Return the instant whose stored text this is: the exact inverse of `format_instant`.
+    """Return the nanoseconds since 1970 of a stored text; the exact inverse of `format_instant`.
 
-    Raises ValueError for any other text, also one that names an instant in another form.
+    Raises ValueError for any other text, including RFC 3339 text that is not in the stored form.
     """
     instant = parse_instant(text)
     if format_instant(instant) != text:
-        raise ValueError(f"not in the form of the tables, which would be {format_instant(instant)}")
+        raise ValueError(f"not in the stored form, expected {format_instant(instant)}")
     return instant
 
 
 def is_representable(instant: int) -> bool:
-    """Tell whether an instant in nanoseconds since 1970 has a stored text (years 0000 to 9999)."""
+    """Return whether an instant has a stored text, which covers the years 0000 to 9999."""
     return FIRST_INSTANT <= instant <= LAST_INSTANT
 
 
 def _days(year: int, month: int, day: int) -> int:
-    """Return the days from 1970-01-01 to a date of the years 0000 to 9999; ValueError if none."""
+    """Return the days from 1970-01-01 to a date; raises ValueError if there is no such date."""
     if year == 0:
         return date(_CYCLE_YEARS, month, day).toordinal() - _EPOCH_DAY - _CYCLE_DAYS
     return date(year, month, day).toordinal() - _EPOCH_DAY
 
 
-@lru_cache(_SECONDS_KEPT)
+@lru_cache(_CACHED_SECONDS)
 def _second_text(seconds: int) -> str:
     if not is_representable(seconds * NANOSECONDS):
         raise ValueError("outside the years 0000 to 9999")

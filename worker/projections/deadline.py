@@ -1,4 +1,4 @@
-"""The reap deadline: the instant after which a run must be given up. Pure."""
+"""Compute the reap deadline, after which the fleet gives up a run that has not finished. Pure."""
 
 from worker.codec.timestamps import LAST_INSTANT, NANOSECONDS, is_representable
 
@@ -10,8 +10,8 @@ _LARGEST_DURATION = (2**64 - 1) * NANOSECONDS + NANOSECONDS - 1
 def deadline(recorded_at: int, timeout: int) -> int:
     """Return recorded_at + timeout + max(120 s, timeout / 2), all in nanoseconds.
 
-    Where timeout plus slack is beyond 64 bits of seconds, or the instant would fall after the year
-    9999, the span is 365 days, and the instant at most the last one that has a text.
+    If timeout plus slack exceeds 64 bits of seconds, or the deadline would be after the year 9999,
+    365 days are added instead. The result is at most the last instant of the year 9999.
     """
     span = timeout + max(LEAST_SLACK, timeout // 2)
     if span > _LARGEST_DURATION or not is_representable(recorded_at + span):
