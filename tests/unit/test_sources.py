@@ -11,12 +11,8 @@ SOURCES = sorted(path for room in ("worker", "repo", "sql") for path in (ROOT / 
 SCRIPTS = {path.name: path for path in (ROOT / "scripts").iterdir() if path.suffix == ""}
 
 SQL = re.compile(
-    r"\s*(SELECT\s.+\sFROM|SELECT\s+\S+|INSERT\s+(OR\s+\w+\s+)?INTO|REPLACE\s+INTO|UPDATE\s.+\sSET"
-    r"|DELETE\s+FROM|(CREATE|DROP|ALTER)\s+(TEMP\w*\s+|UNIQUE\s+)?(TABLE|INDEX|TRIGGER|VIEW)"
-    r"|PRAGMA\s|BEGIN\s+(IMMEDIATE|DEFERRED|EXCLUSIVE|TRANSACTION)|BEGIN\s*;?$|COMMIT\s*;?$"
-    r"|ROLLBACK(\s+TO\b.*|\s*;?)$|SAVEPOINT\s|RELEASE\s|VACUUM|ATTACH\s|WITH\s+\w+\s*(\(|AS\s)"
-    r"|(VALUES|WHERE|ORDER BY|ON CONFLICT)\b)",
-    re.DOTALL,
+    r"\s*((SELECT|INSERT|REPLACE|UPDATE|DELETE|CREATE|DROP|ALTER|PRAGMA|ROLLBACK|SAVEPOINT|RELEASE"
+    r"|VACUUM|ATTACH|WITH|VALUES|WHERE|ORDER BY|ON CONFLICT)\b|COMMIT\s*;?$|BEGIN(?! NATS| USER)\b)"
 )
 EXAMPLES = [
     *("SELECT 1", "INSERT INTO runs", "UPDATE runs SET x = 1", "DELETE FROM runs", "COMMIT"),

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.events import payload, start
-from worker.projections.starts import EventStarted, MalformedEvent, decode_start
+from tests.support.events import STARTED_AT, payload, start
+from worker.codec.timestamps import parse_instant
+from worker.projections.starts import MalformedEvent, decode_start
 
 TEXTS = ["result_id", "request_id", "exec_id", "pc_id", "manifest_id", "version"]
 MEMBERS = [*TEXTS, "started_at"]
@@ -35,18 +36,13 @@ def rejection(data: bytes) -> str:
     return reason
 
 
-def test_a_payload_is_decoded_into_the_seven_members() -> None:
-    members = {name: f"the {name}" for name in TEXTS}
-    members["started_at"] = "2026-05-20T12:00:00.123456789Z"
-    assert decode_start(json.dumps(members).encode()) == EventStarted(
-        result_id="the result_id",
-        request_id="the request_id",
-        exec_id="the exec_id",
-        pc_id="the pc_id",
-        started_at=1_779_278_400_123_456_789,
-        manifest_id="the manifest_id",
-        version="the version",
-    )
+def test_a_payload_is_decoded_into_seven_members_that_cannot_be_changed() -> None:
+    texts = {name: f"the {name}" for name in TEXTS}
+    event = decode_start(json.dumps({**texts, "started_at": STARTED_AT}).encode())
+    assert {name: getattr(event, name) for name in TEXTS} == texts
+    assert event.started_at == 1_779_278_400_123_456_789
+    with pytest.raises(AttributeError):
+        event.pc_id = "other"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("member", MEMBERS)
@@ -72,8 +68,8 @@ def test_an_invalid_started_at_is_named_in_the_rejection(text: str) -> None:
 
 
 def test_the_clock_of_an_agent_may_be_wrong_by_any_amount() -> None:
-    assert decode_start(payload(started_at="0001-01-01T00:00:00Z")).started_at < 0
-    assert decode_start(payload(started_at="9999-12-31T23:59:59Z")).started_at > 0
+    for text in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"):
+        assert decode_start(payload(started_at=text)).started_at == parse_instant(text)
 
 
 @pytest.mark.parametrize("member", TEXTS)
@@ -110,12 +106,11 @@ def test_a_lone_surrogate_cannot_be_stored_and_is_rejected(member: str) -> None:
     ],
     ids=lambda member: member[:20],
 )
-def test_unknown_members_are_ignored_whatever_they_hold(member: str) -> None:
-    assert decode_start(with_raw(member)).manifest_id == "job-1"
-
-
-def test_white_space_around_the_object_is_allowed() -> None:
-    assert decode_start(b" \t\r\n" + payload() + b" \t\r\n").pc_id == "pc-1"
+def test_unknown_members_and_surrounding_white_space_are_ignored(member: str) -> None:
+    limit = sys.get_int_max_str_digits()
+    for data in (with_raw(member), b" \t\r\n" + with_raw(member) + b" \t\r\n"):
+        assert decode_start(data).manifest_id == "job-1"
+    assert sys.get_int_max_str_digits() == limit
 
 
 @pytest.mark.parametrize(
@@ -154,10 +149,14 @@ def test_json_that_is_not_an_object_is_rejected(data: bytes) -> None:
 
 @pytest.mark.parametrize("before", [b"", VALID[:-1] + b',"more":'], ids=["whole", "member"])
 @pytest.mark.parametrize("opening", [b"[", b'{"x":'], ids=["arrays", "objects"])
-def test_nesting_of_any_depth_is_decoded_or_rejected(before: bytes, opening: bytes) -> None:
+def test_deep_nesting_is_rejected_without_changing_the_recursion_limit(
+    before: bytes, opening: bytes
+) -> None:
+    limit = sys.getrecursionlimit()
     closing = b"]" if opening == b"[" else b"}"
     assert "nested" in rejection(before + opening * 100_000)
     assert "nested" in rejection(before + opening * 100_000 + b"1" + closing * 100_000 + b"}")
+    assert sys.getrecursionlimit() == limit
 
 
 def test_a_payload_of_five_megabytes_is_decoded_or_rejected_by_the_same_rules() -> None:
@@ -167,18 +166,6 @@ def test_a_payload_of_five_megabytes_is_decoded_or_rejected_by_the_same_rules() 
     assert "started_at" in rejection(payload(started_at="9" * many))
     assert rejection(b"x" * many)
     assert rejection(b"\xff" * many)
-
-
-def test_a_decoded_start_is_immutable() -> None:
-    with pytest.raises(AttributeError):
-        decode_start(payload()).pc_id = "other"  # type: ignore[misc]
-
-
-def test_decoding_leaves_the_limits_of_the_interpreter_unchanged() -> None:
-    before = sys.getrecursionlimit(), sys.get_int_max_str_digits()
-    decode_start(with_raw('"more":' + "9" * 5_000))
-    rejection(b"[" * 100_000)
-    assert (sys.getrecursionlimit(), sys.get_int_max_str_digits()) == before
 
 
 byte_replacements = st.builds(
