@@ -23,16 +23,10 @@ def test_the_slack_is_half_the_timeout_but_at_least_two_minutes(timeout: int, sp
     assert deadline(NOW, timeout * SECOND) == NOW + span * SECOND
 
 
-@pytest.mark.parametrize(
-    ("timeout", "text"),
-    [
-        (20 * SECOND, "2026-05-20T12:02:20.123456789+00:00"),
-        (2, "2026-05-20T12:02:00.123456791+00:00"),
-        (240 * SECOND + 2, "2026-05-20T12:06:00.123456792+00:00"),
-    ],
-)
-def test_a_deadline_is_exact_to_the_nanosecond(timeout: int, text: str) -> None:
-    assert format_instant(deadline(NOW, timeout)) == text
+def test_a_deadline_is_exact_to_the_nanosecond() -> None:
+    assert format_instant(deadline(NOW, 20 * SECOND)) == "2026-05-20T12:02:20.123456789+00:00"
+    assert deadline(NOW, 2) == NOW + 120 * SECOND + 2
+    assert deadline(NOW, 240 * SECOND + 2) == NOW + 360 * SECOND + 3
 
 
 @pytest.mark.parametrize(
@@ -46,14 +40,11 @@ def test_a_timeout_that_overflows_gives_365_days(timeout: int) -> None:
     assert deadline(NOW, timeout) == NOW + YEAR
 
 
-def test_a_deadline_after_the_last_instant_of_year_9999_becomes_365_days() -> None:
+def test_a_deadline_after_year_9999_becomes_365_days_or_the_last_instant_of_that_year() -> None:
     half = (LAST - NOW) // 3
     recorded_at = LAST - 3 * half
     assert deadline(recorded_at, 2 * half) == LAST
     assert deadline(recorded_at, 2 * half + 1) == recorded_at + YEAR
-
-
-def test_a_deadline_is_never_after_the_last_instant_of_year_9999() -> None:
     assert deadline(LAST, 0) == deadline(LAST - 120 * SECOND, 0) == LAST
     assert deadline(LAST - YEAR, LARGEST_TIMEOUT) == LAST
     assert deadline(LAST - YEAR + 1, LARGEST_TIMEOUT) == LAST
@@ -69,5 +60,4 @@ def test_a_longer_timeout_never_has_an_earlier_deadline(one: int, other: int) ->
 def test_every_timeout_gives_a_deadline_that_can_be_stored(timeout: int, recorded_at: int) -> None:
     instant = deadline(recorded_at, timeout)
     assert format_instant(instant) >= format_instant(recorded_at)
-    if recorded_at <= LAST - YEAR:
-        assert instant - recorded_at >= 120 * SECOND
+    assert instant - recorded_at >= 120 * SECOND or recorded_at > LAST - YEAR

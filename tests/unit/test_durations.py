@@ -10,7 +10,6 @@ from worker.codec.durations import parse_duration
 
 SECOND = 10**9
 LARGEST = 2**64 - 1
-
 TABLE = {
     "ns nsec nanos": Fraction(1, 10**9),
     "us usec \u00b5s": Fraction(1, 10**6),
@@ -26,6 +25,7 @@ TABLE = {
 UNITS = {spelling: length for row, length in TABLE.items() for spelling in row.split()}
 
 units = st.sampled_from(sorted(UNITS))
+divisible_units = units.filter(lambda unit: not unit.startswith("n"))
 spaces = st.text(" \t\u00a0\u2003", max_size=3)
 
 
@@ -40,13 +40,9 @@ def assert_rejected(*texts: str) -> None:
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_every_spelling_of_a_unit_has_the_length_in_the_table(unit: str) -> None:
+def test_every_unit_in_the_table_has_its_length_and_no_other_spelling(unit: str) -> None:
     assert parse_duration(f"7{unit}") == nanoseconds(7, unit)
     assert parse_duration(f"0{unit}") == 0
-
-
-@pytest.mark.parametrize("unit", UNITS)
-def test_a_spelling_outside_the_table_is_rejected(unit: str) -> None:
     wrong = {unit.upper(), unit.capitalize(), unit + "x", unit + "ss", "x" + unit} - set(UNITS)
     assert_rejected(*(f"1{spelling}" for spelling in wrong))
 
@@ -55,11 +51,10 @@ def test_a_spelling_outside_the_table_is_rejected(unit: str) -> None:
     ("text", "seconds"),
     [
         *(("30s", 30), ("60s", 60), ("300s", 300), ("1h", 3600), ("2h 30m", 9000)),
-        *(("2h30m", 9000), ("1h1h", 7200), ("30m 2h", 9000)),
+        *(("2h30m", 9000), ("1h1h", 7200), ("30m 2h", 9000), ("1 0s", 10), ("1 2 3 s", 123)),
         ("1y1M1w1d1h1m1s", 31_557_600 + 2_630_016 + 604_800 + 86_400 + 3600 + 60 + 1),
         *(("  30s", 30), ("30s  ", 30), ("30  s", 30), ("1h   30m", 5400), (" 1 h 30 m ", 5400)),
-        *(("1 0s", 10), ("1 2 3 s", 123), ("1h 1 0 m", 4200)),
-        *(("\t1\u2003h\u00a030\u3000m\n", 5400), ("1\u20280\x85s", 10)),
+        *(("1h 1 0 m", 4200), ("\t1\u2003h\u00a030\u3000m\n", 5400), ("1\u20280\x85s", 10)),
     ],
     ids=ascii,
 )
@@ -67,20 +62,16 @@ def test_terms_are_added_and_white_space_outside_units_is_ignored(text: str, sec
     assert parse_duration(text) == seconds * SECOND
 
 
-def test_white_space_inside_a_unit_is_rejected() -> None:
-    assert_rejected("1 h r", "1h o u r", "1m s", "1s ec", "1\u00b5 s", "1\u200bs")
-
-
 def test_zero_is_the_only_number_without_a_unit() -> None:
     assert parse_duration("0") == 0
     assert_rejected("1", "00", "0.0", "10", "1h 30", "30 1h 5", "0 0", "1h 0")
 
 
-def test_empty_text_and_text_other_than_ascii_digits_with_a_unit_are_rejected() -> None:
-    assert_rejected("", " ", "   ", "\t")
+def test_text_that_is_not_a_sum_of_numbers_with_units_is_rejected() -> None:
+    assert_rejected("", " ", "   ", "\t", "1 h r", "1h o u r", "1m s", "1s ec", "1\u00b5 s")
     assert_rejected("s", "h30m", "-1s", "+1s", "1h-30m", "1h,30m", "1h and 30m", "1h;", "never")
     assert_rejected("PT1H", "1e3s", "1_000s", "0x10s", "1,5h", "1:30", "1s\x00", "\ufeff1s")
-    assert_rejected("\u0661s", "\uff11s", "\u00b2s", "1\u03bcs", "1\uff53", "\u00bds")
+    assert_rejected("\u0661s", "\uff11s", "\u00b2s", "1\u03bcs", "1\uff53", "\u00bds", "1\u200bs")
 
 
 @pytest.mark.parametrize(
@@ -100,10 +91,8 @@ def test_a_fraction_that_comes_out_whole_is_exact(text: str, value: int) -> None
 def test_any_other_fraction_is_rejected() -> None:
     assert_rejected("0.0000000001s", "0.0001us", "1.1234567891s", "0.00000000001m")
     assert_rejected("0.0001h", "0.00001d", "0.1M", "0.000001w", "0.00000001y", "1.00005h")
-    assert_rejected(
-        *(number + ns for number in ("1.5", "0.5", "1.0") for ns in ("ns", "nsec", "nanos"))
-    )
-
+    for unit in ("ns", "nsec", "nanos"):
+        assert_rejected(f"1.5{unit}", f"0.5{unit}", f"1.0{unit}")
     assert_rejected(".5h", "1.h", ".h", ".", "1..5h", "1.5.5h", "1h .5m", "1 . s")
 
 
@@ -134,11 +123,7 @@ def test_a_duration_is_the_sum_of_its_terms(terms: list[tuple[int, str, str, str
     assert parse_duration(text) == sum(nanoseconds(number, unit) for number, unit, *_ in terms)
 
 
-@given(
-    st.integers(0, 1000),
-    st.text("0123456789", min_size=1, max_size=12),
-    units.filter(lambda unit: not unit.startswith("n")),
-)
+@given(st.integers(0, 1000), st.text("0123456789", min_size=1, max_size=12), divisible_units)
 def test_any_fraction_is_exact_or_rejected(whole: int, fraction: str, unit: str) -> None:
     text = f"{whole}.{fraction}{unit}"
     part = Fraction(f"0.{fraction}") * UNITS[unit] * SECOND

@@ -26,10 +26,9 @@ def _restored_logging() -> Iterator[None]:
 
 
 def line(capsys: Capture) -> str:
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.endswith("\n")
-    (only,) = captured.err.splitlines()
+    out, err = capsys.readouterr()
+    (only,) = err.splitlines()
+    assert (out, err) == ("", only + "\n")
     return only
 
 
@@ -49,12 +48,6 @@ def test_a_json_line_holds_time_level_logger_event_and_fields(capsys: Capture) -
     assert list(json.loads(line(capsys)).items()) == list(expected.items())
 
 
-@pytest.mark.parametrize("name", [HOSTILE, "\ud800", "\u00fcml\u00e4ut \U0001f680", ""], ids=ascii)
-def test_a_json_line_holds_any_text_on_one_line(capsys: Capture, name: str) -> None:
-    log(JSON, subject=name)
-    assert json.loads(line(capsys))["subject"] == name
-
-
 def test_a_json_line_holds_the_traceback_of_an_exception(capsys: Capture) -> None:
     set_up_logging("info", JSON)
     logger.error("worker.failed", exc_info=RuntimeError("a bug"))
@@ -69,35 +62,29 @@ def test_a_text_line_holds_level_event_and_fields(capsys: Capture) -> None:
     assert line(capsys).split()[1:] == expected.split()
 
 
-def test_hostile_text_stays_on_its_line_and_in_its_field(capsys: Capture) -> None:
-    log(TEXT, subject=HOSTILE, names=[HOSTILE], more={"x": HOSTILE}, after=1)
-    text = line(capsys)
+@pytest.mark.parametrize("name", [HOSTILE, "", "\ud800", "\u202e", "two words"], ids=ascii)
+def test_hostile_text_stays_on_its_line_and_in_its_field(capsys: Capture, name: str) -> None:
+    log(JSON, subject=name)
+    assert json.loads(line(capsys))["subject"] == name
+    log(TEXT, subject=name, names=[name], more={"x": name}, after=1)
+    text, quoted = line(capsys), ascii(name)
     assert text.isprintable()
-    assert text.count(ascii(HOSTILE)) == 3
-    assert text.endswith("  after=1")
+    assert text.endswith(f"  subject={quoted}  names={quoted}  x={quoted}  after=1")
 
 
-@pytest.mark.parametrize("name", ["", "\ud800", "\u202e", "two words"], ids=ascii)
-def test_ambiguous_text_is_quoted_in_a_text_line(capsys: Capture, name: str) -> None:
-    log(TEXT, subject=name)
-    assert line(capsys).endswith(f"subject={name!a}")
+def test_events_below_the_level_are_not_logged(capsys: Capture) -> None:
+    for form in (JSON, TEXT):
+        set_up_logging("critical", form)
+        logger.error("unseen")
+        logging.getLogger("nats").error("unseen")
+    assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("form", [JSON, TEXT])
-def test_events_below_the_level_are_not_logged(capsys: Capture, form: str) -> None:
-    set_up_logging("warning", form)
-    logger.info("unseen")
-    logger.warning("seen")
-    assert "seen" in line(capsys)
-
-
-def test_libraries_log_nothing_below_warning_or_the_level(capsys: Capture) -> None:
+def test_libraries_log_nothing_below_warning_even_at_level_debug(capsys: Capture) -> None:
     set_up_logging("debug", TEXT)
     for name in ("nats", "nats.aio.client", "asyncio", "yoyo", "yoyo.migrations"):
         logging.getLogger(name).info("unseen")
     logger.debug("seen")
-    set_up_logging("critical", TEXT)
-    logging.getLogger("nats").error("unseen")
     assert line(capsys).split()[1:] == ["DEBUG", "seen"]
 
 
@@ -110,9 +97,7 @@ def test_a_python_warning_becomes_one_json_line(capsys: Capture) -> None:
     assert "old" in json.loads(line(capsys))["event"]
 
 
-def test_logs_follow_a_replaced_standard_error(
-    capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_logs_follow_a_replaced_stderr(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     set_up_logging("info", TEXT)
     monkeypatch.setattr(sys, "stderr", sys.stdout)
     logger.info("moved")
@@ -122,5 +107,3 @@ def test_logs_follow_a_replaced_standard_error(
 def test_a_repeated_event_is_due_once_per_interval_and_key() -> None:
     repeats = Repeats(3600)
     assert [repeats.due(key) for key in ("a", "a", "b", "a")] == [True, False, True, False]
-    unlimited = Repeats(0)
-    assert [unlimited.due("a"), unlimited.due("a")] == [True, True]

@@ -47,17 +47,9 @@ UNREADABLE = [
     *(with_timeout("30s")[:-1], b'{"execute":{"timeout":"30s"},"cpu":Infinity}'),
 ]
 MISSING = [
-    *(
-        b"null",
-        b"[]",
-        b"1",
-        b'"30s"',
-        b"{}",
-        b'{"timeout":"30s"}',
-        b'{"Execute":{"timeout":"30s"}}',
-    ),
-    *(b'{"execute":null}', b'{"execute":"30s"}', b'{"execute":["timeout"]}', b'{"execute":{}}'),
-    *(with_timeout(None), b'{"execute":{"Timeout":"30s"}}'),
+    *("null", "[]", "1", '"30s"', "{}", '{"timeout":"30s"}', '{"Execute":{"timeout":"30s"}}'),
+    *('{"execute":null}', '{"execute":"30s"}', '{"execute":["timeout"]}', '{"execute":{}}'),
+    *('{"execute":{"timeout":null}}', '{"execute":{"Timeout":"30s"}}'),
 ]
 INVALID = [
     *("", "30", "soon", "1.5", "1H", "30 s s", "\ud800", "\x00", "9" * 10_000, "99y" * 99 + "x"),
@@ -69,7 +61,7 @@ INVALID = [
     ("value", "why"),
     [
         *((value, manifests.MANIFEST_UNREADABLE) for value in UNREADABLE),
-        *((value, manifests.TIMEOUT_MISSING) for value in MISSING),
+        *((text.encode(), manifests.TIMEOUT_MISSING) for text in MISSING),
         *((with_timeout(timeout), manifests.TIMEOUT_INVALID) for timeout in INVALID),
     ],
     ids=lambda value: ascii(value[:40]),
@@ -78,12 +70,13 @@ def test_a_manifest_without_a_usable_timeout_gives_the_reason(value: bytes, why:
     assert reason(read_timeout(value)) == why
 
 
+nested = st.recursive(st.none() | st.text(), lambda inner: st.dictionaries(st.text(), inner))
+
+
 @given(
     st.binary()
     | st.text().map(with_timeout)
-    | st.recursive(st.none() | st.text(), lambda inner: st.dictionaries(st.text(), inner)).map(
-        lambda value: json.dumps({"execute": value}).encode()
-    )
+    | nested.map(lambda value: json.dumps({"execute": value}).encode())
 )
 def test_any_manifest_gives_a_timeout_or_a_short_printable_problem(value: bytes) -> None:
     found = read_timeout(value)
@@ -105,36 +98,27 @@ def test_manifests_are_unavailable_without_a_snapshot_of_the_bucket() -> None:
 
 
 def test_a_snapshot_replaces_all_manifests_even_if_it_is_empty() -> None:
-    cache = cached(old=THIRTY)
-    for snapshot in ({"new": THIRTY}, {}):
-        cache.replace(snapshot)
-        assert reason(cache.timeout("old")) == manifests.MANIFEST_UNKNOWN
-        assert len(cache) == len(snapshot)
-
-
-def test_a_change_is_applied_only_if_its_revision_is_higher() -> None:
-    cache, snapshot = ManifestCache(), {"job": Manifest(5, Timeout(1))}
+    cache, problem = cached(old=THIRTY), NoTimeout(manifests.TIMEOUT_INVALID, "soon")
+    snapshot = {"new": Manifest(1, problem)}
     cache.replace(snapshot)
+    snapshot.clear()  # the cache has its own copy
+    assert cache.timeout("new") == problem
+    assert reason(cache.timeout("old")) == manifests.MANIFEST_UNKNOWN
+    cache.replace({})
+    assert reason(cache.timeout("new")) == manifests.MANIFEST_UNKNOWN
+    assert len(cache) == 0
+
+
+def test_only_a_higher_revision_changes_deletes_or_restores_a_manifest() -> None:
+    cache = cached(job=Manifest(5, Timeout(1)))
     cache.apply("job", Manifest(4, Timeout(2)))
     assert cache.timeout("job") == Timeout(1)
-    cache.apply("job", Manifest(6, Timeout(3)))
-    assert cache.timeout("job") == Timeout(3)
-    assert snapshot == {"job": Manifest(5, Timeout(1))}  # the cache has its own copy
-
-
-def test_a_cached_manifest_without_a_timeout_keeps_its_reason() -> None:
-    problem = NoTimeout(manifests.TIMEOUT_INVALID, "soon")
-    assert cached(job=Manifest(1, problem)).timeout("job") == problem
-
-
-def test_a_deleted_manifest_is_not_restored_by_an_older_revision() -> None:
-    cache = cached(job=Manifest(5, Timeout(1)))
-    for change in (Manifest(7, None), Manifest(6, Timeout(2))):
+    for change in (Manifest(7, None), Manifest(6, Timeout(3))):
         cache.apply("job", change)
         assert reason(cache.timeout("job")) == manifests.MANIFEST_UNKNOWN
         assert len(cache) == 0
-    cache.apply("job", Manifest(8, Timeout(3)))
-    assert cache.timeout("job") == Timeout(3)
+    cache.apply("job", Manifest(8, Timeout(4)))
+    assert cache.timeout("job") == Timeout(4)
 
 
 @given(st.permutations(range(1, 7)))

@@ -1,6 +1,7 @@
 """Rules for the source text that neither ruff nor import-linter checks."""
 
 import ast
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -21,22 +22,18 @@ EXAMPLES = [
 ]
 
 
-def strings(path: Path) -> Iterator[str]:
-    """Yield each string of a file except docstrings, including the parts of f-strings."""
-    tree = ast.parse(path.read_text("utf-8"))
-    expressions = [node for node in ast.walk(tree) if isinstance(node, ast.Expr)]
-    docstrings = {id(expression.value) for expression in expressions}
-    for node in ast.walk(tree):
+def constants(path: Path) -> Iterator[str]:
+    """Yield each constant of a file as text except docstrings, including parts of f-strings."""
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
         if isinstance(node, ast.Constant) and id(node) not in docstrings:
-            if isinstance(node.value, str):
-                yield node.value
-            elif isinstance(node.value, bytes):
-                yield node.value.decode("latin-1")
+            yield os.fsdecode(node.value) if isinstance(node.value, bytes) else str(node.value)
 
 
 def test_python_modules_contain_no_sql() -> None:
     assert len(SOURCES) > 20
-    found = {path: [text for text in strings(path) if SQL.match(text)] for path in SOURCES}
+    found = {path: [text for text in constants(path) if SQL.match(text)] for path in SOURCES}
     assert {path: texts for path, texts in found.items() if texts} == {}
 
 

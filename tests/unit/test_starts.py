@@ -2,7 +2,7 @@ import json
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.events import STARTED_AT, payload, start
@@ -58,33 +58,21 @@ def test_a_member_that_is_missing_or_not_a_string_is_named_in_the_rejection(memb
         assert "string" in reason
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "now", "2026-05-20", "2026-05-20T12:00:00", "2026-02-30T00:00:00Z", "\x00", "9" * 10_000],
-    ids=lambda text: ascii(text[:20]),
-)
-def test_an_invalid_started_at_is_named_in_the_rejection(text: str) -> None:
-    assert "started_at" in rejection(payload(started_at=text))
-
-
-def test_the_clock_of_an_agent_may_be_wrong_by_any_amount() -> None:
+def test_started_at_may_be_any_instant_however_wrong_and_nothing_else() -> None:
     for text in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"):
         assert decode_start(payload(started_at=text)).started_at == parse_instant(text)
+    for text in ("", "now", "2026-05-20", "2026-05-20T12:00:00", "2026-02-30T00:00:00Z", "\x00"):
+        assert "started_at" in rejection(payload(started_at=text))
 
 
 @pytest.mark.parametrize("member", TEXTS)
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", " ", "\u00fcml\u00e4ut", "\u65e5\u672c\u8a9e", "\U0001f680", "a\x00b", "a.b*c>"),
-        *("'; --", "\r\n\t", "\ufeff", "\uffff", "x" * 100_000),
-    ],
-    ids=lambda text: ascii(text[:9]),
-)
+@given(st.text())
+@example("a\x00b")
+@example("\ufeff\uffff\U0001f680")
+@example("x" * 100_000)
 def test_a_member_may_hold_any_text_escaped_or_not(member: str, text: str) -> None:
-    event = start(**{member: text})
     for escaped in (True, False):
-        data = json.dumps(event, ensure_ascii=escaped).encode()
+        data = json.dumps(start(**{member: text}), ensure_ascii=escaped).encode()
         assert getattr(decode_start(data), member) == text
 
 
@@ -113,47 +101,37 @@ def test_unknown_members_and_surrounding_white_space_are_ignored(member: str) ->
     assert sys.get_int_max_str_digits() == limit
 
 
+NOT_JSON = [
+    *(b"", b" ", b"\x00", b"{", b"}", b"start", b"{}x", b"NaN", b"Infinity", b"-Infinity"),
+    *(VALID[:-1], VALID + b"x", VALID + VALID, VALID[:-1] + b",}", b"/* start */" + VALID),
+    *(VALID.replace(b'"', b"'"), VALID.replace(b"pc-1", b"pc\n1"), b"\xef\xbb\xbf" + VALID),
+    *(VALID.replace(b"pc-1", rb"pc\x41"), VALID.replace(b"pc-1", rb"pc\u12")),
+    *(with_raw(f'"more":{constant}') for constant in ("NaN", "Infinity", "-Infinity")),
+    VALID.decode().encode("utf-16-le"),
+]
+NOT_UTF_8 = [
+    *(b"\xff", VALID.decode().encode("utf-16"), VALID[:-1] + b',"more":"\xe9"}'),
+    *(VALID.replace(b"1", part) for part in (b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90")),
+]
+
+
 @pytest.mark.parametrize(
-    "data",
+    ("data", "words"),
     [
-        *(b"", b" ", b"\x00", b"{", b"}", b"start", b"{}x", b"NaN", b"Infinity", b"-Infinity"),
-        *(VALID[:-1], VALID + b"x", VALID + VALID, VALID[:-1] + b",}", b"/* start */" + VALID),
-        *(VALID.replace(b'"', b"'"), VALID.replace(b"pc-1", b"pc\n1"), b"\xef\xbb\xbf" + VALID),
-        *(VALID.replace(b"pc-1", rb"pc\x41"), VALID.replace(b"pc-1", rb"pc\u12")),
-        *(VALID.decode().encode("utf-16"), VALID.decode().encode("utf-16-le")),
+        *((data, "not JSON") for data in NOT_JSON),
+        *((data, "not UTF-8") for data in NOT_UTF_8),
+        *((data, "object") for data in (b"null", b"true", b"1", b"1.5", b'"{}"', b"[]", b"[{}]")),
     ],
-    ids=lambda data: ascii(data[:12]),
+    ids=lambda value: ascii(value[:12]),
 )
-def test_a_payload_that_is_not_json_is_rejected(data: bytes) -> None:
-    assert rejection(data)
-
-
-def test_a_constant_that_json_lacks_is_named_in_the_rejection() -> None:
-    for constant in ("NaN", "Infinity", "-Infinity"):
-        assert constant.lstrip("-") in rejection(with_raw(f'"more":{constant}'))
-
-
-@pytest.mark.parametrize(
-    "data", [b"\xff", b"pc\xff1", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe9"]
-)
-def test_a_payload_that_is_not_utf_8_is_rejected_as_such(data: bytes) -> None:
-    assert "UTF-8" in rejection(data)
-    assert "UTF-8" in rejection(VALID.replace(b"pc-1", data))
-    assert "UTF-8" in rejection(VALID[:-1] + b',"more":"' + data + b'"}')
-
-
-@pytest.mark.parametrize("data", [b"null", b"true", b"1", b"1.5", b'"start"', b"[]", b"[{}]"])
-def test_json_that_is_not_an_object_is_rejected(data: bytes) -> None:
-    assert "object" in rejection(data)
+def test_a_payload_that_is_not_a_json_object_is_rejected(data: bytes, words: str) -> None:
+    assert words in rejection(data)
 
 
 @pytest.mark.parametrize("before", [b"", VALID[:-1] + b',"more":'], ids=["whole", "member"])
 @pytest.mark.parametrize("opening", [b"[", b'{"x":'], ids=["arrays", "objects"])
-def test_deep_nesting_is_rejected_without_changing_the_recursion_limit(
-    before: bytes, opening: bytes
-) -> None:
-    limit = sys.getrecursionlimit()
-    closing = b"]" if opening == b"[" else b"}"
+def test_very_deep_nesting_is_rejected_and_harmless(before: bytes, opening: bytes) -> None:
+    limit, closing = sys.getrecursionlimit(), b"]" if opening == b"[" else b"}"
     assert "nested" in rejection(before + opening * 100_000)
     assert "nested" in rejection(before + opening * 100_000 + b"1" + closing * 100_000 + b"}")
     assert sys.getrecursionlimit() == limit
@@ -164,8 +142,7 @@ def test_a_payload_of_five_megabytes_is_decoded_or_rejected_by_the_same_rules() 
     assert len(decode_start(payload(version="v" * many)).version) == many
     assert decode_start(with_raw('"more":"' + "x" * many + '"')).pc_id == "pc-1"
     assert "started_at" in rejection(payload(started_at="9" * many))
-    assert rejection(b"x" * many)
-    assert rejection(b"\xff" * many)
+    assert rejection(b"x" * many) != rejection(b"\xff" * many)
 
 
 byte_replacements = st.builds(
@@ -189,8 +166,3 @@ def test_any_payload_is_decoded_or_rejected_with_a_reason_that_can_be_stored(dat
         return
     members = json.loads(data)
     assert [getattr(event, name) for name in TEXTS] == [members[name] for name in TEXTS]
-
-
-@given(st.sampled_from(TEXTS), st.text())
-def test_any_text_is_decoded_unchanged(member: str, text: str) -> None:
-    assert getattr(decode_start(payload(**{member: text})), member) == text

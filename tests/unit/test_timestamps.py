@@ -1,5 +1,5 @@
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given, settings
@@ -9,34 +9,26 @@ from worker.codec.timestamps import format_instant, is_representable, parse_inst
 
 SECOND = 10**9
 DAY = 86_400 * SECOND
-STORED = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}"
-    r"(\.[0-9]{3}|\.[0-9]{6}|\.[0-9]{9})?\+00:00"
-)
+STORED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.(\d{3}|\d{6}|\d{9}))?\+00:00", re.ASCII)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST = ((datetime(1, 1, 1, tzinfo=UTC) - EPOCH).days - 366) * DAY
 LAST = ((datetime(9999, 12, 31, tzinfo=UTC) - EPOCH).days + 1) * DAY - 1
 
-instants = (
-    st.integers(FIRST, LAST)
-    | st.integers(0, 10**12)
-    | st.integers(FIRST, LAST).map(lambda instant: max(FIRST, instant // SECOND * SECOND))
-)
+whole_seconds = st.integers(FIRST // SECOND, LAST // SECOND).map(lambda second: second * SECOND)
+instants = st.integers(FIRST, LAST) | st.integers(0, 10**12) | whole_seconds
+offsets = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 
 
 @pytest.mark.parametrize(
     ("fraction", "stored"),
     [
-        *(("", ""), (".1", ".100"), (".12", ".120"), (".123", ".123")),
-        *((".1234", ".123400"), (".12345", ".123450"), (".123456", ".123456")),
+        *(("", ""), (".1", ".100"), (".12", ".120"), (".123", ".123"), (".1234", ".123400")),
+        *((".12345", ".123450"), (".123456", ".123456"), (".000000000", ""), (".0", "")),
         *((".1234567", ".123456700"), (".12345678", ".123456780"), (".123456789", ".123456789")),
         *((".000000001", ".000000001"), (".000001", ".000001"), (".001000000", ".001")),
-        *((".000000000", ""), (".000", ""), (".0", "")),
     ],
 )
-def test_zero_to_nine_digits_are_stored_as_the_shortest_exact_fraction(
-    fraction: str, stored: str
-) -> None:
+def test_a_fraction_is_stored_in_the_shortest_exact_form(fraction: str, stored: str) -> None:
     instant = parse_instant(f"2026-05-20T12:00:00{fraction}Z")
     assert format_instant(instant) == f"2026-05-20T12:00:00{stored}+00:00"
 
@@ -46,7 +38,6 @@ def test_zero_to_nine_digits_are_stored_as_the_shortest_exact_fraction(
     [
         ("2026-05-20T14:00:00+02:00", "2026-05-20T12:00:00+00:00"),
         ("2026-05-20T06:30:00.5-05:30", "2026-05-20T12:00:00.500+00:00"),
-        ("2026-05-20T12:00:00+00:00", "2026-05-20T12:00:00+00:00"),
         ("2026-05-20T12:00:00-00:00", "2026-05-20T12:00:00+00:00"),
         ("2026-01-01T00:30:00+01:00", "2025-12-31T23:30:00+00:00"),
         ("2024-02-28T23:30:00-00:45", "2024-02-29T00:15:00+00:00"),
@@ -78,6 +69,7 @@ def test_any_offset_and_leap_second_is_converted_to_utc(text: str, stored: str) 
     ],
 )
 def test_nanoseconds_are_exact_from_year_0000_to_year_9999(instant: int, text: str) -> None:
+    assert is_representable(instant)
     assert format_instant(instant) == text
     assert parse_instant(text) == parse_stored(text) == instant
 
@@ -85,19 +77,17 @@ def test_nanoseconds_are_exact_from_year_0000_to_year_9999(instant: int, text: s
 @pytest.mark.parametrize(
     "text",
     [
-        # out of range
         *("2026-05-20T12:00:60Z", "2016-12-31T23:59:60+01:00", "9999-12-31T23:59:60Z"),
         *("2016-12-31T23:59:61Z", "2026-05-20T24:00:00Z", "2026-05-20T12:60:00Z"),
         *("2026-00-01T00:00:00Z", "2026-13-01T00:00:00Z", "2026-01-00T00:00:00Z"),
         *("2026-04-31T00:00:00Z", "2026-02-29T00:00:00Z", "1900-02-29T00:00:00Z"),
         *("2026-05-20T12:00:00+24:00", "2026-05-20T12:00:00+00:60", "2026-05-20T12:00:00-99:00"),
         *("0000-01-01T00:30:00+01:00", "9999-12-31T23:30:00-01:00"),
-        # not in the form
-        *("", "now", "2026-05-20", "12:00:00Z", "1779278400", "2026-05-20T12:00:00"),
+        *("", "\n", "now", "2026-05-20", "12:00:00Z", "1779278400", "2026-05-20T12:00:00"),
         *("2026-05-20 12:00:00Z", "2026-05-20_12:00:00Z", "2026-05-20T12:00Z", "20260520T120000Z"),
         *("2026-05-20T12:00:00.Z", "2026-05-20T12:00:00,5Z", "2026-05-20T12:00:00.1234567890Z"),
         *("2026-05-20T12:00:00+0200", "2026-05-20T12:00:00+02", "2026-05-20T12:00:00 +02:00"),
-        *("2026-05-20T12:00:00Z\n", " 2026-05-20T12:00:00Z", "2026-05-20T12:00:00Z ", "\n"),
+        *("2026-05-20T12:00:00Z\n", " 2026-05-20T12:00:00Z", "2026-05-20T12:00:00Z "),
         *("2026-05-20T12:00:00Z\x00", "2026-05-20T12:00:00ZZ", "2026-05-20T12:00:00UTC"),
         *("26-05-20T12:00:00Z", "12026-05-20T12:00:00Z", "+2026-05-20T12:00:00Z"),
         *("-001-05-20T12:00:00Z", "2026-5-20T12:00:00Z", "2026-05-20T12:00:00.+1Z"),
@@ -126,7 +116,6 @@ def test_only_the_stored_form_is_parsed_as_stored_text(text: str) -> None:
 
 @pytest.mark.parametrize("instant", [FIRST - 1, LAST + 1, 2**70, -(2**70)])
 def test_an_instant_outside_the_years_0000_to_9999_has_no_text(instant: int) -> None:
-    assert is_representable(FIRST) is is_representable(LAST) is True
     assert not is_representable(instant)
     with pytest.raises(ValueError):
         format_instant(instant)
@@ -148,15 +137,9 @@ def test_stored_texts_sort_as_their_times(one: int, other: int, near: int) -> No
         assert (format_instant(one) < format_instant(second)) == (one < second)
 
 
-@given(
-    st.datetimes(datetime(2, 1, 1), datetime(9998, 12, 31)),  # noqa: DTZ001
-    st.integers(-1439, 1439),
-)
-def test_the_calendar_matches_the_standard_library(naive: datetime, offset: int) -> None:
-    sign, minutes = "-" if offset < 0 else "+", abs(offset)
-    text = f"{naive.isoformat()}{sign}{minutes // 60:02}:{minutes % 60:02}"
-    utc = naive.replace(tzinfo=UTC) - timedelta(minutes=offset)
-    assert parse_instant(text) == (utc - EPOCH) // timedelta(microseconds=1) * 1000
+@given(st.datetimes(timezones=offsets).filter(lambda when: when.year < 9999))
+def test_the_calendar_matches_the_standard_library(when: datetime) -> None:
+    assert parse_instant(when.isoformat()) == (when - EPOCH) // timedelta(microseconds=1) * 1000
 
 
 @settings(max_examples=200)
