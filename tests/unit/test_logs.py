@@ -89,10 +89,9 @@ def test_libraries_log_nothing_below_warning_even_at_level_debug(capsys: Capture
 
 
 def test_a_python_warning_becomes_one_json_line(capsys: Capture) -> None:
-    set_up_logging("info", JSON)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        logging.captureWarnings(True)
+        set_up_logging("info", JSON)
         warnings.warn("old\nways", stacklevel=1)
     assert "old" in json.loads(line(capsys))["event"]
 
