@@ -49,35 +49,35 @@ def test_a_run_in_flight_shows_row_event_and_the_sum_of_its_deadline(
     assert event["recorded_at"] == found["row"]["recorded_at"]
     assert "timeout 360 s + slack 180 s" in found["deadline"]
     assert found["deadline"].endswith(f" = {found['row']['expires_at']}")
-    assert found["sum"] == {
+    assert found["calculation"] == {
         "recorded_at": found["row"]["recorded_at"],
         "timeout_seconds": 360.0,
         "slack_seconds": 180.0,
         "expires_at": found["row"]["expires_at"],
-        "problem": "",
+        "problem": None,
     }
-    assert found["stored_deadline"] == "as the manifest of today gives it"
-    assert "it may be given up in 5" in found["next"]
+    assert found["stored_deadline"] == "matches the current manifest"
+    assert "may be reaped in 5" in found["next"]
     text = explain("r1").output
     assert "pc \\x1b" in text
     assert "\x1b" not in text
 
     broker.put_manifest("job-1", {"execute": {"timeout": "1h"}})
-    assert "another one then" in explain("r1", "--json").document["stored_deadline"]
+    assert "has changed since" in explain("r1", "--json").document["stored_deadline"]
     none = explain("r2", "--json").document
-    assert none["deadline"] == "none can be computed: manifest unknown"
-    assert none["sum"] == {
+    assert none["deadline"] == "cannot be computed: manifest unknown"
+    assert none["calculation"] == {
         "recorded_at": none["row"]["recorded_at"],
         **dict.fromkeys(["timeout_seconds", "slack_seconds", "expires_at"]),
         "problem": "manifest unknown",
     }
-    assert none["next"] == "it has no deadline: nothing but its result ends it"
+    assert none["next"] == "the run has no deadline: only its result ends it"
 
 
 def test_a_run_that_ended_tells_how(projected: Rows, explain: Explain) -> None:
     projected.write("UPDATE execution_results SET finished_at = 'T', reaped = 1")
     assert explain("r1", "--json").document["next"] == (
-        "nothing: it was given up after its deadline, at T"
+        "nothing: the run was reaped after its deadline, at T"
     )
 
 
@@ -90,11 +90,13 @@ def test_a_run_that_is_not_there_tells_why(
         assert done.document["row"] is None
         return str(done.document["next"])
 
-    assert "holds no such event" in following("nothing")
-    assert following("broken") == "a person decides: projector rejected show 1"
-    assert "projector rebuild brings it back" in following("lost")
+    assert "holds no event of this run" in following("nothing")
+    assert following("broken").endswith("rejected event: projector rejected show 1")
+    assert "projector rebuild restores it" in following("lost")
     broker.publish(result_id="new")
-    assert following("new") == "it is not settled: a worker projects it as soon as it is delivered"
+    assert following("new") == (
+        "the event is not acked yet: a worker projects it when it is delivered"
+    )
     projected.write("DELETE FROM rejected_events")
     assert "was discarded" in following("broken")
 
@@ -105,5 +107,5 @@ def test_the_row_is_explained_without_manifests(
     broker.delete_bucket()
     without = explain("r1", "--json").document
     assert "no such bucket" in without["problems"][0]
-    assert without["sum"]["timeout_seconds"] is None
+    assert without["calculation"]["timeout_seconds"] is None
     assert len(without["events"]) == 1

@@ -87,7 +87,7 @@ def test_filters_choose_among_the_runs_in_flight_and_add_up(
     ]
     assert "without deadline" in projector("runs", "--by", "pc").output
     nothing = projector("runs", "--by", "pc", "--pc", "nobody")
-    assert (nothing.code, nothing.output, nothing.errors) == (0, "", "no such runs in flight\n")
+    assert (nothing.code, nothing.output, nothing.errors) == (0, "", "no matching runs in flight\n")
 
 
 def test_many_runs_of_one_moment_come_in_pages_and_each_once(
@@ -97,7 +97,7 @@ def test_many_runs_of_one_moment_come_in_pages_and_each_once(
     assert ids(projector("runs", "--all", "--json")) == [f"run-{n:04}" for n in range(1_100)]
     first = projector("runs")
     assert len(first.output.splitlines()) == 101
-    assert "there are more: --all" in first.errors
+    assert "pass --all" in first.errors
     assert projector("runs", "--json").document["more"] is True
 
 

@@ -151,7 +151,7 @@ def test_all_written_is_exit_0_and_so_is_nothing_to_do_which_needs_no_broker(
     assert (nothing.code, nothing.output, nothing.errors) == (0, "0 written\n", "")
     unknown = rejected("retry", 7, **nobody)
     assert unknown.code == 1
-    assert unknown.output.splitlines() == ["7  no such rejected event", "1 unknown"]
+    assert unknown.output.splitlines() == ["7  does not exist", "1 unknown"]
 
 
 def test_a_result_that_is_there_already_stays_untouched_and_its_event_goes(
@@ -544,7 +544,7 @@ def test_what_is_discarded_can_be_made_again_from_what_was_printed(
     assert lines[2:] == [
         "1  discarded",
         "2  discarded",
-        "9  no such rejected event",
+        "9  does not exist",
         "2 discarded, 1 unknown",
     ]
     for line, row in zip(lines[:2], before, strict=False):
@@ -594,7 +594,7 @@ def test_a_person_at_a_terminal_is_asked_how_many_may_go(
     os.close(leader)
     os.close(terminal)
     assert process.returncode == code
-    assert b"Discard 2 rejected events" in errors
+    assert b"Permanently discard 2 rejected events" in errors
     assert ids(rows) == left
 
 

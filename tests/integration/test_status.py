@@ -43,10 +43,10 @@ def test_what_was_projected_is_in_step_and_what_came_since_is_pending(
     done = status("--json")
     assert done.code == 0, done
     found = done.document
-    assert (found["caught_up"], found["finding"], found["behind_seconds"]) == (True, "in step", 0)
+    assert (found["caught_up"], found["finding"], found["behind_seconds"]) == (True, "caught up", 0)
     assert (found["database"]["highest_sequence"], found["database"]["rejected"]) == (2, 1)
     assert found["database"]["in_flight"] == found["database"]["without_deadline"] == 1
-    assert found["consumer"]["floor"] == 2
+    assert found["consumer"]["ack_floor"] == 2
 
     broker.publish_starts(events.start() for _ in range(3))
     broker.take_without_ack(1)
@@ -55,9 +55,9 @@ def test_what_was_projected_is_in_step_and_what_came_since_is_pending(
     assert 0 < found["behind_seconds"] < 30
     assert found["problems"] == []
     text = status().output
-    assert "database and broker: in step" in text
+    assert "state: caught up" in text
     assert "1, 0 overdue, 1 without deadline" in text
-    assert "no worker asks" in text
+    assert "no worker is pulling" in text
 
 
 def test_a_database_that_lacks_what_was_settled_is_not_in_step_and_stays_as_it_is(
@@ -72,7 +72,7 @@ def test_a_database_that_lacks_what_was_settled_is_not_in_step_and_stays_as_it_i
     done = status("--json")
     assert done.code == 1
     assert done.document["caught_up"] is False
-    assert "a worker replays them from sequence 1 on" in done.document["finding"]
+    assert "a worker replays them from sequence 1" in done.document["finding"]
     assert rows.path.read_bytes() == before
     assert broker.consumer().created == consumer
 
@@ -89,11 +89,11 @@ def test_a_floor_that_one_message_holds_back_hides_no_restored_backup(
     assert worker.stop() == 0
     done = status("--json")
     assert (done.code, done.document["caught_up"]) == (0, True)
-    assert done.document["consumer"]["floor"] == 0
+    assert done.document["consumer"]["ack_floor"] == 0
     put_back(rows, backup)
     done = status("--json")
     assert (done.code, done.document["caught_up"]) == (1, False)
-    assert "an older file" in done.document["finding"]
+    assert "database behind the stream" in done.document["finding"]
 
 
 def test_nothing_set_up_on_the_broker_is_told_and_nothing_is_made(
@@ -101,12 +101,12 @@ def test_nothing_set_up_on_the_broker_is_told_and_nothing_is_made(
 ) -> None:
     done = status()
     assert done.code == 1
-    assert "there is no stream" in done.output
+    assert "stream EVENTS does not exist" in done.output
     assert not broker.has_stream()
     broker.make_stream()
     done = status()
     assert done.code == 1
-    assert "there is no consumer" in done.output
+    assert "consumer backend_events_projector does not exist" in done.output
     assert not broker.has_consumer()
 
 

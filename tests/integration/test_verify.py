@@ -59,8 +59,8 @@ def test_a_table_that_agrees_is_told_so_beside_what_is_not_settled_yet(
     before, consumer = projected.path.read_bytes(), broker.consumer()
     done = projector("verify", "--json")
     assert done.code == 0, done
-    assert counts(done) == {"equal": 10, "rejected": 1, "existing": 1, "ack_pending": 1}
-    assert projector("verify").output == "10 equal, 1 rejected, 1 ack pending, 1 existing\n"
+    assert counts(done) == {"equal": 10, "rejected": 1, "existing": 1, "pending": 1}
+    assert projector("verify").output == "10 equal, 1 rejected, 1 pending, 1 existing\n"
     assert projected.path.read_bytes() == before
     now = broker.consumer()
     assert (now.created, now.num_pending) == (consumer.created, consumer.num_pending)
@@ -115,7 +115,13 @@ def test_rebuild_brings_back_what_is_missing_and_changes_nothing_else(
     projected.write("DELETE FROM rejected_events")
     consumer = broker.consumer()
     before = projected.path.read_bytes()
-    told = {"messages": 12, "runs_new": 2, "runs_there": 9, "rejected_new": 1, "rejected_there": 0}
+    told = {
+        "messages": 12,
+        "runs_new": 2,
+        "runs_duplicate": 9,
+        "rejected_new": 1,
+        "rejected_duplicate": 0,
+    }
     dry = projector("rebuild", "--dry-run", "--json")
     assert (dry.code, dry.document) == (0, {**told, "dry_run": True})
     assert projected.path.read_bytes() == before
@@ -124,7 +130,7 @@ def test_rebuild_brings_back_what_is_missing_and_changes_nothing_else(
     assert projected.query("SELECT * FROM execution_results ORDER BY result_id") == everything
     assert len(projected.rejected()) == 1
     assert broker.consumer().created == consumer.created
-    assert projector("rebuild").output == "12 messages, 11 runs there, 1 rejected there\n"
+    assert projector("rebuild").output == "12 messages, 11 runs duplicate, 1 rejected duplicate\n"
     assert projector("rebuild", "--since", "1h", "--json").document["messages"] == 12
     late = projector("rebuild", "--since", "2999-01-01T00:00:00Z", "--json")
     assert (late.code, late.document["messages"]) == (0, 0)
@@ -137,7 +143,7 @@ def test_a_run_that_comes_twice_far_apart_is_new_once(
     broker.make_stream()
     starts = [events.start(result_id=f"r{number}") for number in range(301)]
     broker.publish_starts([*starts, starts[0]])
-    told = {"messages": 302, "runs_new": 301, "runs_there": 1}
+    told = {"messages": 302, "runs_new": 301, "runs_duplicate": 1}
     for arguments in (["--dry-run"], []):
         done = projector("rebuild", "--without-deadlines", "--json", *arguments)
         assert counts(done) == {**told, **({"dry_run": True} if arguments else {})}
@@ -192,7 +198,7 @@ def test_what_is_not_there_ends_it_with_a_telling_code(
 ) -> None:
     done = projector("verify")
     assert done.code == 78
-    assert "there is no stream EVENTS" in done.errors
+    assert "stream EVENTS does not exist" in done.errors
     broker.make_stream()
     done = projector("rebuild")
     assert done.code == 78

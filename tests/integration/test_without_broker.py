@@ -71,5 +71,5 @@ def test_each_command_tells_what_it_can_and_ends_with_a_telling_code(
     assert (levels["database"], levels["broker"]) == ("ok", "problem")
     assert explain.code == 0
     assert "cannot be reached" in explain.document["problems"][0]
-    assert explain.document["next"] == "it has no deadline: nothing but its result ends it"
+    assert explain.document["next"] == "the run has no deadline: only its result ends it"
     assert verify.code == rebuild.code == 75

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repo.errors import CorruptDatabaseError, DiskError, RowRejected, SchemaError, TransientError
-from worker.cli.output import counted, json_text, safe, shortened, told
+from worker.cli.output import counts_text, json_text, safe, shortened, user_message
 from worker.errors import BrokerError, ConfigurationError, SettingError, exit_code
 
 ANY_TEXT = st.text(st.characters(categories=None))
@@ -33,22 +33,22 @@ def test_a_long_text_is_cut_with_a_mark() -> None:
 
 
 def test_counts_leave_out_what_did_not_happen() -> None:
-    assert counted({"written": 0, "rejected": 2, "runs_duplicate": 1}) == (
+    assert counts_text({"written": 0, "rejected": 2, "runs_duplicate": 1}) == (
         "2 rejected, 1 runs duplicate"
     )
-    assert counted({"written": 0, "rejected": 0}) == "0 written"
+    assert counts_text({"written": 0, "rejected": 0}) == "0 written"
 
 
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
         (SettingError("--nats", "no"), 64, "--nats: no"),
-        (CorruptDatabaseError("x"), 65, "damaged"),
+        (CorruptDatabaseError("x"), 65, "corrupt"),
         (TransientError("x"), 75, "locked"),
         (DiskError("x"), 75, "full"),
         (BrokerError("away"), 75, "away"),
         (SchemaError("x"), 78, "tables"),
-        (RowRejected("x"), 78, "refuse"),
+        (RowRejected("x"), 78, "constraint"),
         (ConfigurationError("x\x1b[2J"), 78, r"x\x1b[2J"),
     ],
 )
@@ -56,10 +56,10 @@ def test_an_error_has_a_code_and_says_what_is_wrong(
     error: SettingError | CorruptDatabaseError, code: int, words: str
 ) -> None:
     assert exit_code(error) == code
-    assert words in told(error)
+    assert words in user_message(error)
 
 
 def test_a_setting_never_tells_its_cause_which_may_be_a_secret() -> None:
     error = SettingError("--creds-file", "no")
     error.__cause__ = ValueError("s3cret")
-    assert "s3cret" not in told(error)
+    assert "s3cret" not in user_message(error)

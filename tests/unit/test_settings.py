@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from worker import settings as settings_module
 from worker.cli import main as command_line
 from worker.cli.main import main
+from worker.cli.options import build_settings
 from worker.settings import Credentials, Settings, parse_seconds
 
 ROOT = Path(__file__).parents[2]
@@ -299,7 +300,7 @@ WRONG = [
     ("--max-outstanding", "100001", "1<=x<=100000"),
     ("--metrics-port", "65536", "0<=x<=65535"),
     ("--metrics-port", "http", "0<=x<=65535"),
-    ("--metrics-host", "a host", "name of a host"),
+    ("--metrics-host", "a host", "host name"),
     *(
         (option, value, "30s")
         for option in (
@@ -735,6 +736,6 @@ def test_build_settings_takes_secrets_from_the_environment_it_is_given() -> None
         **{option.removeprefix("--").replace("-", "_"): None for option in FILES},
     }
     environment: Mapping[str, str] = {"PROJECTOR_TOKEN": SECRET, "PROJECTOR_BATCH": "7"}
-    chosen = command_line.build_settings(options, environment)
+    chosen = build_settings(options, environment)
     assert chosen.credentials.token == SECRET
     assert chosen.batch == 1000
