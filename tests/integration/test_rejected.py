@@ -465,7 +465,7 @@ def test_the_list_is_filtered_by_what_a_reason_contains(rejected: Rejected, rows
     found = rejected("list", "--reason", "50%_", "--json").document["events"]
     assert [event["rejected_id"] for event in found] == [3, 1]
     empty = rejected("list", "--reason", "none such")
-    assert (empty.code, empty.output, empty.errors) == (0, "", "no rejected events\n")
+    assert (empty.code, empty.output, empty.errors) == (0, "", "no matching rejected events\n")
     document = rejected("list", "--reason", "none such", "--json").document
     assert document == {"events": [], "more": False}
 

@@ -56,7 +56,7 @@ def test_what_was_projected_is_in_step_and_what_came_since_is_pending(
     assert found["problems"] == []
     text = status().output
     assert "state: caught up" in text
-    assert "1, 0 overdue, 1 without deadline" in text
+    assert "without deadline   1" in text
     assert "no worker is pulling" in text
 
 

@@ -9,7 +9,7 @@ from click.core import ParameterSource
 
 from worker import settings
 from worker.cli.options import PREFIX, build_settings, json_option
-from worker.cli.output import Members, console, json_text, table
+from worker.cli.output import Members, json_text, print_table
 from worker.errors import EXIT_OK
 
 # Secrets that have a variable and an option for a file, but no option of their own.
@@ -48,7 +48,7 @@ def config(context: click.Context, /, *, as_json: bool, **options: Any) -> int:
     if as_json:
         click.echo(json_text({"settings": found}))
     else:
-        console().print(table(("option", "value", "source"), (one.values() for one in found)))
+        print_table(("option", "value", "source"), (one.values() for one in found))
     return EXIT_OK
 
 

@@ -194,21 +194,19 @@ def _event_members(event: Event) -> Members:
 def _text(members: Members) -> str:
     parts = [f"problem: {safe(problem)}" for problem in members["problems"]]
     row = members["row"]
-    parts.append(_titled("row in execution_results", row) if row else "no row in execution_results")
+    parts.append(
+        paragraph("row in execution_results", row) if row else "no row in execution_results"
+    )
     for event in members["events"]:
         sequence = event.pop("stream_sequence")
-        parts.append(_titled(f"event at stream sequence {sequence}", event))
+        parts.append(paragraph(f"event at stream sequence {sequence}", event))
     if not members["events"]:
         parts.append("no event of this run in the stream" + (" any more" if row else ""))
     if members["rejected"]:
         ids = ", ".join(map(str, members["rejected"]))
         parts.append(f"rejected events that contain its id: {ids}")
-    deadlines = {"today": members["deadline"], "in the row": members["stored_deadline"]}
+    deadlines = {"today": members["deadline"], "in_the_row": members["stored_deadline"]}
     if any(deadlines.values()):
         parts.append(paragraph("deadline", deadlines))
     parts.append(f"next: {safe(members['next'])}")
     return "\n".join(parts)
-
-
-def _titled(title: str, members: Members) -> str:
-    return paragraph(title, {name.replace("_", " "): value for name, value in members.items()})

@@ -10,26 +10,13 @@ import click
 
 from repo.errors import RepositoryError
 from worker import __version__
+from worker.cli import options
 from worker.cli.backup import backup, restore
 from worker.cli.check import check
 from worker.cli.config import config, with_options_of
 from worker.cli.explain import explain
 from worker.cli.migrate import migrate
-from worker.cli.options import (
-    SECONDS,
-    Whole,
-    bucket,
-    build_settings,
-    consumer,
-    credentials,
-    database,
-    logs,
-    observability,
-    option,
-    patience,
-    servers,
-    stream,
-)
+from worker.cli.options import SECONDS, Whole, build_settings, option
 from worker.cli.output import escape_unencodable_output, user_message
 from worker.cli.rebuild import rebuild
 from worker.cli.rejected import rejected
@@ -49,11 +36,11 @@ def command() -> None:
 
 
 @command.command(short_help="Run the worker.")
-@servers
-@database
-@stream
-@consumer
-@bucket
+@options.servers
+@options.database
+@options.stream
+@options.consumer
+@options.bucket
 @option(
     "--create-stream",
     is_flag=True,
@@ -101,24 +88,24 @@ def command() -> None:
     help="Let the broker redeliver a message after this long without an ack. Used when the "
     "consumer is created; an existing consumer keeps its own value.",
 )
-@patience
+@options.patience
 @option(
     "--drain-timeout",
     type=SECONDS,
     help="Wait this long for started batches when stopping. The broker redelivers the rest to the "
     "next worker.",
 )
-@observability
-@credentials
-@logs("info")
-def run(log_level: str, log_format: str | None, **options: Any) -> int:
+@options.observability
+@options.credentials
+@options.logs("info")
+def run(log_level: str, log_format: str | None, **chosen: Any) -> int:
     """Pull events from JetStream, write them to the database, and ack them after the commit.
 
     Every option can be set by its variable instead. Exit codes: 0 the worker drained and stopped,
     or was idle with --until-idle; 64 an option is wrong; 65 the database is corrupt or not a
     database; 70 a bug; 78 the broker or the database is not set up for the worker.
     """
-    settings = build_settings(options, os.environ)
+    settings = build_settings(chosen, os.environ)
     set_up_logging(log_level, log_format or (TEXT if sys.stderr.isatty() else JSON))
     return Service(settings).run()
 

@@ -7,8 +7,9 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import click
 from rich.console import Console
@@ -35,10 +36,13 @@ from worker.errors import SettingError, WorkerError, describe
 
 Members = dict[str, Any]
 
+_Item = TypeVar("_Item")
+
 _WIDTH_OF_A_FILE = 1000
 _SHORTEST = 20
 _LONGEST_CELL = 200
 _NAME_WIDTH = 18
+_ROWS_OF_A_TABLE = 500
 
 _FAULTS: tuple[tuple[type[RepositoryError], str], ...] = (
     (TransientError, "the database is locked by another program"),
@@ -89,14 +93,14 @@ def counts_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{counts[name]} {name.replace('_', ' ')}" for name in names)
 
 
-def paragraph(title: str, lines: Mapping[str, object]) -> str:
-    """Return a title and under it a line for each name and value that is not None."""
-    shown = [
-        f"  {safe(name):{_NAME_WIDTH}} {safe(str(value))}"
-        for name, value in lines.items()
+def paragraph(title: str, members: Mapping[str, object]) -> str:
+    """Return a title and under it a line for each member that is not None."""
+    lines = [
+        f"  {name.replace('_', ' '):{_NAME_WIDTH}} {safe(str(value))}"
+        for name, value in members.items()
         if value is not None
     ]
-    return "\n".join([safe(title), *shown])
+    return "\n".join([safe(title), *lines])
 
 
 def escape_unencodable_output() -> None:
@@ -110,35 +114,61 @@ def escape_unencodable_output() -> None:
 # --- tables and progress ---
 
 
-def console() -> Console:
-    """Return the console for tables: as wide as the terminal, and without folding into a file."""
-    plain = Console(highlight=False, markup=False, emoji=False)
-    if not plain.is_terminal:
-        plain.width = _WIDTH_OF_A_FILE
-    return plain
-
-
-def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
-    """Return a table in which None shows as `-`.
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Print a table in which None shows as `-`.
 
     A column whose name ends in `#` holds numbers, one in `at` times; neither is folded.
     """
-    made = Table(box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
     for name in columns:
         numbers = name.endswith("#")
-        made.add_column(
+        table.add_column(
             name.removesuffix("#"),
             justify="right" if numbers else "left",
             no_wrap=numbers or name.endswith(" at"),
             overflow="fold",
         )
     for row in rows:
-        made.add_row(*(_cell(value) for value in row))
-    return made
+        table.add_row(*(_cell(value) for value in row))
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_A_FILE
+    console.print(table)
 
 
 def _cell(value: object) -> Text:
     return Text("-" if value is None else safe(shortened(str(value), _LONGEST_CELL)))
+
+
+def print_list(
+    name: str,
+    found: Iterator[_Item],
+    *,
+    limit: int | None,
+    columns: Iterable[str],
+    row: Callable[[_Item], Iterable[object]],
+    members: Callable[[_Item], Members | None] | None,
+    nothing: str,
+) -> None:
+    """Print up to `limit` items in tables; report on standard error if there are more or `nothing`.
+
+    With a function for the `members` of an item, print a JSON document with the list `name`.
+    """
+    shown = islice(found, limit)
+    if members is not None:
+        with JsonDocument(name) as document:
+            for item in filter(None, map(members, shown)):
+                document.add(item)
+            document.end({"more": next(found, None) is not None})
+        return
+    printed = 0
+    while page := list(islice(shown, _ROWS_OF_A_TABLE)):
+        print_table(columns, map(row, page))
+        printed += len(page)
+    if not printed:
+        click.echo(nothing, err=True)
+    elif next(found, None) is not None:
+        click.echo(f"showing the first {printed}; pass --all for all of them", err=True)
 
 
 def clear_screen() -> None:
@@ -148,22 +178,18 @@ def clear_screen() -> None:
 
 
 class Bar:
-    """A progress bar, or nothing if standard error is not a terminal."""
+    """A progress bar for a number of messages."""
 
-    def __init__(self, shown: Progress | None = None, task: TaskID | None = None) -> None:
+    def __init__(self, shown: Progress, task: TaskID) -> None:
         self._shown = shown
         self._task = task
 
     def advance(self, messages: int) -> None:
-        if self._shown is not None and self._task is not None:
-            self._shown.advance(self._task, messages)
+        self._shown.advance(self._task, messages)
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
         """Hide the bar while other output is printed, which would mix with it."""
-        if self._shown is None:
-            yield
-            return
         self._shown.stop()
         try:
             yield
@@ -175,12 +201,12 @@ class Bar:
 def progress(what: str, total: int) -> Iterator[Bar]:
     """Show a progress bar on standard error, if that is a terminal."""
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield Bar()
-        return
+    console.quiet = not console.is_terminal
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # Redirected results would end up on standard error.
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as shown:
+    with Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, disable=console.quiet
+    ) as shown:
         yield Bar(shown, shown.add_task(what, total=total))
 
 

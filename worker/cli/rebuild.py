@@ -31,12 +31,7 @@ _MOST_REMEMBERED = 1_000_000
 @json_option
 @broker_command
 def rebuild(
-    *,
-    since: int | None,
-    dry_run: bool,
-    without_deadlines: bool,
-    as_json: bool,
-    **options: Any,
+    *, since: int | None, dry_run: bool, without_deadlines: bool, as_json: bool, **options: Any
 ) -> int:
     """Project every event in the stream again, in the same way as a worker.
 

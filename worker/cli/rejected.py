@@ -2,9 +2,7 @@
 
 import base64
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -28,28 +26,18 @@ from worker.cli.options import (
     without_deadlines_option,
 )
 from worker.cli.output import (
-    JsonDocument,
     Members,
-    console,
     counts_text,
     json_text,
+    print_list,
     report,
     safe,
     shortened,
-    table,
 )
 from worker.errors import EXIT_OK, EXIT_PARTLY
 from worker.jetstream.manifest_loader import load_manifests
 from worker.processing import rejections
-from worker.processing.rejections import (
-    PAGE_ROWS,
-    REJECTED,
-    UNKNOWN,
-    WRITTEN,
-    Outcome,
-    Retry,
-    Stored,
-)
+from worker.processing.rejections import REJECTED, UNKNOWN, WRITTEN, Outcome, Retry, Stored
 from worker.projections.manifests import ManifestCache
 from worker.status.counters import Counters
 
@@ -100,37 +88,22 @@ def list_(*, reason: str | None, everything: bool, as_json: bool, **options: Any
     "payload_base64" holds it.
     """
     with open_database(options).reader() as reader:
-        found = rejections.newest_first(reader, reason)
-        shown = found if everything else islice(found, _SHOWN)
-        if as_json:
-            _print_document(reader, shown, found)
-            return EXIT_OK
-        printed = _print_tables(shown)
-        if not printed:
-            click.echo("no rejected events", err=True)
-        elif not everything and next(found, None) is not None:
-            click.echo(f"showing the newest {printed}; pass --all for all of them", err=True)
-    return EXIT_OK
 
-
-def _print_document(reader: Reader, shown: Iterator[Listed], rest: Iterator[Listed]) -> None:
-    with JsonDocument("events") as document:
-        for listed in shown:
+        def members(listed: Listed) -> Members | None:
             # Read one payload at a time: a page of payloads may not fit into memory.
             stored = rejections.find(reader, listed.rejected_id)
-            if stored is not None:
-                document.add(_members(stored))
-        document.end({"more": next(rest, None) is not None})
+            return _members(stored) if stored is not None else None
 
-
-def _print_tables(listed: Iterable[Listed]) -> int:
-    """Print events in tables of bounded length and return the number of events."""
-    screen, printed = console(), 0
-    rows = iter(listed)
-    while page := list(islice(rows, PAGE_ROWS)):
-        screen.print(table(_COLUMNS, (_row(event) for event in page)))
-        printed += len(page)
-    return printed
+        print_list(
+            "events",
+            rejections.newest_first(reader, reason),
+            limit=None if everything else _SHOWN,
+            columns=_COLUMNS,
+            row=_row,
+            members=members if as_json else None,
+            nothing="no matching rejected events",
+        )
+    return EXIT_OK
 
 
 def _row(event: Listed) -> tuple[object, ...]:
@@ -195,24 +168,15 @@ def _text(stored: Stored) -> Iterator[str]:
 # --- selecting events to retry or discard ---
 
 
-@dataclass(frozen=True, slots=True)
-class _Selection:
-    """Events by id, or all events whose reason contains a text."""
-
-    by_id: tuple[int, ...]
-    reason: str | None
-
-    def ids(self, reader: Reader) -> list[int]:
-        """Return the selected ids, each once."""
-        return list(dict.fromkeys(self.by_id)) or rejections.select(reader, self.reason)
-
-
-def _selection(ids: tuple[int, ...], everything: bool, reason: str | None) -> _Selection:
+def _check_selection(ids: tuple[int, ...], everything: bool, reason: str | None) -> None:
     if bool(ids) + everything + (reason is not None) != 1:
         raise click.UsageError("expected exactly one of: IDs, --all, --reason TEXT")
     if reason == "":
         raise click.UsageError("--reason: expected a text; an empty one would select all events")
-    return _Selection(ids, reason)
+
+
+def _selected(reader: Reader, ids: tuple[int, ...], reason: str | None) -> list[int]:
+    return list(dict.fromkeys(ids)) or rejections.select(reader, reason)
 
 
 # --- retry ---
@@ -256,17 +220,17 @@ def retry(
     option is wrong; 65 the database is corrupt or not a database; 75 the broker or the database is
     unavailable; 78 either is not set up. No event is lost in any of these cases.
     """
-    selection = _selection(ids, everything, reason)
+    _check_selection(ids, everything, reason)
     settings = chosen_settings(options)
     database = database_of(settings)
     with database.reader() as reader:
-        chosen = selection.ids(reader)
+        chosen = _selected(reader, ids, reason)
         manifests = ManifestCache()
         if not without_deadlines and any(rejections.find(reader, one) for one in chosen):
             with suggesting_without_deadlines():
                 load_manifests(settings, manifests)
         counts = _retry_all(database, reader, chosen, manifests, as_json=as_json)
-    missed = counts[REJECTED] + (counts[UNKNOWN] if selection.by_id else 0)
+    missed = counts[REJECTED] + (counts[UNKNOWN] if ids else 0)
     return EXIT_PARTLY if missed else EXIT_OK
 
 
@@ -344,20 +308,20 @@ def discard(
     With --json: {"events": […, as in `list`], "discarded": [7, 8], "unknown": [9]}. Exit code 1: an
     ID does not exist, or the answer was no.
     """
-    selection = _selection(ids, everything, reason)
-    confirmed = bool(selection.by_id) or yes
+    _check_selection(ids, everything, reason)
+    confirmed = bool(ids) or yes
     if not confirmed and not sys.stdin.isatty():
         raise click.UsageError(
             "stdin is not a terminal; pass --yes to discard without confirmation"
         )
     database = open_database(options)
     with database.reader() as reader:
-        chosen = selection.ids(reader)
+        chosen = _selected(reader, ids, reason)
         question = f"Permanently discard {len(chosen)} rejected events?"
         if chosen and not confirmed and not click.confirm(question, err=True):
             return EXIT_PARTLY
         unknown = _discard_all(database, reader, chosen, as_json=as_json)
-    return EXIT_PARTLY if unknown and selection.by_id else EXIT_OK
+    return EXIT_PARTLY if unknown and ids else EXIT_OK
 
 
 def _discard_all(

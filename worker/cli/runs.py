@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import click
@@ -12,13 +11,13 @@ from repo.queries import Filters, InFlight, list_in_flight_after
 from repo.reader import Reader
 from worker.cli.context import open_database
 from worker.cli.options import database_command, json_option
-from worker.cli.output import JsonDocument, Members, console, json_text, table
+from worker.cli.output import Members, json_text, print_list, print_table
 from worker.codec.timestamps import format_instant
 from worker.errors import EXIT_OK
 
 _PAGE_ROWS = 500
 _SHOWN = 100
-_NONE = "no matching runs in flight"
+_NOTHING = "no matching runs in flight"
 _GROUPS = {"job": "job_id", "pc": "pc_id", "execution": "exec_id"}
 _COLUMNS = ("started at", "job", "pc", "execution", "result id", "deadline", "overdue")
 
@@ -67,15 +66,15 @@ def runs(
         if by is not None:
             _print_groups(by, found, now, as_json=as_json)
             return EXIT_OK
-        shown = found if everything else islice(found, _SHOWN)
-        if as_json:
-            _print_document(shown, found, now)
-            return EXIT_OK
-        printed = _print_tables(shown, now)
-        if not printed:
-            click.echo(_NONE, err=True)
-        elif not everything and next(found, None) is not None:
-            click.echo(f"showing the first {printed}; pass --all for all of them", err=True)
+        print_list(
+            "runs",
+            found,
+            limit=None if everything else _SHOWN,
+            columns=_COLUMNS,
+            row=lambda run: _row(run, now),
+            members=(lambda run: _members(run, now)) if as_json else None,
+            nothing=_NOTHING,
+        )
     return EXIT_OK
 
 
@@ -86,20 +85,8 @@ def _in_flight(reader: Reader, filters: Filters) -> Iterator[InFlight]:
         last = page[-1]
 
 
-def _print_document(shown: Iterator[InFlight], rest: Iterator[InFlight], now: str) -> None:
-    with JsonDocument("runs") as document:
-        for run in shown:
-            document.add({**run._asdict(), "overdue": _is_overdue(run, now)})
-        document.end({"more": next(rest, None) is not None})
-
-
-def _print_tables(shown: Iterator[InFlight], now: str) -> int:
-    """Print runs in tables of bounded length and return the number of runs."""
-    screen, printed = console(), 0
-    while page := list(islice(shown, _PAGE_ROWS)):
-        screen.print(table(_COLUMNS, (_row(run, now) for run in page)))
-        printed += len(page)
-    return printed
+def _members(run: InFlight, now: str) -> Members:
+    return {**run._asdict(), "overdue": _is_overdue(run, now)}
 
 
 def _row(run: InFlight, now: str) -> tuple[object, ...]:
@@ -121,10 +108,10 @@ def _print_groups(by: str, found: Iterator[InFlight], now: str, *, as_json: bool
         click.echo(json_text({"by": by, "groups": groups}))
         return
     if not groups:
-        click.echo(_NONE, err=True)
+        click.echo(_NOTHING, err=True)
         return
     columns = (by, "runs#", "overdue#", "without deadline#", "first started at")
-    console().print(table(columns, (group.values() for group in groups)))
+    print_table(columns, (group.values() for group in groups))
 
 
 def _groups(by: str, found: Iterator[InFlight], now: str) -> list[Members]:

@@ -261,50 +261,16 @@ def _text(members: Members) -> str:
     if behind is not None:
         parts.append(f"{behind:.1f} s behind" if behind else "no events waiting")
     parts.append(f"state: {members['finding']}")
+    if members["server"]:
+        parts.append(f"server: nats-server {members['server']}")
     if stream := members["stream"]:
-        parts.append(_stream_text(stream, members["server"]))
+        parts.append(paragraph(f"stream {stream.pop('name')}", stream))
     if consumer := members["consumer"]:
-        parts.append(_consumer_text(consumer))
+        consumer["pull_requests"] = consumer["pull_requests"] or "none: no worker is pulling now"
+        parts.append(paragraph(f"consumer {consumer.pop('name')}", consumer))
     if database := members["database"]:
-        parts.append(_database_text(database))
+        if database.pop("rejected_more"):
+            database["rejected"] = f"at least {database['rejected']}"
+        database["committed_at"] = database["committed_at"] or "never: no checkpoint yet"
+        parts.append(paragraph(f"database {database.pop('url')}", database))
     return "\n".join(parts)
-
-
-def _stream_text(stream: Members, server: str) -> str:
-    return paragraph(
-        f"stream {stream['name']} (server {server})",
-        {
-            "messages": f"{stream['messages']}, {stream['bytes']} bytes",
-            "sequences": f"{stream['first_sequence']} to {stream['last_sequence']}",
-            "created": stream["created_at"],
-        },
-    )
-
-
-def _consumer_text(consumer: Members) -> str:
-    return paragraph(
-        f"consumer {consumer['name']}",
-        {
-            "pending": consumer["pending"],
-            "ack pending": consumer["ack_pending"],
-            "redelivered": consumer["redelivered"],
-            "ack floor": consumer["ack_floor"],
-            "delivered up to": consumer["delivered"],
-            "pull requests": consumer["pull_requests"] or "none: no worker is pulling now",
-        },
-    )
-
-
-def _database_text(database: Members) -> str:
-    at_least = "at least " if database["rejected_more"] else ""
-    return paragraph(
-        f"database {database['url']}",
-        {
-            "last commit": database["committed_at"] or "none: no checkpoint yet",
-            "highest sequence": database["highest_sequence"],
-            "caught up to": database["caught_up_to"],
-            "in flight": f"{database['in_flight']}, {database['overdue']} overdue, "
-            f"{database['without_deadline']} without deadline",
-            "rejected": f"{at_least}{database['rejected']}",
-        },
-    )

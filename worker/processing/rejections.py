@@ -17,7 +17,7 @@ from worker.processing.processor import Projection
 from worker.projections.manifests import ManifestCache
 from worker.status.counters import Counters
 
-PAGE_ROWS = 500
+_PAGE_ROWS = 500
 _PAGE_BYTES = 8 * 1024 * 1024
 
 # Outcomes of a retry.
@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
 def newest_first(reader: Reader, reason: str | None) -> Iterator[Listed]:
     """Yield rejected events without their payloads, if their reason contains `reason` literally."""
     before = AFTER_ALL
-    while page := reader.read(rejected_events.list_before, before, PAGE_ROWS):
+    while page := reader.read(rejected_events.list_before, before, _PAGE_ROWS):
         yield from (listed for listed in page if reason is None or reason in listed.reason)
         before = page[-1].rejected_id
 
@@ -74,7 +74,7 @@ def pages(reader: Reader, ids: Iterable[int], unknown: list[int]) -> Iterator[li
             continue
         page.append(stored)
         size += len(stored.event.payload)
-        if len(page) == PAGE_ROWS or size >= _PAGE_BYTES:
+        if len(page) == _PAGE_ROWS or size >= _PAGE_BYTES:
             yield page
             page, size = [], 0
     if page:
