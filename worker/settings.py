@@ -1,7 +1,7 @@
-"""Settings: what one run of the worker was told, validated before anything is started.
+"""The settings of one run of the worker, validated before the worker starts.
 
-Every rule is a function of one value that raises ValueError with what the value should be; the
-command line adds which option, variable and value it was. Nothing here shows a secret.
+Each rule is a function of one value. It raises ValueError with the expected form; the command line
+adds the option, the variable and the value. Nothing here shows a secret.
 """
 
 import configparser
@@ -21,7 +21,9 @@ from worker.codec.durations import parse_duration
 from worker.codec.timestamps import NANOSECONDS, parse_instant
 from worker.errors import SettingError
 
-DEFAULT_PORT = 4222
+DEFAULT_STREAM = "EVENTS"
+DEFAULT_CONSUMER = "backend_events_projector"
+_DEFAULT_PORT = 4222
 _NAME = re.compile(r"[^\s.*>/\\\x00-\x1f]+")
 _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 _BUCKET = re.compile(r"[A-Za-z0-9_-]+")
@@ -29,7 +31,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """How the worker shows the broker who it is. No field ever appears in a repr."""
+    """How the worker authenticates to the broker. No field appears in a repr."""
 
     token: str | None = field(default=None, repr=False)
     user: str | None = field(default=None, repr=False)
@@ -40,7 +42,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """The files of a TLS connection, in PEM form, and whether the connection must be encrypted."""
+    """The PEM files of a TLS connection, and whether the connection must be encrypted."""
 
     required: bool = False
     ca_file: Path | None = None
@@ -48,7 +50,7 @@ class Tls:
     key_file: Path | None = None
 
     def context(self) -> ssl.SSLContext | None:
-        """Return the context for the connection, or None where TLS was not asked for."""
+        """Return the context for the connection, or None without TLS; raises SettingError."""
         if not self.required:
             return None
         try:
@@ -59,7 +61,7 @@ class Tls:
             ) from error
         if self.cert_file is not None:
             try:
-                # A password of None would ask for one on the terminal, where nobody sits.
+                # Without a password function, OpenSSL would prompt on the terminal.
                 context.load_cert_chain(self.cert_file, self.key_file, password=lambda: "")
             except (OSError, ValueError) as error:
                 raise SettingError(
@@ -72,12 +74,12 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that one run of the worker depends on. Times are in seconds."""
+    """The settings of one run of the worker, and their defaults. Times are in seconds."""
 
     nats_urls: tuple[str, ...]
     database: str
-    stream: str = "EVENTS"
-    consumer: str = "backend_events_projector"
+    stream: str = DEFAULT_STREAM
+    consumer: str = DEFAULT_CONSUMER
     bucket: str = "jobs"
     create_stream: bool = False
     migrate: bool = False
@@ -97,7 +99,7 @@ class Settings:
     tls: Tls = Tls()
 
     def public(self) -> dict[str, Any]:
-        """Return all settings that are no secret, by name, for the log's start line."""
+        """Return the settings by name, without secrets, for the log event `worker.started`."""
         shown = {
             item.name: getattr(self, item.name)
             for item in fields(self)
@@ -113,7 +115,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class NatsUrl:
-    """A broker's URL without its user information, which is kept apart and never shown."""
+    """A broker's URL; its user information is kept apart and never shown."""
 
     url: str
     tls: bool
@@ -121,18 +123,18 @@ class NatsUrl:
 
 
 def parse_nats_url(text: str) -> NatsUrl:
-    """Return a URL's parts; raises ValueError, whose text does not repeat the value."""
+    """Parse a URL; the text of the ValueError does not repeat the value."""
     expected = "expected nats://HOST[:PORT] or tls://HOST[:PORT]"
     try:
         parts = urlsplit(text if "://" in text else f"nats://{text}")
         host, port = parts.hostname, parts.port
-        (host or "").encode("idna")  # as the look-up of the name will
+        (host or "").encode("idna")  # the name lookup does the same
     except ValueError as error:
         raise ValueError(f"{expected}, with a port from 1 to 65535") from error
     if parts.scheme not in ("nats", "tls") or not host or parts.path.strip("/"):
         raise ValueError(expected)
     if "?" in text or "#" in text:
-        # They would cut the URL, and make a host of what is meant as a secret.
+        # They would cut the URL, and part of a password would become the host.
         raise ValueError(f"{expected}; write ? as %3F, # as %23 and a comma as %2C in a password")
     if port == 0 or any(character.isspace() for character in text):
         raise ValueError(f"{expected}, with a port from 1 to 65535 and no spaces")
@@ -145,23 +147,24 @@ def parse_nats_url(text: str) -> NatsUrl:
     elif parts.username:
         credentials = Credentials(token=unquote(parts.username))
     return NatsUrl(
-        url=f"{parts.scheme}://{shown_host}:{port or DEFAULT_PORT}",
+        url=f"{parts.scheme}://{shown_host}:{port or _DEFAULT_PORT}",
         tls=parts.scheme == "tls",
         credentials=credentials,
     )
 
 
 def without_user_information(text: str) -> str:
-    """Return a URL, or several, as they may be shown: all that stands before an @ is left out."""
+    """Replace everything before the last @ in one or several URLs, so that they can be shown."""
     before, at, host = text.rpartition("@")
     if not at:
         return text
-    scheme, there, _ = before.partition("://")
-    return f"{scheme}://***@{host}" if there and scheme in ("nats", "tls") else f"***@{host}"
+    scheme, separator, _ = before.partition("://")
+    is_scheme = separator and scheme in ("nats", "tls")
+    return f"{scheme}://***@{host}" if is_scheme else f"***@{host}"
 
 
 def parse_seconds(text: str) -> float:
-    """Return the seconds of a plain number or of a duration such as `30s` or `1m 30s`; above 0."""
+    """Return the seconds of a plain number or a duration such as `30s` or `1m 30s`; above 0."""
     expected = "expected seconds above 0, such as 30, or a duration, such as 30s or 1m 30s"
     try:
         seconds = float(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else None
@@ -174,24 +177,24 @@ def parse_seconds(text: str) -> float:
 
 
 def parse_since(text: str) -> int:
-    """Return the instant, in nanoseconds, of an RFC 3339 text or of a duration before now."""
+    """Return an RFC 3339 time, or a duration before now, in nanoseconds since 1970."""
     try:
         return parse_instant(text)
-    except ValueError as no_instant:
+    except ValueError as error:
         try:
             ago = parse_duration(text)
         except ValueError:
             raise ValueError(
-                f"expected an RFC 3339 time or how long ago, such as 2h ({no_instant})"
+                f"expected an RFC 3339 time or a duration before now, such as 2h ({error})"
             ) from None
     return max(0, time.time_ns() - ago)
 
 
 def parse_creds(text: str) -> str:
-    """Return the text of a `.creds` file that holds a JWT and a usable seed."""
+    """Check that the text of a `.creds` file holds a JWT and a valid seed, and return it."""
     lines = text.splitlines()
     for mark in ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED"):
-        # The client library would look for a missing mark for ever.
+        # nats-py loops forever if a mark is missing.
         places = [number for number, line in enumerate(lines) if mark in line]
         if not places or places[0] + 1 >= len(lines):
             raise ValueError("expected a .creds file with a user JWT and a user nkey seed")
@@ -200,46 +203,46 @@ def parse_creds(text: str) -> str:
 
 
 def parse_nkey_seed(text: str) -> str:
-    """Return an nkey seed without the white space around it."""
+    """Check an nkey seed and return it without surrounding white space."""
     try:
         nkeys.from_seed(bytearray(text.strip().encode())).wipe()
-    except Exception:  # noqa: BLE001 (the library raises whatever its decoders do, seed included)
+    except Exception:  # noqa: BLE001 (nkeys lets decoding errors through, which may hold the seed)
         raise ValueError("expected an nkey seed, which begins with S") from None
     return text.strip()
 
 
 def parse_name(text: str) -> str:
-    """Return the name of a stream or consumer."""
+    """Check the name of a stream or consumer."""
     if not _NAME.fullmatch(text):
         raise ValueError("expected a name without spaces, dots, *, > or slashes")
     return text
 
 
 def parse_bucket(text: str) -> str:
-    """Return the name of a key-value bucket."""
+    """Check the name of a key-value bucket."""
     if not _BUCKET.fullmatch(text):
         raise ValueError("expected a name of letters, digits, - and _")
     return text
 
 
 def parse_host(text: str) -> str:
-    """Return the name or address of an interface to listen on."""
+    """Check the name or address of an interface to listen on."""
     if not _HOST.fullmatch(text):
-        raise ValueError("expected an IP address or the name of a host")
+        raise ValueError("expected an IP address or a host name")
     return text
 
 
 def parse_database(text: str) -> str:
-    """Return a database URL as it is, if it is one that yoyo and the worker both take."""
+    """Check that both yoyo and the worker accept a database URL."""
     database_path(text)
     return text
 
 
 def default_database() -> str | None:
-    """Return the `database` of `yoyo.ini`, or None if there is none; may raise SettingError.
+    """Return the `database` of `yoyo.ini`, or None if it sets none; raises SettingError.
 
-    The file of the checkout that this package lies in counts; for an installed package, the one in
-    the current folder.
+    In a checkout this is the checkout's file; for an installed package, the one in the current
+    folder.
     """
     for folder in (Path(__file__).parent.parent, Path.cwd()):
         path = folder / "yoyo.ini"
@@ -253,30 +256,27 @@ def _read_database(path: Path) -> str | None:
         url = yoyo.config.read_config(str(path)).get("DEFAULT", "database", fallback=None)
         return None if url is None else parse_database(str(url))
     except (configparser.Error, OSError, ValueError) as error:
-        problem = f"the database of {path} cannot be used: {error}"
-        raise SettingError("--database", problem) from error
+        raise SettingError("--database", f"from {path}: {error}") from error
 
 
 def merge_credentials(given: Credentials, urls: list[NatsUrl]) -> Credentials:
-    """Return the one set of credentials that options and URLs name together.
+    """Return the credentials from the options or the URLs.
 
-    Raises SettingError where two ways are given, or one is given by halves.
+    Raises SettingError if more than one kind is given, or half of one.
     """
     from_urls = {url.credentials for url in urls}
     if len(from_urls) > 1:
         raise SettingError("--nats", "all URLs must carry the same credentials")
     in_url = from_urls.pop() if from_urls else Credentials()
     if in_url != Credentials() and given != Credentials():
-        raise SettingError("--nats", "credentials are given in the URL and by an option: keep one")
+        raise SettingError(
+            "--nats", "the URL and an option both set credentials; remove one of them"
+        )
     merged = given if in_url == Credentials() else in_url
     if (merged.user is None) != (merged.password is None):
-        raise SettingError("--user", "a user and a password are given together or not at all")
-    ways = [
-        way
-        for way in (merged.token, merged.user, merged.creds, merged.nkey_seed)
-        if way is not None
-    ]
-    if len(ways) > 1:
+        raise SettingError("--user", "a user and a password must be given together")
+    kinds = (merged.token, merged.user, merged.creds, merged.nkey_seed)
+    if sum(kind is not None for kind in kinds) > 1:
         raise SettingError(
             "--token-file, --user, --creds-file, --nkey-seed-file", "only one of them may be given"
         )

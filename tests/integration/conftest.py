@@ -1,5 +1,26 @@
 """The names of the shared fixtures' types, which the tests of this folder import from here."""
 
-from tests.conftest import MakeServer, StartWorker
+from collections.abc import Callable
+from pathlib import Path
 
-__all__ = ["MakeServer", "StartWorker"]
+import pytest
+
+from tests.conftest import MakeServer, StartWorker
+from tests.support.commands import Done, run_projector
+from tests.support.nats_server import NatsServer
+from tests.support.rows import Rows
+
+__all__ = ["MakeServer", "Projector", "StartWorker"]
+
+Projector = Callable[..., Done]
+
+
+@pytest.fixture
+def projector(rows: Rows, server: NatsServer, tmp_path: Path) -> Projector:
+    """Return a function that runs a command on the test's database and the session's server."""
+    places = {"PROJECTOR_DATABASE": rows.url, "PROJECTOR_NATS_URL": server.url}
+
+    def run(*arguments: object, **environment: str) -> Done:
+        return run_projector(*arguments, cwd=tmp_path, **{**places, **environment})
+
+    return run

@@ -1,26 +1,10 @@
-"""`projector explain`: runs that are there, that are not yet, and that will never be."""
-
-from collections.abc import Callable
-from pathlib import Path
+"""`projector explain` for runs with a row, without one yet, and without one for ever."""
 
 import pytest
 
-from tests.integration.conftest import StartWorker
+from tests.integration.conftest import Projector, StartWorker
 from tests.support.broker import Broker
-from tests.support.commands import Done, run_projector
-from tests.support.nats_server import NatsServer
 from tests.support.rows import Rows
-
-Explain = Callable[..., Done]
-
-
-@pytest.fixture
-def explain(rows: Rows, server: NatsServer, tmp_path: Path) -> Explain:
-    def run(*arguments: object, **environment: str) -> Done:
-        places = {"PROJECTOR_DATABASE": rows.url, "PROJECTOR_NATS_URL": server.url}
-        return run_projector("explain", *arguments, cwd=tmp_path, **{**places, **environment})
-
-    return run
 
 
 @pytest.fixture
@@ -30,7 +14,7 @@ def projected(broker: Broker, rows: Rows, start_worker: StartWorker) -> Rows:
     broker.put_manifest("job-1", {"execute": {"timeout": "360s"}})
     broker.publish(result_id="before")
     broker.publish(result_id="r1", pc_id="pc \x1b", subject="events.started.e.pc")
-    broker.publish(result_id="r2", manifest_id="nobody")
+    broker.publish(result_id="r2", manifest_id="unknown")
     broker.publish(b'{"result_id": "broken"}')
     broker.publish(result_id="lost")
     assert start_worker(rows, "--until-idle").exit_code() == 0
@@ -38,72 +22,70 @@ def projected(broker: Broker, rows: Rows, start_worker: StartWorker) -> Rows:
     return rows
 
 
-def test_a_run_in_flight_shows_row_event_and_the_sum_of_its_deadline(
-    projected: Rows, explain: Explain, broker: Broker
+@pytest.mark.usefixtures("projected")
+def test_explain_shows_the_row_the_event_and_the_calculation_of_the_deadline(
+    projector: Projector, broker: Broker
 ) -> None:
-    done = explain("r1", "--json")
+    done = projector("explain", "r1", "--json")
     assert done.code == 0, done
     found = done.document
+    row, calculation = found["row"], found["calculation"]
     (event,) = found["events"]
-    assert event["stream_sequence"] == 2
-    assert event["recorded_at"] == found["row"]["recorded_at"]
+    assert (event["stream_sequence"], event["recorded_at"]) == (2, row["recorded_at"])
     assert "timeout 360 s + slack 180 s" in found["deadline"]
-    assert found["deadline"].endswith(f" = {found['row']['expires_at']}")
-    assert found["sum"] == {
-        "recorded_at": found["row"]["recorded_at"],
-        "timeout_seconds": 360.0,
-        "slack_seconds": 180.0,
-        "expires_at": found["row"]["expires_at"],
-        "problem": "",
-    }
-    assert found["stored_deadline"] == "as the manifest of today gives it"
-    assert "it may be given up in 5" in found["next"]
-    text = explain("r1").output
+    assert found["deadline"].endswith(f" = {row['expires_at']}")
+    same = ("recorded_at", "expires_at")
+    assert {name: calculation.pop(name) for name in same} == {name: row[name] for name in same}
+    assert calculation == {"timeout_seconds": 360.0, "slack_seconds": 180.0, "problem": None}
+    assert found["stored_deadline"] == "matches the current manifest"
+    assert "may be reaped in 5" in found["next"]
+    text = projector("explain", "r1").output
     assert "pc \\x1b" in text
     assert "\x1b" not in text
 
     broker.put_manifest("job-1", {"execute": {"timeout": "1h"}})
-    assert "another one then" in explain("r1", "--json").document["stored_deadline"]
-    none = explain("r2", "--json").document
-    assert none["deadline"] == "none can be computed: manifest unknown"
-    assert none["sum"] == {
+    assert "has changed since" in projector("explain", "r1", "--json").document["stored_deadline"]
+    none = projector("explain", "r2", "--json").document
+    assert none["deadline"] == "cannot be computed: manifest unknown"
+    assert none["calculation"] == {
         "recorded_at": none["row"]["recorded_at"],
         **dict.fromkeys(["timeout_seconds", "slack_seconds", "expires_at"]),
         "problem": "manifest unknown",
     }
-    assert none["next"] == "it has no deadline: nothing but its result ends it"
+    assert none["next"] == "the run has no deadline: only its result ends it"
 
 
-def test_a_run_that_ended_tells_how(projected: Rows, explain: Explain) -> None:
+def test_explain_shows_how_a_run_ended(projected: Rows, projector: Projector) -> None:
     projected.write("UPDATE execution_results SET finished_at = 'T', reaped = 1")
-    assert explain("r1", "--json").document["next"] == (
-        "nothing: it was given up after its deadline, at T"
+    assert projector("explain", "r1", "--json").document["next"] == (
+        "nothing: the run was reaped after its deadline, at T"
     )
+    projected.write("UPDATE execution_results SET finished_at = NULL, reaped = 0")
+    projected.write("UPDATE execution_results SET expires_at = '2020-01-01T00:00:00+00:00'")
+    assert "ago" in projector("explain", "r1", "--json").document["next"]
 
 
-def test_a_run_that_is_not_there_tells_why(
-    projected: Rows, explain: Explain, broker: Broker
+def test_explain_shows_why_a_run_has_no_row(
+    projected: Rows, projector: Projector, broker: Broker
 ) -> None:
     def following(result_id: str) -> str:
-        done = explain(result_id, "--json")
-        assert done.code == 1
-        assert done.document["row"] is None
+        done = projector("explain", result_id, "--json")
+        assert (done.code, done.document["row"]) == (1, None)
         return str(done.document["next"])
 
-    assert "holds no such event" in following("nothing")
-    assert following("broken") == "a person decides: projector rejected show 1"
-    assert "projector rebuild brings it back" in following("lost")
+    assert "holds no event of this run" in following("nothing")
+    assert following("broken").endswith("projector rejected show 1")
+    assert "projector rebuild restores it" in following("lost")
     broker.publish(result_id="new")
-    assert following("new") == "it is not settled: a worker projects it as soon as it is delivered"
+    assert following("new").startswith("the event is not acked yet")
     projected.write("DELETE FROM rejected_events")
     assert "was discarded" in following("broken")
 
 
-def test_the_row_is_explained_without_manifests(
-    projected: Rows, explain: Explain, broker: Broker
-) -> None:
+@pytest.mark.usefixtures("projected")
+def test_explain_works_without_manifests(projector: Projector, broker: Broker) -> None:
     broker.delete_bucket()
-    without = explain("r1", "--json").document
+    without = projector("explain", "r1", "--json").document
     assert "no such bucket" in without["problems"][0]
-    assert without["sum"]["timeout_seconds"] is None
+    assert without["calculation"]["timeout_seconds"] is None
     assert len(without["events"]) == 1

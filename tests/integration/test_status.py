@@ -1,67 +1,51 @@
-"""`projector status` against a real broker and a real file, with one of them away as well."""
+"""`projector status` with a real broker and a real file, and without either."""
 
 import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from tests.integration.conftest import StartWorker
+from tests.integration.conftest import Projector, StartWorker
 from tests.support import events
 from tests.support.broker import Broker
-from tests.support.commands import Done, run_projector
 from tests.support.nats_server import NatsServer
 from tests.support.restoring import copy, hold_the_floor_back, publish, put_back
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
 from worker.cli.main import main
 
-Status = Callable[..., Done]
 
-PROJECTOR = (str(Path(sys.executable).with_name("projector")),)
-
-
-@pytest.fixture
-def status(rows: Rows, server: NatsServer, tmp_path: Path) -> Status:
-    def run(*arguments: object, **environment: str) -> Done:
-        places = {"PROJECTOR_DATABASE": rows.url, "PROJECTOR_NATS_URL": server.url}
-        return run_projector("status", *arguments, cwd=tmp_path, **{**places, **environment})
-
-    return run
-
-
-def test_what_was_projected_is_in_step_and_what_came_since_is_pending(
-    broker: Broker, rows: Rows, start_worker: StartWorker, status: Status
+def test_status_shows_that_the_database_has_caught_up_and_what_is_pending_since(
+    broker: Broker, rows: Rows, start_worker: StartWorker, projector: Projector
 ) -> None:
     broker.make_stream()
     broker.publish()
-    broker.publish(b"no start")
+    broker.publish(b"not JSON")
     assert start_worker(rows, "--until-idle").exit_code() == 0
-    done = status("--json")
+    done = projector("status", "--json")
     assert done.code == 0, done
     found = done.document
-    assert (found["caught_up"], found["finding"], found["behind_seconds"]) == (True, "in step", 0)
+    assert (found["caught_up"], found["finding"], found["behind_seconds"]) == (True, "caught up", 0)
     assert (found["database"]["highest_sequence"], found["database"]["rejected"]) == (2, 1)
     assert found["database"]["in_flight"] == found["database"]["without_deadline"] == 1
-    assert found["consumer"]["floor"] == 2
+    expected = {"pending": 0, "ack_pending": 0, "redelivered": 0, "delivered": 2, "ack_floor": 2}
+    assert found["consumer"].items() >= expected.items()
 
     broker.publish_starts(events.start() for _ in range(3))
     broker.take_without_ack(1)
-    found = status("--json").document
+    found = projector("status", "--json").document
     assert (found["consumer"]["pending"], found["consumer"]["ack_pending"]) == (2, 1)
     assert 0 < found["behind_seconds"] < 30
     assert found["problems"] == []
-    text = status().output
-    assert "database and broker: in step" in text
-    assert "1, 0 overdue, 1 without deadline" in text
-    assert "no worker asks" in text
+    text = projector("status").output
+    assert "state: caught up" in text
+    assert "without deadline   1\n" in text
+    assert "none: no worker is pulling" in text
 
 
-def test_a_database_that_lacks_what_was_settled_is_not_in_step_and_stays_as_it_is(
-    broker: Broker, rows: Rows, start_worker: StartWorker, status: Status
+def test_status_reports_acked_events_that_are_missing_from_the_database_and_changes_nothing(
+    broker: Broker, rows: Rows, start_worker: StartWorker, projector: Projector
 ) -> None:
     broker.make_stream()
     broker.publish()
@@ -69,16 +53,14 @@ def test_a_database_that_lacks_what_was_settled_is_not_in_step_and_stays_as_it_i
     rows.write("DELETE FROM checkpoints")
     rows.write("DELETE FROM execution_results")
     before, consumer = rows.path.read_bytes(), broker.consumer().created
-    done = status("--json")
-    assert done.code == 1
-    assert done.document["caught_up"] is False
-    assert "a worker replays them from sequence 1 on" in done.document["finding"]
-    assert rows.path.read_bytes() == before
-    assert broker.consumer().created == consumer
+    done = projector("status", "--json")
+    assert (done.code, done.document["caught_up"]) == (1, False)
+    assert "a worker replays them from sequence 1" in done.document["finding"]
+    assert (rows.path.read_bytes(), broker.consumer().created) == (before, consumer)
 
 
-def test_a_floor_that_one_message_holds_back_hides_no_restored_backup(
-    broker: Broker, rows: Rows, tmp_path: Path, start_worker: StartWorker, status: Status
+def test_status_recognizes_a_restored_backup_even_if_one_message_holds_back_the_ack_floor(
+    broker: Broker, rows: Rows, tmp_path: Path, start_worker: StartWorker, projector: Projector
 ) -> None:
     hold_the_floor_back(broker, 60.0)
     worker = start_worker(rows)
@@ -87,52 +69,53 @@ def test_a_floor_that_one_message_holds_back_hides_no_restored_backup(
     publish(broker, 11, 20)
     eventually(lambda: rows.count() == 19, 10, lambda: worker.text)
     assert worker.stop() == 0
-    done = status("--json")
+    done = projector("status", "--json")
     assert (done.code, done.document["caught_up"]) == (0, True)
-    assert done.document["consumer"]["floor"] == 0
+    assert done.document["consumer"]["ack_floor"] == 0
     put_back(rows, backup)
-    done = status("--json")
+    done = projector("status", "--json")
     assert (done.code, done.document["caught_up"]) == (1, False)
-    assert "an older file" in done.document["finding"]
+    assert "database behind the stream" in done.document["finding"]
 
 
-def test_nothing_set_up_on_the_broker_is_told_and_nothing_is_made(
-    broker: Broker, rows: Rows, status: Status
+def test_status_reports_a_missing_stream_or_consumer_and_creates_neither(
+    broker: Broker, projector: Projector
 ) -> None:
-    done = status()
+    done = projector("status")
     assert done.code == 1
-    assert "there is no stream" in done.output
+    assert "stream EVENTS does not exist" in done.output
     assert not broker.has_stream()
     broker.make_stream()
-    done = status()
+    done = projector("status")
     assert done.code == 1
-    assert "there is no consumer" in done.output
+    assert "consumer backend_events_projector does not exist" in done.output
     assert not broker.has_consumer()
 
 
-def test_without_a_database_the_broker_is_told(
-    broker: Broker, rows: Rows, status: Status, tmp_path: Path
+def test_status_shows_the_broker_without_a_database(
+    broker: Broker, projector: Projector, tmp_path: Path
 ) -> None:
     broker.make_stream()
     broker.make_consumer()
-    done = status("--json", PROJECTOR_DATABASE=f"sqlite:///{tmp_path}/none.db")
-    assert done.code == 78
-    assert done.document["consumer"]["pending"] == 0
+    missing, foreign = tmp_path / "none.db", tmp_path / "foreign.db"
+    foreign.write_bytes(b"not a database" * 100)
+    done = projector("status", "--json", PROJECTOR_DATABASE=f"sqlite:///{missing}")
+    assert (done.code, done.document["consumer"]["pending"]) == (78, 0)
     (problem,) = done.document["problems"]
     assert "migrations are not applied" in problem
-    (tmp_path / "no.db").write_bytes(b"no database at all" * 100)
-    assert status(PROJECTOR_DATABASE=f"sqlite:///{tmp_path}/no.db").code == 65
-    assert not (tmp_path / "none.db").exists()
+    assert projector("status", PROJECTOR_DATABASE=f"sqlite:///{foreign}").code == 65
+    assert not missing.exists()
 
 
-def test_a_watch_tells_again_until_it_is_interrupted(
+def test_status_watch_repeats_until_it_is_interrupted(
     broker: Broker, rows: Rows, server: NatsServer
 ) -> None:
     broker.make_stream()
     broker.make_consumer()
+    program = str(Path(sys.executable).with_name("projector"))
     places = ("--database", rows.url, "--nats", server.url)
     watching = subprocess.Popen(
-        [*PROJECTOR, "status", "--watch", "50ms", "--json", *places], stdout=subprocess.PIPE
+        [program, "status", "--watch", "50ms", "--json", *places], stdout=subprocess.PIPE
     )
     assert watching.stdout is not None
     first = json.loads(watching.stdout.readline())
@@ -145,6 +128,6 @@ def test_a_watch_tells_again_until_it_is_interrupted(
     assert watching.returncode == 0
 
 
-def test_options_are_checked_as_for_the_worker() -> None:
+def test_status_refuses_invalid_options() -> None:
     assert main(["status", "--stream", "a.b"]) == 64
     assert main(["status", "--watch", "never"]) == 64

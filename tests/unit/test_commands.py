@@ -1,44 +1,40 @@
-"""Every command tells its exit codes and its JSON, and stands in the operators' manual."""
+"""The help of every command has its exit codes, its JSON and an example, as has the manual."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
 from worker.cli.main import command
+from worker.cli.rejected import rejected
 
 MANUAL = (Path(__file__).parents[2] / "scripts" / "README.md").read_text("utf-8")
 QUESTIONS = ("check", "config", "status", "runs", "explain", "verify", "rebuild", "sql")
 
 
-@pytest.mark.parametrize("name", QUESTIONS)
-def test_a_question_has_a_command_that_explains_itself(name: str) -> None:
-    one = command.commands[name]
-    assert one.help is not None
-    assert "Exit codes: 0" in one.help
-    assert "With --json: {" in one.help
-    assert f"projector {name}" in one.help
-    assert any("--json" in parameter.opts for parameter in one.params)
+def switches(one: click.Command) -> set[str]:
+    return {switch for parameter in one.params for switch in parameter.opts}
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_the_manual_shows_it(name: str) -> None:
+def test_the_help_of_a_command_has_its_exit_codes_its_json_and_an_example(name: str) -> None:
+    text = command.commands[name].help or ""
+    assert "Exit codes: 0" in text
+    assert "With --json: {" in text
+    assert f"projector {name}" in text
+    assert "--json" in switches(command.commands[name])
+    assert ("It writes:" in text) == (name == "rebuild")
     assert f"`{name}" in MANUAL
     assert f"projector {name}" in MANUAL
 
 
-def switches(one: click.Command) -> Iterator[str]:
-    for parameter in one.params:
-        yield from parameter.opts
+@pytest.mark.parametrize("name", rejected.commands)
+def test_the_help_of_a_command_for_rejected_events_has_an_example_and_its_json(name: str) -> None:
+    text = rejected.commands[name].help or ""
+    assert f"projector rejected {name}" in text
+    assert "With --json: " in text
 
 
-def test_check_and_config_take_every_option_of_the_worker() -> None:
-    for name in ("check", "config"):
-        assert set(switches(command.commands["run"])) <= set(switches(command.commands[name]))
-
-
-def test_the_one_that_writes_says_so() -> None:
-    for name in QUESTIONS:
-        text = command.commands[name].help or ""
-        assert ("It writes:" in text) == (name == "rebuild")
+@pytest.mark.parametrize("name", ["check", "config"])
+def test_check_and_config_have_every_option_of_run(name: str) -> None:
+    assert switches(command.commands["run"]) <= switches(command.commands[name])

@@ -14,9 +14,8 @@ from repo.sqlite.backup import restore as restore_from
 from repo.sqlite.database import Database
 from repo.sqlite.schema import pending_migrations
 from worker.cli import options
-from worker.cli.build_settings import chosen_database
 from worker.cli.context import log_to_standard_error
-from worker.cli.options import database_command, together
+from worker.cli.options import chosen_database, database_command, together
 from worker.errors import EXIT_OK, SettingError
 from worker.schema import migrate_command
 

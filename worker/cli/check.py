@@ -10,7 +10,7 @@ from repo.errors import RepositoryError
 from worker.cli.check_findings import Finding, Level, find_all
 from worker.cli.context import chosen_settings
 from worker.cli.options import json_option
-from worker.cli.output import json_text, safe, told
+from worker.cli.output import json_text, safe, user_message
 from worker.errors import EXIT_OK, EXIT_PARTLY, WorkerError
 
 _NAGIOS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
@@ -102,7 +102,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, click.UsageError):
         return error.format_message()
     if isinstance(error, WorkerError | RepositoryError):
-        return told(error)
+        return user_message(error)
     # Its text may hold anything, a secret as well.
     return f"a bug ({type(error).__name__}); without --nagios it is told in full"
 

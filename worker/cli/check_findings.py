@@ -10,7 +10,7 @@ from repo.retry import retry_policy
 from repo.sqlite.database import ENGINE, ENGINE_VERSION, Database
 from repo.sqlite.disk import damage, look_at
 from repo.sqlite.files import is_there
-from worker.cli.output import told
+from worker.cli.output import user_message
 from worker.errors import BrokerError, ConfigurationError, WorkerError
 from worker.jetstream.client import BrokerClient
 from worker.jetstream.inspect import ConsumerView, differing, look_at_broker, refusal
@@ -49,7 +49,7 @@ def find_all(settings: Settings, *, thorough: bool) -> Iterator[Finding]:
         with BrokerClient(settings) as visit:
             yield from _broker(visit, settings)
     except (BrokerError, ConfigurationError) as error:
-        yield Finding("broker", Level.PROBLEM, told(error))
+        yield Finding("broker", Level.PROBLEM, user_message(error))
 
 
 # --- the database ---
@@ -173,7 +173,7 @@ def _manifests(visit: BrokerClient, settings: Settings) -> Iterator[Finding]:
     try:
         read_manifests(visit, settings.bucket, manifests)
     except (BrokerError, ConfigurationError) as error:
-        text = f"runs will have no deadlines: {told(error)}"
+        text = f"runs will have no deadlines: {user_message(error)}"
         yield Finding("manifests", Level.WARNING, text)
         return
     without = manifests.without_timeout()
@@ -188,11 +188,11 @@ def _tried(name: str, text: str, look: Callable[[], Finding | None]) -> Finding:
     try:
         return look() or Finding(name, Level.OK, text)
     except (RepositoryError, WorkerError) as error:
-        return Finding(name, Level.PROBLEM, told(error))
+        return Finding(name, Level.PROBLEM, user_message(error))
 
 
 def _each(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from look()
     except (RepositoryError, WorkerError) as error:
-        yield Finding(name, Level.PROBLEM, told(error))
+        yield Finding(name, Level.PROBLEM, user_message(error))

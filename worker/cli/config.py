@@ -1,4 +1,4 @@
-"""`projector config`: which settings are in force, and where each of them comes from."""
+"""`projector config`: the settings in effect, and the source of each."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -8,40 +8,38 @@ import click
 from click.core import ParameterSource
 
 from worker import settings
-from worker.cli.build_settings import build_settings
-from worker.cli.options import PREFIX, json_option
-from worker.cli.output import Members, console, json_text
-from worker.cli.tables import table
+from worker.cli.options import PREFIX, build_settings, json_option
+from worker.cli.output import Members, json_text, print_table
 from worker.errors import EXIT_OK
 
-# Secrets that no option takes: the variable beside an option of a file.
+# Secrets that have a variable and an option for a file, but no option of their own.
 _SECRETS = ("TOKEN", "PASSWORD", "CREDS", "NKEY_SEED")
 _HIDDEN = "(hidden)"
 
 
 def with_options_of(run: click.Command, command: click.Command) -> click.Command:
-    """Return a command that takes every option of `run` besides its own."""
+    """Add every option of `run` to a command."""
     command.params = [*run.params, *command.params]
     return command
 
 
-@click.command(short_help="Which settings are in force, and where each comes from.")
+@click.command(short_help="Show the settings in effect and their sources.")
 @json_option
 @click.pass_context
 def config(context: click.Context, /, *, as_json: bool, **options: Any) -> int:
-    """Show the settings that `run` would have here, and where each of them comes from.
+    """Show the settings that `run` would use here, and the source of each.
 
     \b
     projector config
     projector config --json | jq -r '.settings[] | select(.source != "default") | .option'
 
-    It takes every option of `run`, and asks neither broker nor database. A secret is never shown,
-    only where it comes from.
+    It takes every option of `run`, and connects to neither broker nor database. It shows the source
+    of a secret, but never the secret.
 
     With --json: {"settings": [{"option": "--batch", "value": 500, "source": "default"}, …]}. The
-    source is "command line", "default", a variable's name, or a file.
+    source is "command line", "default", the name of a variable, or a file.
 
-    Exit codes: 0; 64 the worker would not start with these settings.
+    Exit codes: 0 the settings are valid; 64 a worker would not start with them.
     """
     found = [*_options(context, options), *_secrets(options, os.environ)]
     for name in ("log_level", "log_format"):
@@ -50,7 +48,7 @@ def config(context: click.Context, /, *, as_json: bool, **options: Any) -> int:
     if as_json:
         click.echo(json_text({"settings": found}))
     else:
-        console().print(table(("option", "value", "source"), (one.values() for one in found)))
+        print_table(("option", "value", "source"), (one.values() for one in found))
     return EXIT_OK
 
 
@@ -73,7 +71,7 @@ def _source(context: click.Context, parameter: click.Option) -> str:
 
 
 def _shown(value: Any) -> bool | float | str | None:
-    """Return a value as it may be shown: URLs without what is a secret in them."""
+    """Return a value without secrets: a URL without its user information."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, list | tuple):  # each use of --nats is a list of URLs

@@ -1,68 +1,137 @@
-"""How a command gets at the database: logs first, then the schema check, then a reader."""
+"""How a command reaches the database and the stream, once its log is set up."""
 
 import os
 import sys
 import threading
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from repo.reader import Reader
 from repo.repository import Repository
 from repo.retry import retry_policy
 from repo.sqlite.database import Database
-from worker.cli.build_settings import build_settings, chosen_database
+from worker.cli.options import build_settings, chosen_database
+from worker.cli.output import user_message
+from worker.errors import BrokerError, ConfigurationError
+from worker.jetstream.client import BrokerClient
+from worker.jetstream.inspect import look_at_broker
+from worker.jetstream.manifest_loader import read_manifests
+from worker.jetstream.stream_reader import StreamReader
 from worker.logs import JSON, TEXT, set_up_logging
+from worker.projections.manifests import ManifestCache
 from worker.schema import check_schema
 from worker.settings import Settings
 
 
 def log_to_standard_error(options: dict[str, Any]) -> None:
-    """Set up the log as --log-level and --log-format say, which leave the options."""
+    """Set up the log from --log-level and --log-format, and remove them from the options."""
     level, form = options.pop("log_level"), options.pop("log_format")
     set_up_logging(level, form or (TEXT if sys.stderr.isatty() else JSON))
 
 
-class Opened:
-    """A database that a command was told to use; `retry_for` is in seconds."""
+def chosen_settings(options: dict[str, Any]) -> Settings:
+    """Set up the log and return the settings of a command; raises SettingError."""
+    log_to_standard_error(options)
+    return build_settings(options, os.environ)
+
+
+# --- the database ---
+
+
+class CheckedDatabase:
+    """A database in which every migration is applied."""
 
     def __init__(self, url: str | None, *, busy_timeout: float, retry_for: float) -> None:
-        """Make sure that the database can be used.
+        """Check the schema; both times are in seconds.
 
-        Raises SettingError where no database is named, ConfigurationError where migrations are
-        pending, and a RepositoryError where the file cannot be read.
+        Raises SettingError if no database is named, ConfigurationError if migrations are pending,
+        and a RepositoryError if the file cannot be read.
         """
         self._retry_for = retry_for
         self._database = Database(chosen_database(url), busy_timeout=busy_timeout)
         retry_policy(retry_for, threading.Event())(check_schema, self._database, apply=False)
 
     def reader(self) -> Reader:
-        """Return a reader, to be closed by `with`; it cannot write."""
+        """Return a reader to use in a `with` statement; it cannot write."""
         return Reader(self._database, retry_for=self._retry_for)
 
     def repository(self) -> Repository:
-        """Return a repository, to be closed by `with`; it connects at its first write."""
+        """Return a repository to use in a `with` statement; it connects at its first write."""
         return Repository(self._database, retry_for=self._retry_for, give_up=threading.Event())
 
 
-def open_database(options: dict[str, Any]) -> Opened:
-    """Set up the log, and open the database, of a command that needs no more than these options.
-
-    Raises like `Opened`.
-    """
+def open_database(options: dict[str, Any]) -> CheckedDatabase:
+    """Set up the log and check the database of a command with the options `database_command`."""
     log_to_standard_error(options)
-    return Opened(options.pop("database"), **options)
+    return CheckedDatabase(options.pop("database"), **options)
 
 
-def chosen_settings(options: dict[str, Any]) -> Settings:
-    """Set up the log, and return the settings, of a command that takes `broker_command`.
-
-    Raises SettingError.
-    """
-    log_to_standard_error(options)
-    return build_settings(options, os.environ)
-
-
-def open_of(settings: Settings) -> Opened:
-    """Open the database of these settings; raises like `Opened`."""
-    return Opened(
+def database_of(settings: Settings) -> CheckedDatabase:
+    """Check the database of these settings; raises as `CheckedDatabase` does."""
+    return CheckedDatabase(
         settings.database, busy_timeout=settings.busy_timeout, retry_for=settings.retry_for
     )
+
+
+# --- the stream ---
+
+
+class OpenStream(NamedTuple):
+    """A stream to read, and the consumer's ack floor before the read: 0 without a consumer."""
+
+    reader: StreamReader
+    ack_floor: int
+    manifests: ManifestCache
+
+
+@contextmanager
+def open_stream(
+    settings: Settings,
+    *,
+    since: int | None = None,
+    without_deadlines: bool = False,
+    problems: list[str] | None = None,
+) -> Iterator[OpenStream]:
+    """Open the stream for reading, from `since` in nanoseconds since 1970.
+
+    Raises BrokerError if the broker or the bucket cannot be read now, and ConfigurationError if the
+    stream or the bucket does not exist. With a list of `problems`, the bucket's error is appended
+    there instead.
+    """
+    manifests = ManifestCache()
+    with BrokerClient(settings) as client:
+        view = look_at_broker(client, settings)
+        if view.stream is None:
+            raise ConfigurationError(f"stream {settings.stream} does not exist")
+        if not without_deadlines:
+            _read_manifests(client, settings, manifests, problems)
+        ack_floor = view.consumer.floor if view.consumer else 0
+        last = view.stream.last_sequence
+        with StreamReader(client, settings.stream, last, since=since) as reader:
+            yield OpenStream(reader, ack_floor, manifests)
+
+
+def _read_manifests(
+    client: BrokerClient, settings: Settings, manifests: ManifestCache, problems: list[str] | None
+) -> None:
+    if problems is None:
+        with suggesting_without_deadlines():
+            read_manifests(client, settings.bucket, manifests)
+        return
+    try:
+        read_manifests(client, settings.bucket, manifests)
+    except (BrokerError, ConfigurationError) as error:
+        problems.append(user_message(error))
+
+
+@contextmanager
+def suggesting_without_deadlines() -> Iterator[None]:
+    """Add the option --without-deadlines to the error of manifests that cannot be read."""
+    try:
+        yield
+    except (BrokerError, ConfigurationError) as error:
+        raise type(error)(
+            "deadlines cannot be computed; pass --without-deadlines to continue without them: "
+            f"{error}"
+        ) from error.__cause__

@@ -8,9 +8,8 @@ import click
 from repo.retry import retry_policy
 from repo.sqlite.database import Database
 from repo.sqlite.schema import pending_migrations
-from worker.cli.build_settings import chosen_database
 from worker.cli.context import log_to_standard_error
-from worker.cli.options import database_command
+from worker.cli.options import chosen_database, database_command
 from worker.errors import EXIT_OK
 from worker.schema import check_schema
 

@@ -1,30 +1,42 @@
-"""What the commands share of their options: how a value is read, and options that go together.
+"""The command line's options, how their values are read, and how they become `Settings`.
 
-Each group is a decorator, so that a command names what it needs and every option has one help text.
+A group of options is a decorator, so a command names what it needs and every option has one help
+text. Defaults are those of `Settings`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 import click
 
 from worker import settings
+from worker.errors import SettingError
 from worker.logs import JSON, TEXT
 
 PREFIX = "PROJECTOR_"
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+_DEFAULTS: dict[str, Any] = {
+    one.name: one.default for one in fields(settings.Settings) if one.default is not MISSING
+}
+
+
+# --- values ---
+
 
 class _Parsed(click.ParamType[Any]):
-    """An option's value, read by one of the functions of `settings`."""
+    """A value that one of the functions of `settings` parses."""
 
-    # Never found: the one option that may be repeated splits its variable by itself, since the
-    # library's split would tear a secret from the @ that marks it.
+    # A separator that never occurs: --nats splits its variable itself, because click would split
+    # at spaces, and the pieces of a password would no longer be recognized as secret.
     envvar_list_splitter = "\0"
 
-    def __init__(self, name: str, parse: Callable[[str], Any], shown: Callable[[str], str]) -> None:
+    def __init__(
+        self, name: str, parse: Callable[[str], Any], shown: Callable[[str], str] = str
+    ) -> None:
         self.name = name
         self._parse = parse
         self._shown = shown
@@ -38,36 +50,42 @@ class _Parsed(click.ParamType[Any]):
             self.fail(f"{self._shown(value)!r}: {error}", param, ctx)
 
 
-def _split_urls(text: str) -> list[settings.NatsUrl]:
-    return [settings.parse_nats_url(url.strip()) for url in text.split(",")]
-
-
 class Whole(click.IntRange):
-    """A whole number in a range, told in full where it is none."""
+    """A whole number in a range; the error names the range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number; fails with the range that was expected."""
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter:
             self.fail(f"{value!r}: expected a whole number, {self._describe_range()}", param, ctx)
 
 
+def _split_urls(text: str) -> list[settings.NatsUrl]:
+    return [settings.parse_nats_url(url.strip()) for url in text.split(",")]
+
+
 _URLS = _Parsed("url", _split_urls, settings.without_user_information)
-_DATABASE = _Parsed("url", settings.parse_database, str)
-_BUCKET = _Parsed("name", settings.parse_bucket, str)
+_DATABASE = _Parsed("url", settings.parse_database)
+_BUCKET = _Parsed("name", settings.parse_bucket)
+_HOST = _Parsed("host", settings.parse_host)
+_NAME = _Parsed("name", settings.parse_name)
+_SINCE = _Parsed("time", settings.parse_since)
 _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
-HOST = _Parsed("host", settings.parse_host, str)
-NAME = _Parsed("name", settings.parse_name, str)
-SECONDS = _Parsed("seconds", settings.parse_seconds, str)
-_SINCE = _Parsed("time", settings.parse_since, str)
+SECONDS = _Parsed("seconds", settings.parse_seconds)
+
+
+# --- declaring options ---
 
 
 def option(name: str, **attributes: Any) -> Decorator:
-    """Declare an option that can be set by the variable PROJECTOR_<NAME> as well."""
-    variable = attributes.pop("envvar", PREFIX + name.removeprefix("--").replace("-", "_").upper())
-    attributes.setdefault("show_default", attributes.get("default") is not None)
-    return click.option(name, envvar=variable, show_envvar=True, **attributes)
+    """Declare an option, with the variable PROJECTOR_<NAME> and the default of its setting."""
+    setting = name.removeprefix("--").replace("-", "_")
+    attributes.setdefault("envvar", PREFIX + setting.upper())
+    default = attributes.pop("default", _DEFAULTS.get(setting))
+    if attributes.get("type") is SECONDS:
+        default = f"{default:g}s"
+    shown = default not in (None, False)
+    return click.option(name, default=default, show_default=shown, show_envvar=True, **attributes)
 
 
 def together(*options: Decorator) -> Decorator:
@@ -81,6 +99,8 @@ def together(*options: Decorator) -> Decorator:
     return decorate
 
 
+# --- options that several commands share ---
+
 servers = option(
     "--nats",
     envvar=PREFIX + "NATS_URL",
@@ -88,51 +108,60 @@ servers = option(
     multiple=True,
     metavar="URL",
     default=["nats://127.0.0.1:4222"],
-    help="The broker, nats://HOST[:PORT] or tls://HOST[:PORT]. Repeat it or separate by commas "
-    "for several servers of one cluster.",
+    help="Connect to this NATS server, nats://HOST[:PORT] or tls://HOST[:PORT]. For several "
+    "servers of one cluster, repeat the option or separate the URLs by commas.",
 )
 
-stream = option("--stream", type=NAME, default="EVENTS", help="The stream of events.")
+stream = option("--stream", type=_NAME, help="Read events from this stream.")
 
 consumer = option(
     "--consumer",
-    type=NAME,
-    default="backend_events_projector",
-    help="The consumer pull consumer. `run` creates it if it is missing, and nobody changes it.",
+    type=_NAME,
+    help="Use this durable pull consumer. `run` creates it if it does not exist; no command "
+    "changes an existing one.",
 )
 
-bucket = option(
-    "--bucket", type=_BUCKET, default="jobs", help="The key-value bucket of the manifests."
-)
+bucket = option("--bucket", type=_BUCKET, help="Read manifests from this key-value bucket.")
 
 credentials = together(
     option(
         "--token-file",
         type=_FILE,
-        help="A file with a token. PROJECTOR_TOKEN holds the token itself.",
+        help="Read a token from this file. PROJECTOR_TOKEN sets the token itself.",
     ),
-    option("--user", help="A user name; the password comes from a file or a variable."),
+    option(
+        "--user",
+        help="Log in as this user. The password comes from --password-file or PROJECTOR_PASSWORD.",
+    ),
     option(
         "--password-file",
         type=_FILE,
-        help="A file with the user's password. PROJECTOR_PASSWORD holds the password itself.",
+        help="Read the user's password from this file. PROJECTOR_PASSWORD sets the password "
+        "itself.",
     ),
     option(
         "--creds-file",
         type=_FILE,
-        help="A .creds file. PROJECTOR_CREDS holds its text itself.",
+        help="Log in with this .creds file. PROJECTOR_CREDS sets its text itself.",
     ),
     option(
         "--nkey-seed-file",
         type=_FILE,
-        help="A file with an nkey seed. PROJECTOR_NKEY_SEED holds the seed itself.",
+        help="Read an nkey seed from this file. PROJECTOR_NKEY_SEED sets the seed itself.",
     ),
-    option("--tls-ca-file", type=_FILE, help="Certificates to trust, PEM. Asks for TLS."),
-    option("--tls-cert-file", type=_FILE, help="The client's certificate, PEM. Asks for TLS."),
+    option(
+        "--tls-ca-file", type=_FILE, help="Trust the PEM certificates in this file. Requires TLS."
+    ),
+    option(
+        "--tls-cert-file",
+        type=_FILE,
+        help="Present the PEM client certificate in this file. Requires TLS.",
+    ),
     option(
         "--tls-key-file",
         type=_FILE,
-        help="The client certificate's key, PEM.  [default: in the certificate's file]",
+        help="Read the client certificate's PEM key from this file.  [default: the certificate's "
+        "file]",
     ),
 )
 
@@ -140,51 +169,47 @@ database = option(
     "--database",
     type=_DATABASE,
     metavar="URL",
-    help="sqlite:///relative.db or sqlite:////absolute.db.  [default: the database of yoyo.ini]",
+    help="Use this database, sqlite:///relative.db or sqlite:////absolute.db.  [default: the "
+    "database in yoyo.ini]",
 )
 
 patience = together(
     option(
         "--busy-timeout",
         type=SECONDS,
-        default="1s",
-        help="How long one attempt waits for another process's lock on the database.",
+        help="Wait this long for another process's lock on the database, in each attempt.",
     ),
     option(
         "--retry-for",
         type=SECONDS,
-        default="10s",
-        help="How long the same is tried again while the database is locked, before it is given "
-        "up; by `run`, a batch, before it is given back: keep it well below the ack wait.",
+        help="Retry for this long while the database is locked. Then a command fails, and `run` "
+        "naks the batch; keep it well below the ack wait.",
     ),
 )
 
-
-seen_from_outside = together(
+observability = together(
     option(
         "--metrics-port",
         type=Whole(0, 65_535),
-        help="Serve /metrics, /livez and /readyz on this port; 0 takes a free one, which the log "
-        "tells. Off unless set.",
+        help="Serve /metrics, /livez and /readyz on this port. 0 picks a free port, which is "
+        "logged. Nothing is served without this option.",
     ),
     option(
         "--metrics-host",
-        type=HOST,
-        default="127.0.0.1",
-        help="The address to serve them on. Nobody is asked who they are.",
+        type=_HOST,
+        help="Serve them on this address. Clients are not authenticated.",
     ),
     option(
         "--stalled-after",
         type=SECONDS,
-        default="60s",
-        help="For how long there may be work and nothing projected before /livez says so, and "
-        "the watchdog of systemd is let go if only a restart can help.",
+        help="Fail /livez when messages have been waiting for this long and none was projected. "
+        "The worker also stops notifying the systemd watchdog if only a restart can help.",
     ),
 )
 
 
 def logs(level: str) -> Decorator:
-    """Return the options of the log, for a command that logs from `level` on unless told else."""
+    """Return the options of the log; `level` is the default level."""
     return together(
         option(
             "--log-level",
@@ -192,31 +217,119 @@ def logs(level: str) -> Decorator:
                 ["debug", "info", "warning", "error", "critical"], case_sensitive=False
             ),
             default=level,
-            help="The least level that is logged.",
+            help="Log events of this level and above.",
         ),
         option(
             "--log-format",
             type=click.Choice([JSON, TEXT], case_sensitive=False),
-            help="[default: text on a terminal, else json]",
+            help="Log in this format.  [default: text on a terminal, else json]",
         ),
     )
 
 
 json_option = click.option(
-    "--json", "as_json", is_flag=True, help="One JSON document instead of text."
+    "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
 )
 
+# For a command that needs the database only.
 database_command = together(database, patience, logs("warning"))
 
-# For a command that asks both, and takes what `run` takes of these.
+# For a command that needs the broker as well.
 broker_command = together(
     servers, database, stream, consumer, bucket, credentials, patience, logs("error")
 )
 
-# No variable sets it: one that was left in a shell would choose for a later command.
+# It has no variable: one left in a shell would select events for a later command.
 since_option = click.option(
     "--since",
     type=_SINCE,
     metavar="TIME",
-    help="Only what the broker stored from then on: an RFC 3339 time, or how long ago, such as 2h.",
+    help="Read only events stored at or after TIME: an RFC 3339 time, or a duration before now, "
+    "such as 2h.",
 )
+
+without_deadlines_option = click.option(
+    "--without-deadlines",
+    is_flag=True,
+    help="Do not read the manifests. Deadlines are not compared, and a run that is written never "
+    "gets one.",
+)
+
+
+# --- from options to settings ---
+
+
+def chosen_database(url: str | None) -> str:
+    """Return the given database URL, or that of yoyo.ini; raises SettingError without either."""
+    chosen = url or settings.default_database()
+    if chosen is None:
+        raise SettingError("--database", "expected a URL, because no yoyo.ini here sets one")
+    return chosen
+
+
+def build_settings(options: dict[str, Any], environment: Mapping[str, str]) -> settings.Settings:
+    """Return the settings made of parsed options and the secrets in the environment.
+
+    Raises SettingError, which never holds a secret.
+    """
+    urls = [url for group in options.pop("nats") for url in group]
+    database = chosen_database(options.pop("database"))
+    credentials = settings.merge_credentials(_pop_credentials(options, environment), urls)
+    tls = _pop_tls(options, required=any(url.tls for url in urls))
+    return settings.Settings(
+        nats_urls=tuple(dict.fromkeys(url.url for url in urls)),
+        database=database,
+        credentials=credentials,
+        tls=tls,
+        **options,
+    )
+
+
+def _pop_credentials(
+    options: dict[str, Any], environment: Mapping[str, str]
+) -> settings.Credentials:
+    parsers: dict[str, Callable[[str], str]] = {
+        "token": str,
+        "password": str,
+        "creds": settings.parse_creds,
+        "nkey_seed": settings.parse_nkey_seed,
+    }
+    secrets = {
+        name: _secret(name, options.pop(f"{name}_file"), environment, parse)
+        for name, parse in parsers.items()
+    }
+    return settings.Credentials(user=options.pop("user"), **secrets)
+
+
+def _pop_tls(options: dict[str, Any], *, required: bool) -> settings.Tls:
+    files = {name: options.pop(f"tls_{name}") for name in ("ca_file", "cert_file", "key_file")}
+    if files["key_file"] is not None and files["cert_file"] is None:
+        raise SettingError("--tls-key-file", "expected together with --tls-cert-file")
+    tls = settings.Tls(required=required or any(files.values()), **files)
+    tls.context()  # raises for a file that cannot be used
+    return tls
+
+
+def _secret(
+    name: str, file: Path | None, environment: Mapping[str, str], parse: Callable[[str], str]
+) -> str | None:
+    """Return a secret from its file or its variable; raises SettingError without showing it."""
+    option = f"--{name.replace('_', '-')}-file"
+    variable = PREFIX + name.upper()
+    text = environment.get(variable) or None
+    if file is not None and text is not None:
+        raise SettingError(option, f"expected either the file or {variable}, not both")
+    source = variable if file is None else f"{option} {str(file)!r}"
+    if file is not None:
+        try:
+            text = file.read_text("utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingError(source, "expected a readable text file") from error
+    if text is None:
+        return None
+    if not text:
+        raise SettingError(source, "expected a secret, found an empty file")
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise SettingError(source, str(error)) from None

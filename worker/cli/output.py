@@ -1,17 +1,28 @@
-"""What commands print: safe on any terminal whatever the stream holds, or one JSON document.
+"""What commands print: text that is safe on any terminal, tables, progress, or one JSON document.
 
-Standard output is for results alone; logs, questions and errors go to standard error.
+Results go to standard output; logs, questions, progress and errors go to standard error.
 """
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import click
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
 
 from repo.errors import (
     CorruptDatabaseError,
@@ -25,21 +36,28 @@ from worker.errors import SettingError, WorkerError, describe
 
 Members = dict[str, Any]
 
+_Item = TypeVar("_Item")
+
 _WIDTH_OF_A_FILE = 1000
 _SHORTEST = 20
+_LONGEST_CELL = 200
+_NAME_WIDTH = 18
+_ROWS_OF_A_TABLE = 500
 
 _FAULTS: tuple[tuple[type[RepositoryError], str], ...] = (
     (TransientError, "the database is locked by another program"),
-    (DiskError, "the disk of the database is full or does not answer"),
-    (SchemaError, "the tables are not what this version expects"),
-    (UnavailableError, "the database cannot be used as it is"),
-    (CorruptDatabaseError, "the database is damaged, or is no database"),
-    (RepositoryError, "the tables refuse the change"),
+    (DiskError, "the disk of the database is full or does not respond"),
+    (SchemaError, "the tables do not match this version"),
+    (UnavailableError, "the database cannot be used"),
+    (CorruptDatabaseError, "the database is corrupt, or the file is not a database"),
+    (RepositoryError, "a constraint of the database rejects the change"),
 )
+
+# --- text ---
 
 
 def safe(text: str) -> str:
-    """Return a text for a terminal: what is not printable, such as an escape, is written out."""
+    """Return a text for a terminal, with every unprintable character escaped."""
     if text.isprintable():
         return text
     return "".join(
@@ -49,48 +67,168 @@ def safe(text: str) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """Return a text's first characters, `length` at the most, with a mark where it was longer."""
+    """Return at most `length` characters of a text, with an ellipsis if it was longer."""
     return text if len(text) <= length else text[: max(length, _SHORTEST) - 1] + "…"
 
 
 def json_text(value: object) -> str:
-    """Return a value as JSON in printable ASCII, which no terminal takes for anything else."""
+    """Return a value as JSON in printable ASCII, which no terminal interprets."""
     return json.dumps(value).replace("\x7f", "\\u007f")
 
 
-def told(error: WorkerError | RepositoryError) -> str:
-    """Return what a person has to know of an error that ends a command; never a secret."""
+def user_message(error: WorkerError | RepositoryError) -> str:
+    """Return the message for an error that ends a command; it never holds a secret."""
     if isinstance(error, SettingError):
         return safe(str(error))
-    kind = next((text for fault, text in _FAULTS if isinstance(error, fault)), "")
-    cause = f" ({describe(error.__cause__)})" if error.__cause__ is not None and not kind else ""
-    return safe(f"{kind}{': ' if kind else ''}{error}{cause}")
+    kind = next((text for fault, text in _FAULTS if isinstance(error, fault)), None)
+    if kind is not None:
+        return safe(f"{kind}: {error}")
+    cause = f" ({describe(error.__cause__)})" if error.__cause__ is not None else ""
+    return safe(f"{error}{cause}")
 
 
-def console() -> Console:
-    """Return the console for tables: as wide as the terminal, and not folded into a file."""
-    plain = Console(highlight=False, markup=False, emoji=False)
-    if not plain.is_terminal:
-        plain.width = _WIDTH_OF_A_FILE
-    return plain
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Return counts as `3 written, 1 unknown`, without those that are 0; at least the first."""
+    names = [name for name, count in counts.items() if count] or list(counts)[:1]
+    return ", ".join(f"{counts[name]} {name.replace('_', ' ')}" for name in names)
+
+
+def paragraph(title: str, members: Mapping[str, object]) -> str:
+    """Return a title and under it a line for each member that is not None."""
+    lines = [
+        f"  {name.replace('_', ' '):{_NAME_WIDTH}} {safe(str(value))}"
+        for name, value in members.items()
+        if value is not None
+    ]
+    return "\n".join([safe(title), *lines])
+
+
+def escape_unencodable_output() -> None:
+    """Escape characters that the terminal's encoding lacks; they would end a command halfway."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+# --- tables and progress ---
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Print a table in which None shows as `-`.
+
+    A column whose name ends in `#` holds numbers, one in `at` times; neither is folded.
+    """
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in columns:
+        numbers = name.endswith("#")
+        table.add_column(
+            name.removesuffix("#"),
+            justify="right" if numbers else "left",
+            no_wrap=numbers or name.endswith(" at"),
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_A_FILE
+    console.print(table)
+
+
+def _cell(value: object) -> Text:
+    return Text("-" if value is None else safe(shortened(str(value), _LONGEST_CELL)))
+
+
+def print_list(
+    name: str,
+    found: Iterator[_Item],
+    *,
+    limit: int | None,
+    columns: Iterable[str],
+    row: Callable[[_Item], Iterable[object]],
+    members: Callable[[_Item], Members | None] | None,
+    nothing: str,
+) -> None:
+    """Print up to `limit` items in tables; report on standard error if there are more or `nothing`.
+
+    With a function for the `members` of an item, print a JSON document with the list `name`.
+    """
+    shown = islice(found, limit)
+    if members is not None:
+        with JsonDocument(name) as document:
+            for item in filter(None, map(members, shown)):
+                document.add(item)
+            document.end({"more": next(found, None) is not None})
+        return
+    printed = 0
+    while page := list(islice(shown, _ROWS_OF_A_TABLE)):
+        print_table(columns, map(row, page))
+        printed += len(page)
+    if not printed:
+        click.echo(nothing, err=True)
+    elif next(found, None) is not None:
+        click.echo(f"showing the first {printed}; pass --all for all of them", err=True)
+
+
+def clear_screen() -> None:
+    """Clear the screen, if standard output is a terminal."""
+    if sys.stdout.isatty():
+        click.clear()
+
+
+class Bar:
+    """A progress bar for a number of messages."""
+
+    def __init__(self, shown: Progress, task: TaskID) -> None:
+        self._shown = shown
+        self._task = task
+
+    def advance(self, messages: int) -> None:
+        self._shown.advance(self._task, messages)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Hide the bar while other output is printed, which would mix with it."""
+        self._shown.stop()
+        try:
+            yield
+        finally:
+            self._shown.start()
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Bar]:
+    """Show a progress bar on standard error, if that is a terminal."""
+    console = Console(stderr=True)
+    console.quiet = not console.is_terminal
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # Redirected results would end up on standard error.
+    with Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, disable=console.quiet
+    ) as shown:
+        yield Bar(shown, shown.add_task(what, total=total))
+
+
+# --- reports: many items and a summary ---
 
 
 class Report(Protocol):
-    """What a command tells: an item as soon as it is known, and something at the end."""
+    """The output of a command that handles many items."""
 
     def add(self, item: Members) -> None:
-        """Tell one item; it is out of this process when this returns."""
+        """Print one item; the process has written it when this returns."""
 
-    def end(self, members: Members) -> None:
-        """Tell what all of it comes to."""
+    def end(self, summary: Members) -> None:
+        """Set the summary of all items."""
 
 
-class _Document:
-    """One JSON object with a list of the items, valid also where an error cuts it short."""
+class JsonDocument:
+    """One JSON object with a list of the items, valid even if an error cuts it short."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._members: Members = {}
+        self._summary: Members = {}
         self._separator = ""
 
     def __enter__(self) -> Self:
@@ -104,27 +242,23 @@ class _Document:
         traceback: TracebackType | None,
     ) -> None:
         if isinstance(error, OSError):
-            return  # nobody reads it any more
+            return  # the reader of standard output is gone
         if isinstance(error, WorkerError | RepositoryError):
-            self._members["error"] = told(error)
+            self._summary["error"] = user_message(error)
         elif error is not None:
-            self._members["error"] = describe(error)
-        rest = "".join(
-            f",\n{json_text(name)}: {json_text(value)}" for name, value in self._members.items()
-        )
-        click.echo(f"\n]{rest}}}")
+            self._summary["error"] = describe(error)
+        members = (f",\n{json_text(name)}: {json_text(one)}" for name, one in self._summary.items())
+        click.echo(f"\n]{''.join(members)}}}")
 
     def add(self, item: Members) -> None:
         click.echo(f"{self._separator}\n{json_text(item)}", nl=False)
         self._separator = ","
 
-    def end(self, members: Members) -> None:
-        self._members = members
+    def end(self, summary: Members) -> None:
+        self._summary = summary
 
 
 class _Lines:
-    """A line for each item, and one at the end."""
-
     def __init__(self, line: Callable[[Members], str], ending: Callable[[Members], str]) -> None:
         self._line = line
         self._ending = ending
@@ -132,36 +266,16 @@ class _Lines:
     def add(self, item: Members) -> None:
         click.echo(self._line(item))
 
-    def end(self, members: Members) -> None:
-        click.echo(self._ending(members))
+    def end(self, summary: Members) -> None:
+        click.echo(self._ending(summary))
 
 
-@contextmanager
 def report(
     *,
     as_json: bool,
     name: str,
     line: Callable[[Members], str],
     ending: Callable[[Members], str],
-) -> Iterator[Report]:
+) -> AbstractContextManager[Report]:
     """Open a report: a JSON document with the list `name`, or lines made by the two functions."""
-    if not as_json:
-        yield _Lines(line, ending)
-        return
-    with _Document(name) as document:
-        yield document
-
-
-def counted(members: Mapping[str, int]) -> str:
-    """Return counts as `3 written, 1 unknown`, without the ones that are 0; at least the first."""
-    names = list(members)
-    shown = [name for name in names if members[name]] or names[:1]
-    return ", ".join(f"{members[name]} {name.replace('_', ' ')}" for name in shown)
-
-
-def keep_printing() -> None:
-    """Let no character that the terminal's encoding lacks end a command halfway."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
+    return JsonDocument(name) if as_json else nullcontext(_Lines(line, ending))

@@ -1,4 +1,4 @@
-"""`projector rebuild`: history, as far as the stream holds it, projected again."""
+"""`projector rebuild`: project the events that the stream still holds once more."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,72 +7,70 @@ import click
 
 from repo import queries as runs
 from repo.reader import Reader
-from worker.cli.context import chosen_settings, open_of
-from worker.cli.options import broker_command, json_option, since_option
-from worker.cli.output import counted, json_text
-from worker.cli.source import reading, without_deadlines_option
-from worker.cli.tables import progress
+from worker.cli.context import chosen_settings, database_of, open_stream
+from worker.cli.options import (
+    broker_command,
+    json_option,
+    since_option,
+    without_deadlines_option,
+)
+from worker.cli.output import counts_text, json_text, progress
 from worker.errors import EXIT_OK
 from worker.messages import Batch, Message
 from worker.processing.processor import Projection
 from worker.status.counters import Counters
 
-# About 100 MB of them; a run that comes twice is counted twice where there are more.
+# About 100 MB of hashes. Beyond that, a run with two events is counted as new twice.
 _MOST_REMEMBERED = 1_000_000
 
 
-@click.command(short_help="Project the stream again; what is there stays.")
+@click.command(short_help="Project the stream again; existing rows stay unchanged.")
 @since_option
 @click.option("--dry-run", is_flag=True, help="Write nothing, and count what would be new.")
 @without_deadlines_option
 @json_option
 @broker_command
 def rebuild(
-    *,
-    since: int | None,
-    dry_run: bool,
-    without_deadlines: bool,
-    as_json: bool,
-    **options: Any,
+    *, since: int | None, dry_run: bool, without_deadlines: bool, as_json: bool, **options: Any
 ) -> int:
-    """Project all that the stream holds once more, by the very path that a worker takes.
+    """Project every event in the stream again, in the same way as a worker.
 
     \b
     projector rebuild --dry-run
     projector rebuild --since 2026-05-20T12:00:00Z
 
-    It writes: runs that are missing, with the deadlines of today's manifests, rejected events that
-    are missing, also ones that were discarded, and executions go from pending to running. What is
-    there stays as it is. It may be run beside workers, and again at any time; it acks nothing, and
-    leaves the worker's consumer and checkpoint alone.
+    It writes: missing runs, with deadlines from the current manifests; missing rejected events,
+    including discarded ones; and executions that go from pending to running. Existing rows are left
+    unchanged. It may run beside workers and may be repeated. It acks nothing, and does not use the
+    worker's consumer or checkpoint.
 
-    With --json: {"messages": 9, "runs_new": 1, "runs_there": 7, "rejected_new": 0,
-    "rejected_there": 1, "dry_run": false}.
+    With --json: {"messages": 9, "runs_new": 1, "runs_duplicate": 7, "rejected_new": 0,
+    "rejected_duplicate": 1, "dry_run": false}.
 
-    Exit codes: 0 all of it was projected; 64 a wrong option; 65 the database is damaged or none; 75
-    broker or database cannot be used just now, and what was counted is written; 78 either is not
-    set up.
+    Exit codes: 0 every event was projected; 64 an option is wrong; 65 the database is corrupt or
+    not a database; 75 the broker or the database is unavailable, and the counted events are
+    written; 78 either is not set up.
     """
     settings = chosen_settings(options)
-    opened = open_of(settings)
+    database = database_of(settings)
     counters = Counters()
-    counted_new: set[int] = set()
+    new_runs: set[int] = set()
     with (
-        opened.reader() as reader,
-        opened.repository() as repository,
-        reading(settings, since=since, without_deadlines=without_deadlines) as source,
+        database.reader() as reader,
+        database.repository() as repository,
+        open_stream(settings, since=since, without_deadlines=without_deadlines) as stream,
     ):
-        projection = Projection(settings.stream, source.manifests, counters)
+        projection = Projection(settings.stream, stream.manifests, counters)
         try:
-            with progress("projecting", source.stream.expected) as bar:
-                for page in source.stream.pages():
+            with progress("projecting", stream.reader.expected) as bar:
+                for page in stream.reader.pages():
                     if dry_run:
-                        _count_new(projection, reader, page, counters, counted_new)
+                        _count_new(projection, reader, page, counters, new_runs)
                     else:
                         projection.replay(page, repository)
                     bar.advance(len(page))
         finally:
-            _tell(counters, dry_run=dry_run, as_json=as_json)
+            _print_counts(counters, dry_run=dry_run, as_json=as_json)
     return EXIT_OK
 
 
@@ -81,42 +79,42 @@ def _count_new(
     reader: Reader,
     page: Sequence[Message],
     counters: Counters,
-    counted_new: set[int],
+    new_runs: set[int],
 ) -> None:
-    """Count what writing a page would do; a run that comes twice is new once.
+    """Count what a page would write.
 
-    The hashes of the runs that are new are added to `counted_new`.
+    The hashes of new runs are added to `new_runs`, so that a run with two events is counted once.
     """
     prepared = projection.prepare(Batch(1, tuple(page)))
     ids = {hash(run.result_id): run.result_id for run in prepared.runs}
     new = {
         key
         for key, result_id in ids.items()
-        if key not in counted_new and reader.read(runs.find, result_id) is None
+        if key not in new_runs and reader.read(runs.find, result_id) is None
     }
-    if len(counted_new) < _MOST_REMEMBERED:
-        counted_new |= new
-    kept = sum(
+    if len(new_runs) < _MOST_REMEMBERED:
+        new_runs |= new
+    duplicates = sum(
         reader.read(runs.rejection_reason, event.key) is not None for event in prepared.rejected
     )
     counters.add(
         messages=len(page),
         runs_inserted=len(new),
         runs_duplicate=len(prepared.runs) - len(new),
-        rejected=len(prepared.rejected) - kept,
-        rejected_duplicate=kept,
+        rejected=len(prepared.rejected) - duplicates,
+        rejected_duplicate=duplicates,
     )
 
 
-def _tell(counters: Counters, *, dry_run: bool, as_json: bool) -> None:
+def _print_counts(counters: Counters, *, dry_run: bool, as_json: bool) -> None:
     counts = {
         "messages": counters["messages"],
         "runs_new": counters["runs_inserted"],
-        "runs_there": counters["runs_duplicate"],
+        "runs_duplicate": counters["runs_duplicate"],
         "rejected_new": counters["rejected"],
-        "rejected_there": counters["rejected_duplicate"],
+        "rejected_duplicate": counters["rejected_duplicate"],
     }
     if as_json:
         click.echo(json_text({**counts, "dry_run": dry_run}))
     else:
-        click.echo(f"{'would be: ' if dry_run else ''}{counted(counts)}")
+        click.echo(f"{'would be: ' if dry_run else ''}{counts_text(counts)}")

@@ -1,47 +1,82 @@
-"""`projector rejected`: look at rejected events, have them projected again, or discard them."""
+"""`projector rejected`: list, show, retry and discard rejected events."""
 
-from collections.abc import Iterator
-from itertools import islice
+import base64
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
 from repo.reader import Reader
-from worker.cli.context import open_database
-from worker.cli.options import database_command, json_option
-from worker.cli.output import console, report
-from worker.cli.rejected_discard import discard
-from worker.cli.rejected_retry import retry
-from worker.cli.rejected_selection import reason_option, rejected_id
-from worker.cli.rejected_view import event_line, event_members, event_text, print_tables
+from repo.rejected import AFTER_ALL, Listed
+from worker.cli.context import (
+    CheckedDatabase,
+    chosen_settings,
+    database_of,
+    open_database,
+    suggesting_without_deadlines,
+)
+from worker.cli.options import (
+    Whole,
+    bucket,
+    credentials,
+    database_command,
+    json_option,
+    servers,
+    without_deadlines_option,
+)
+from worker.cli.output import (
+    Members,
+    counts_text,
+    json_text,
+    print_list,
+    report,
+    safe,
+    shortened,
+)
 from worker.errors import EXIT_OK, EXIT_PARTLY
+from worker.jetstream.manifest_loader import load_manifests
 from worker.processing import rejections
+from worker.processing.rejections import REJECTED, UNKNOWN, WRITTEN, Outcome, Retry, Stored
+from worker.projections.manifests import ManifestCache
+from worker.status.counters import Counters
 
 _SHOWN = 100
+_LONGEST_SUBJECT = 100
+_COLUMNS = ("id#", "rejected at", "sequence#", "subject", "bytes#", "reason")
+
+_id = Whole(1, AFTER_ALL)
+
+# These have no variables: one left in a shell would select events for a later command.
+_ids_argument = click.argument("ids", type=_id, nargs=-1, metavar="[ID]...")
+_all_option = click.option("--all", "everything", is_flag=True, help="Select all rejected events.")
+_reason_option = click.option(
+    "--reason",
+    metavar="TEXT",
+    help="Select the events whose reason contains TEXT, literally and case-sensitively.",
+)
 
 
 @click.group()
 def rejected() -> None:
-    """Look at rejected events, have them projected again, or discard them.
+    """List, show, retry or discard rejected events.
 
-    A rejected event is a message that no run could be made of. All of these commands may be used
-    while workers run. Their results go to standard output, everything else to standard error.
+    A rejected event is a message that could not become a run: it could not be decoded, or a
+    constraint of the database rejected the row. All of these commands may be used while workers
+    run. Results go to standard output, everything else to standard error.
     """
 
 
-@rejected.command("list", short_help="The rejected events, newest first.")
-@reason_option
-@click.option("--all", "everything", is_flag=True, help=f"All of them, not only {_SHOWN}.")
+# --- list and show ---
+
+
+@rejected.command("list", short_help="List rejected events, newest first.")
+@_reason_option
+@click.option("--all", "everything", is_flag=True, help=f"List all of them, not only {_SHOWN}.")
 @json_option
 @database_command
-def list_(
-    *,
-    reason: str | None,
-    everything: bool,
-    as_json: bool,
-    **options: Any,
-) -> int:
-    """List the rejected events, newest first, and tell when there are more than are shown.
+def list_(*, reason: str | None, everything: bool, as_json: bool, **options: Any) -> int:
+    """List rejected events, newest first, and report if there are more than are shown.
 
     \b
     projector rejected list --reason "no RFC 3339"
@@ -49,54 +84,270 @@ def list_(
 
     With --json: {"events": [{"rejected_id": 7, "rejected_at": …, "stream": "EVENTS",
     "stream_sequence": 123, "recorded_at": …, "subject": …, "reason": …, "bytes": 9, "payload":
-    "no start…"}, …], "more": false}. A payload that is no UTF-8 text is null there, and stands in
-    "payload_base64".
+    "not JSON…"}, …], "more": false}. If the payload is not UTF-8, "payload" is null and
+    "payload_base64" holds it.
     """
     with open_database(options).reader() as reader:
-        found = rejections.newest_first(reader, reason)
-        shown = found if everything else islice(found, _SHOWN)
-        if as_json:
-            _print_document(reader, (listed.rejected_id for listed in shown), found)
-            return EXIT_OK
-        printed = print_tables(console(), shown)
-        if not printed:
-            click.echo("no rejected events", err=True)
-        elif not everything and next(found, None) is not None:
-            click.echo(f"the newest {printed} are shown; there are more: --all", err=True)
+
+        def members(listed: Listed) -> Members | None:
+            # Read one payload at a time: a page of payloads may not fit into memory.
+            stored = rejections.find(reader, listed.rejected_id)
+            return _members(stored) if stored is not None else None
+
+        print_list(
+            "events",
+            rejections.newest_first(reader, reason),
+            limit=None if everything else _SHOWN,
+            columns=_COLUMNS,
+            row=_row,
+            members=members if as_json else None,
+            nothing="no matching rejected events",
+        )
     return EXIT_OK
 
 
-def _print_document(reader: Reader, ids: Iterator[int], rest: Iterator[Any]) -> None:
-    with report(as_json=True, name="events", line=event_line, ending=str) as document:
-        for rejected_id in ids:
-            # One payload at a time: a page of them may not fit the memory.
-            stored = rejections.find(reader, rejected_id)
-            if stored is not None:
-                document.add(event_members(stored))
-        document.end({"more": next(rest, None) is not None})
+def _row(event: Listed) -> tuple[object, ...]:
+    subject = shortened(event.subject, _LONGEST_SUBJECT)
+    sequence = event.stream_sequence
+    return event.rejected_id, event.rejected_at, sequence, subject, event.bytes, event.reason
 
 
-@rejected.command(short_help="Everything of one event.")
-@click.argument("one", type=rejected_id, metavar="ID")
+@rejected.command(short_help="Show one event with its payload.")
+@click.argument("one", type=_id, metavar="ID")
 @json_option
 @database_command
 def show(one: int, as_json: bool, **options: Any) -> int:
-    """Show everything of one rejected event, its payload as well.
+    """Show one rejected event with its payload.
 
     \b
     projector rejected show 7
     projector rejected show 7 --json | jq -r .payload
 
-    With --json: one event as in `list`. Exit code 1: there is no such event.
+    With --json: one event as in `list`. Exit code 1: the event does not exist.
     """
     with open_database(options).reader() as reader:
         stored = rejections.find(reader, one)
     if stored is None:
-        click.echo(f"Error: there is no rejected event {one}", err=True)
+        click.echo(f"Error: rejected event {one} does not exist", err=True)
         return EXIT_PARTLY
-    click.echo(event_line(event_members(stored)) if as_json else "\n".join(event_text(stored)))
+    click.echo(json_text(_members(stored)) if as_json else "\n".join(_text(stored)))
     return EXIT_OK
 
 
-rejected.add_command(retry)
-rejected.add_command(discard)
+def _members(stored: Stored) -> Members:
+    event = stored.event
+    members: Members = {
+        "rejected_id": stored.rejected_id,
+        "rejected_at": event.rejected_at,
+        "stream": event.stream,
+        "stream_sequence": event.stream_sequence,
+        "recorded_at": event.recorded_at,
+        "subject": event.subject,
+        "reason": event.reason,
+        "bytes": len(event.payload),
+    }
+    try:
+        members["payload"] = event.payload.decode("utf-8")
+    except UnicodeDecodeError:
+        members["payload"] = None
+        members["payload_base64"] = base64.b64encode(event.payload).decode("ascii")
+    return members
+
+
+def _text(stored: Stored) -> Iterator[str]:
+    """Yield lines that show everything of an event, each safe for a terminal."""
+    members = _members(stored)
+    kind = "text" if members["payload"] is not None else r"not UTF-8, other bytes shown as \xNN"
+    for name in list(members)[:7]:
+        yield f"{name.replace('_', ' '):16} {safe(str(members[name]))}"
+    yield f"{'payload':16} {members['bytes']} bytes, {kind}:"
+    for line in stored.event.payload.decode("utf-8", "backslashreplace").split("\n"):
+        yield f"  {safe(line)}"
+
+
+# --- selecting events to retry or discard ---
+
+
+def _check_selection(ids: tuple[int, ...], everything: bool, reason: str | None) -> None:
+    if bool(ids) + everything + (reason is not None) != 1:
+        raise click.UsageError("expected exactly one of: IDs, --all, --reason TEXT")
+    if reason == "":
+        raise click.UsageError("--reason: expected a text; an empty one would select all events")
+
+
+def _selected(reader: Reader, ids: tuple[int, ...], reason: str | None) -> list[int]:
+    return list(dict.fromkeys(ids)) or rejections.select(reader, reason)
+
+
+# --- retry ---
+
+
+@rejected.command(short_help="Project events again, and remove those that succeed.")
+@_ids_argument
+@_all_option
+@_reason_option
+@without_deadlines_option
+@json_option
+@servers
+@bucket
+@credentials
+@database_command
+def retry(
+    *,
+    ids: tuple[int, ...],
+    everything: bool,
+    reason: str | None,
+    without_deadlines: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Project rejected events again, for example after an upgrade or a change of the tables.
+
+    \b
+    projector rejected retry 7 8
+    projector rejected retry --reason "no RFC 3339"
+    projector rejected retry --all --json
+
+    An event is removed from the rejected events in the transaction that writes its run or finds an
+    existing one. An event that is rejected again stays, with the new reason. The command reads the
+    manifests from the broker, because the deadlines depend on them. It may be repeated at any time.
+
+    With --json: {"events": [{"rejected_id": 7, "outcome": "written"}, {"rejected_id": 8, "outcome":
+    "rejected", "reason": …}, {"rejected_id": 9, "outcome": "unknown"}], "written": 1,
+    "rejected": 1, "unknown": 1, "runs_duplicate": 0}.
+
+    Exit codes: 0 all events were written; 1 some are still rejected, or an ID does not exist; 64 an
+    option is wrong; 65 the database is corrupt or not a database; 75 the broker or the database is
+    unavailable; 78 either is not set up. No event is lost in any of these cases.
+    """
+    _check_selection(ids, everything, reason)
+    settings = chosen_settings(options)
+    database = database_of(settings)
+    with database.reader() as reader:
+        chosen = _selected(reader, ids, reason)
+        manifests = ManifestCache()
+        if not without_deadlines and any(rejections.find(reader, one) for one in chosen):
+            with suggesting_without_deadlines():
+                load_manifests(settings, manifests)
+        counts = _retry_all(database, reader, chosen, manifests, as_json=as_json)
+    missed = counts[REJECTED] + (counts[UNKNOWN] if ids else 0)
+    return EXIT_PARTLY if missed else EXIT_OK
+
+
+def _retry_all(
+    database: CheckedDatabase,
+    reader: Reader,
+    ids: Sequence[int],
+    manifests: ManifestCache,
+    *,
+    as_json: bool,
+) -> dict[str, int]:
+    """Retry events, print each outcome, and return how many events had which outcome."""
+    counters = Counters()
+    counts = dict.fromkeys((WRITTEN, REJECTED, UNKNOWN), 0)
+    with (
+        database.repository() as repository,
+        report(as_json=as_json, name="events", line=_outcome_line, ending=counts_text) as printed,
+    ):
+        try:
+            for outcome in _outcomes(Retry(repository, manifests, counters), reader, ids):
+                counts[outcome.outcome] += 1
+                members = outcome._asdict()
+                printed.add({name: one for name, one in members.items() if one is not None})
+        finally:
+            printed.end({**counts, "runs_duplicate": counters["runs_duplicate"]})
+    return counts
+
+
+def _outcomes(retry: Retry, reader: Reader, ids: Sequence[int]) -> Iterator[Outcome]:
+    unknown: list[int] = []
+    for page in rejections.pages(reader, ids, unknown):
+        yield from retry.project(page)
+    for rejected_id in unknown:
+        yield Outcome(rejected_id, UNKNOWN)
+
+
+def _outcome_line(item: Members) -> str:
+    reason = f": {safe(item['reason'])}" if "reason" in item else ""
+    outcome = "does not exist" if item["outcome"] == UNKNOWN else item["outcome"]
+    return f"{item['rejected_id']}  {outcome}{reason}"
+
+
+# --- discard ---
+
+
+@rejected.command(short_help="Delete events, after printing them.")
+@_ids_argument
+@_all_option
+@_reason_option
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Discard without confirmation. Required if stdin is not a terminal.",
+)
+@json_option
+@database_command
+def discard(
+    *,
+    ids: tuple[int, ...],
+    everything: bool,
+    reason: str | None,
+    yes: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Delete rejected events, and print each one completely before it is deleted.
+
+    \b
+    projector rejected discard 7 8 >> discarded.log
+    projector rejected discard --reason "not JSON" --yes --json > discarded.json
+
+    With --all or --reason it asks for confirmation. Events that are rejected in the meantime are
+    kept.
+
+    With --json: {"events": […, as in `list`], "discarded": [7, 8], "unknown": [9]}. Exit code 1: an
+    ID does not exist, or the answer was no.
+    """
+    _check_selection(ids, everything, reason)
+    confirmed = bool(ids) or yes
+    if not confirmed and not sys.stdin.isatty():
+        raise click.UsageError(
+            "stdin is not a terminal; pass --yes to discard without confirmation"
+        )
+    database = open_database(options)
+    with database.reader() as reader:
+        chosen = _selected(reader, ids, reason)
+        question = f"Permanently discard {len(chosen)} rejected events?"
+        if chosen and not confirmed and not click.confirm(question, err=True):
+            return EXIT_PARTLY
+        unknown = _discard_all(database, reader, chosen, as_json=as_json)
+    return EXIT_PARTLY if unknown and ids else EXIT_OK
+
+
+def _discard_all(
+    database: CheckedDatabase, reader: Reader, ids: Sequence[int], *, as_json: bool
+) -> list[int]:
+    """Discard events and return the ids that do not exist."""
+    discarded: list[int] = []
+    unknown: list[int] = []
+    with (
+        database.repository() as repository,
+        report(as_json=as_json, name="events", line=json_text, ending=_discarded_text) as printed,
+    ):
+        try:
+            for page in rejections.pages(reader, ids, unknown):
+                # Print first, then delete: no failure of either can lose an event.
+                for stored in page:
+                    printed.add(_members(stored))
+                repository.discard_rejected([stored.event.key for stored in page])
+                discarded += [stored.rejected_id for stored in page]
+        finally:
+            printed.end({"discarded": discarded, "unknown": unknown})
+    return unknown
+
+
+def _discarded_text(summary: Members) -> str:
+    discarded, unknown = summary["discarded"], summary["unknown"]
+    lines = [f"{rejected_id}  discarded" for rejected_id in discarded]
+    lines += [f"{rejected_id}  does not exist" for rejected_id in unknown]
+    return "\n".join([*lines, counts_text({"discarded": len(discarded), UNKNOWN: len(unknown)})])

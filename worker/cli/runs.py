@@ -1,9 +1,8 @@
-"""`projector runs`: what is running now, and what is overdue."""
+"""`projector runs`: which runs are in flight, and which are overdue."""
 
 import time
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import click
@@ -12,25 +11,25 @@ from repo.queries import Filters, InFlight, list_in_flight_after
 from repo.reader import Reader
 from worker.cli.context import open_database
 from worker.cli.options import database_command, json_option
-from worker.cli.output import Members, console, json_text, report
-from worker.cli.tables import table
+from worker.cli.output import Members, json_text, print_list, print_table
 from worker.codec.timestamps import format_instant
 from worker.errors import EXIT_OK
 
 _PAGE_ROWS = 500
 _SHOWN = 100
-_NONE = "no such runs in flight"
+_NOTHING = "no matching runs in flight"
 _GROUPS = {"job": "job_id", "pc": "pc_id", "execution": "exec_id"}
+_COLUMNS = ("started at", "job", "pc", "execution", "result id", "deadline", "overdue")
 
 
-@click.command(short_help="What is running now, by job and PC, and what is overdue.")
-@click.option("--job", metavar="ID", help="The runs of this job (manifest).")
-@click.option("--pc", metavar="ID", help="The runs on this PC.")
-@click.option("--execution", metavar="ID", help="The runs of this execution.")
-@click.option("--overdue", is_flag=True, help="The runs whose deadline has passed.")
-@click.option("--without-deadline", is_flag=True, help="The runs that have no deadline.")
-@click.option("--by", type=click.Choice(list(_GROUPS)), help="Counts by job, PC or execution.")
-@click.option("--all", "everything", is_flag=True, help=f"All of them, not only {_SHOWN}.")
+@click.command(short_help="List runs in flight, by job and PC, and those overdue.")
+@click.option("--job", metavar="ID", help="List the runs of this job (manifest).")
+@click.option("--pc", metavar="ID", help="List the runs on this PC.")
+@click.option("--execution", metavar="ID", help="List the runs of this execution.")
+@click.option("--overdue", is_flag=True, help="List the runs whose deadline has passed.")
+@click.option("--without-deadline", is_flag=True, help="List the runs that have no deadline.")
+@click.option("--by", type=click.Choice(list(_GROUPS)), help="Count runs by job, PC or execution.")
+@click.option("--all", "everything", is_flag=True, help=f"List all of them, not only {_SHOWN}.")
 @json_option
 @database_command
 def runs(
@@ -45,7 +44,7 @@ def runs(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """List the runs in flight, the one that started first at the top. Filters add up.
+    """List the runs in flight, earliest start first. A run must match every filter.
 
     \b
     projector runs --by job
@@ -57,8 +56,8 @@ def runs(
     with --by {"by": "job", "groups": [{"job": …, "runs": 3, "overdue": 0, "without_deadline": 0,
     "first_started_at": …}, …]}.
 
-    Exit codes: 0, also where nothing is running; 64 a wrong option; 65 the database is damaged or
-    none; 75 it cannot be read just now; 78 it is not set up.
+    Exit codes: 0, even if no run is in flight; 64 an option is wrong; 65 the database is corrupt or
+    not a database; 75 it is unavailable; 78 it is not set up.
     """
     now = format_instant(time.time_ns())
     filters = Filters(job, pc, execution, now if overdue else None, without_deadline)
@@ -66,8 +65,16 @@ def runs(
         found = _in_flight(reader, filters)
         if by is not None:
             _print_groups(by, found, now, as_json=as_json)
-        else:
-            _print_runs(found, now, everything=everything, as_json=as_json)
+            return EXIT_OK
+        print_list(
+            "runs",
+            found,
+            limit=None if everything else _SHOWN,
+            columns=_COLUMNS,
+            row=lambda run: _row(run, now),
+            members=(lambda run: _members(run, now)) if as_json else None,
+            nothing=_NOTHING,
+        )
     return EXIT_OK
 
 
@@ -78,25 +85,8 @@ def _in_flight(reader: Reader, filters: Filters) -> Iterator[InFlight]:
         last = page[-1]
 
 
-def _print_runs(found: Iterator[InFlight], now: str, *, everything: bool, as_json: bool) -> None:
-    shown = found if everything else islice(found, _SHOWN)
-    if as_json:
-        with report(as_json=True, name="runs", line=json_text, ending=str) as document:
-            for run in shown:
-                document.add({**run._asdict(), "overdue": _is_overdue(run, now)})
-            document.end({"more": next(found, None) is not None})
-        return
-    screen, printed = console(), 0
-    while page := list(islice(shown, _PAGE_ROWS)):
-        screen.print(table(_COLUMNS, (_row(run, now) for run in page)))
-        printed += len(page)
-    if not printed:
-        click.echo(_NONE, err=True)
-    elif not everything and next(found, None) is not None:
-        click.echo(f"the first {printed} are shown; there are more: --all", err=True)
-
-
-_COLUMNS = ("started at", "job", "pc", "execution", "result id", "deadline", "overdue")
+def _members(run: InFlight, now: str) -> Members:
+    return {**run._asdict(), "overdue": _is_overdue(run, now)}
 
 
 def _row(run: InFlight, now: str) -> tuple[object, ...]:
@@ -109,20 +99,23 @@ def _is_overdue(run: InFlight, now: str) -> bool:
     return run.expires_at is not None and run.expires_at < now
 
 
+# --- counts by group ---
+
+
 def _print_groups(by: str, found: Iterator[InFlight], now: str, *, as_json: bool) -> None:
     groups = _groups(by, found, now)
     if as_json:
         click.echo(json_text({"by": by, "groups": groups}))
         return
     if not groups:
-        click.echo(_NONE, err=True)
+        click.echo(_NOTHING, err=True)
         return
     columns = (by, "runs#", "overdue#", "without deadline#", "first started at")
-    console().print(table(columns, (group.values() for group in groups)))
+    print_table(columns, (group.values() for group in groups))
 
 
 def _groups(by: str, found: Iterator[InFlight], now: str) -> list[Members]:
-    """Return the counts of each group, the one with most runs first; memory grows with groups."""
+    """Return the counts of each group, largest first; memory grows with the number of groups."""
     count, overdue, without = Counter[str](), Counter[str](), Counter[str]()
     first: dict[str, str] = {}
     for run in found:

@@ -1,6 +1,7 @@
-"""`projector status`: how far the worker is, whether one runs here or not."""
+"""`projector status`: how far the projection is, whether a worker runs or not."""
 
 import time
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import click
@@ -10,11 +11,16 @@ from repo import queries as runs
 from repo.checkpoint import Position, StoredCheckpoint
 from repo.errors import RepositoryError
 from repo.queries import Counted
-from worker.cli.context import chosen_settings, open_of
+from worker.cli.context import chosen_settings, database_of
 from worker.cli.options import SECONDS, broker_command, json_option
-from worker.cli.output import Members, json_text, told
-from worker.cli.status_view import MOST_REJECTED, members_of, status_text
-from worker.cli.tables import clear_screen
+from worker.cli.output import (
+    Members,
+    clear_screen,
+    json_text,
+    paragraph,
+    safe,
+    user_message,
+)
 from worker.codec.timestamps import NANOSECONDS, format_instant
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError, exit_code
 from worker.jetstream.client import BrokerClient
@@ -29,39 +35,54 @@ from worker.jetstream.reconcile import look_for_missing
 from worker.jetstream.reconciliation import Case, Comparison, compare
 from worker.settings import Settings
 
+# Counting stops here; `rejected list --all` lists the rest.
+_MOST_REJECTED = 10_000
 
-@click.command(short_help="How far behind, what is pending, in step or not.")
+_CASES = {
+    Case.IN_STEP: "caught up",
+    Case.NEW: "new database",
+    Case.ADOPTED: "rows without a checkpoint",
+    Case.WIPED: "new or wiped database",
+    Case.OLDER: "database behind the stream",
+}
+
+
+@click.command(short_help="Show how far behind the projection is.")
 @click.option(
     "--watch",
     type=SECONDS,
     is_flag=False,
     flag_value="2",
     metavar="[SECONDS]",
-    help="Ask again every so often, 2 s without a value, until Ctrl-C. With --json: one line each.",
+    help="Repeat at this interval (2 s without a value) until Ctrl-C. With --json, one line each "
+    "time.",
 )
 @json_option
 @broker_command
 def status(*, watch: float | None, as_json: bool, **options: Any) -> int:
-    """Tell how far the projection is: asks broker and database, beside a worker or without one.
+    """Show how far the projection is, from the broker and the database.
 
     \b
     projector status
     projector status --watch
     projector status --json | jq .consumer.pending
 
-    With --json: {"stream": …, "consumer": {"pending": 0, "ack_pending": 0, "redelivered": 0, …},
-    "database": {"committed_at": …, "rejected": 0, …}, "caught_up": true, "finding": …,
-    "behind_seconds": 0.0, "problems": []}.
+    It works with and without a running worker, and shows what it can if one of the two is
+    unavailable.
 
-    Exit codes: 0 database and broker are there, and in step; 1 they are not in step, or there is no
-    stream or no consumer; 64 a wrong option; 65 the database is damaged or none; 75 the broker or
-    the database cannot be asked just now; 78 either is not set up. What can be told is told in any
-    case.
+    With --json: {"stream": {…}, "consumer": {"name": …, "pending": 0, "ack_pending": 0,
+    "redelivered": 0, "pull_requests": 1, "delivered": 9, "ack_floor": 9}, "database":
+    {"committed_at": …, "rejected": 0, …}, "caught_up": true, "finding": …, "behind_seconds": 0.0,
+    "problems": []}.
+
+    Exit codes: 0 the database has caught up with the broker; 1 it has not, or the stream or the
+    consumer does not exist; 64 an option is wrong; 65 the database is corrupt or not a database; 75
+    the broker or the database is unavailable; 78 either is not set up.
     """
     settings = chosen_settings(options)
     try:
         while True:
-            code = _tell(settings, as_json=as_json, fresh=watch is not None)
+            code = _show(settings, as_json=as_json, clear=watch is not None)
             if watch is None:
                 return code
             time.sleep(watch)
@@ -69,109 +90,187 @@ def status(*, watch: float | None, as_json: bool, **options: Any) -> int:
         return EXIT_OK
 
 
-def _tell(settings: Settings, *, as_json: bool, fresh: bool) -> int:
-    members, code = _ask(settings)
+def _show(settings: Settings, *, as_json: bool, clear: bool) -> int:
+    answers = _ask(settings)
+    members = _members(settings, answers)
     if as_json:
         click.echo(json_text(members))
-        return code
-    if fresh:
-        clear_screen()
-    click.echo(status_text(members))
-    return code
+    else:
+        if clear:
+            clear_screen()
+        click.echo(_text(members))
+    return _code(answers)
 
 
-class _Asked:
-    """What broker and database told, and the errors of the ones that did not."""
-
-    def __init__(self) -> None:
-        self.broker: BrokerView | None = None
-        self.recalled: StoredCheckpoint | None = None
-        self.counted: Counted | None = None
-        self.oldest: StoredStart | None = None
-        self.comparison: Comparison | None = None
-        self.is_missing = False
-        self.database_asked = False
-        self.errors: list[BrokerError | ConfigurationError | RepositoryError] = []
+# --- asking the broker and the database ---
 
 
-def _ask(settings: Settings) -> tuple[Members, int]:
-    asked = _Asked()
+@dataclass(slots=True)
+class _Answers:
+    """The answers of broker and database; None for what did not answer or does not exist."""
+
+    broker: BrokerView | None = None
+    stored: StoredCheckpoint | None = None
+    counted: Counted | None = None
+    oldest: StoredStart | None = None
+    comparison: Comparison | None = None
+    is_missing: bool = False
+    errors: list[BrokerError | ConfigurationError | RepositoryError] = field(default_factory=list)
+
+    @property
+    def consumer(self) -> ConsumerView | None:
+        return self.broker.consumer if self.broker else None
+
+
+def _ask(settings: Settings) -> _Answers:
+    answers = _Answers()
     try:
-        with BrokerClient(settings) as visit:
-            # Broker first: a worker beside this cannot make it look farther than the database then.
-            asked.broker = look_at_broker(visit, settings)
-            _ask_database(settings, asked)
-            if asked.broker.consumer is not None:
-                _compare(visit, settings, asked.broker.consumer, asked)
+        with BrokerClient(settings) as client:
+            # The broker first: otherwise a running worker could ack in between, and the broker
+            # would seem to be ahead of the database.
+            answers.broker = look_at_broker(client, settings)
+            _ask_database(settings, answers)
+            _compare(client, settings, answers)
     except (BrokerError, ConfigurationError) as error:
-        asked.errors.append(error)
-    if not asked.database_asked:
-        _ask_database(settings, asked)
-    return _members(settings, asked), _code(asked)
+        answers.errors.append(error)
+    if answers.broker is None:
+        _ask_database(settings, answers)
+    return answers
 
 
-def _ask_database(settings: Settings, asked: _Asked) -> None:
-    asked.database_asked = True
+def _ask_database(settings: Settings, answers: _Answers) -> None:
     position = Position(settings.stream, settings.consumer)
     now = format_instant(time.time_ns())
     try:
-        with open_of(settings).reader() as reader:
-            asked.recalled = reader.read(checkpoints.recall, position)
-            asked.counted = reader.read(runs.count, now, MOST_REJECTED + 1)
+        with database_of(settings).reader() as reader:
+            answers.stored = reader.read(checkpoints.recall, position)
+            answers.counted = reader.read(runs.count, now, _MOST_REJECTED + 1)
     except (RepositoryError, ConfigurationError) as error:
-        asked.errors.append(error)
+        answers.errors.append(error)
 
 
-def _compare(
-    visit: BrokerClient, settings: Settings, consumer: ConsumerView, asked: _Asked
-) -> None:
+def _compare(client: BrokerClient, settings: Settings, answers: _Answers) -> None:
+    consumer = answers.consumer
+    if consumer is None:
+        return
     if consumer.pending or consumer.ack_pending:
-        asked.oldest = next_start(visit, settings.stream, consumer.floor + 1)
-    if asked.recalled is None:
+        answers.oldest = next_start(client, settings.stream, consumer.floor + 1)
+    if answers.stored is None:
         return
     footing = consumer.binding.footing
-    comparison = compare(asked.recalled, footing)
-    looking = look_for_missing(visit.connection, settings.stream, comparison, footing)
-    asked.comparison, asked.is_missing = visit.do(looking)
+    comparison = compare(answers.stored, footing)
+    looking = look_for_missing(client.connection, settings.stream, comparison, footing)
+    answers.comparison, answers.is_missing = client.do(looking)
 
 
-def _members(settings: Settings, asked: _Asked) -> Members:
-    behind = None
-    if asked.broker is not None and asked.broker.consumer is not None:
-        behind = 0.0
-        if asked.oldest is not None:
-            behind = round((time.time_ns() - asked.oldest.recorded_at) / NANOSECONDS, 3)
+def _code(answers: _Answers) -> int:
+    if answers.errors:
+        return exit_code(answers.errors[0])
+    return EXIT_OK if answers.consumer is not None and not answers.is_missing else EXIT_PARTLY
+
+
+# --- as JSON ---
+
+
+def _members(settings: Settings, answers: _Answers) -> Members:
+    broker = answers.broker
+    stream = broker.stream if broker else None
     return {
-        **members_of(settings, asked.broker, asked.recalled, asked.counted),
-        "caught_up": None if asked.comparison is None else not asked.is_missing,
-        "finding": _finding(asked),
-        "behind_seconds": behind,
-        "problems": [told(error) for error in asked.errors],
+        "server": broker.server if broker else None,
+        "stream": {"name": settings.stream, **asdict(stream)} if stream else None,
+        "consumer": _consumer_members(settings, answers.consumer),
+        "database": _database_members(settings, answers),
+        "caught_up": None if answers.comparison is None else not answers.is_missing,
+        "finding": _finding(settings, answers),
+        "behind_seconds": _behind_seconds(answers),
+        "problems": [user_message(error) for error in answers.errors],
     }
 
 
-def _finding(asked: _Asked) -> str:
-    if asked.broker is not None and asked.broker.stream is None:
-        return "there is no stream; the fleet's set-up makes it, or run --create-stream does"
-    if asked.broker is not None and asked.broker.consumer is None:
-        return "there is no consumer; a worker makes it, and projects all that the stream holds"
-    if asked.comparison is None:
-        return "unknown"
-    if asked.is_missing:
+def _consumer_members(settings: Settings, consumer: ConsumerView | None) -> Members | None:
+    if consumer is None:
+        return None
+    return {
+        "name": settings.consumer,
+        "pending": consumer.pending,
+        "ack_pending": consumer.ack_pending,
+        "redelivered": consumer.redelivered,
+        "pull_requests": consumer.requests,
+        "delivered": consumer.delivered,
+        "ack_floor": consumer.floor,
+    }
+
+
+def _database_members(settings: Settings, answers: _Answers) -> Members | None:
+    if answers.stored is None or answers.counted is None:
+        return None
+    checkpoint, counted = answers.stored.checkpoint, answers.counted
+    return {
+        "url": settings.database,
+        "committed_at": checkpoint.committed_at if checkpoint else None,
+        "highest_sequence": checkpoint.highest_sequence if checkpoint else None,
+        "caught_up_to": checkpoint.caught_up_to if checkpoint else None,
+        "in_flight": counted.in_flight,
+        "overdue": counted.overdue,
+        "without_deadline": counted.without_deadline,
+        "rejected": min(counted.rejected, _MOST_REJECTED),
+        "rejected_more": counted.rejected > _MOST_REJECTED,
+    }
+
+
+def _behind_seconds(answers: _Answers) -> float | None:
+    """Return the age of the oldest event that is not acked, in seconds."""
+    if answers.consumer is None:
+        return None
+    if answers.oldest is None:
+        return 0.0
+    return round((time.time_ns() - answers.oldest.recorded_at) / NANOSECONDS, 3)
+
+
+def _finding(settings: Settings, answers: _Answers) -> str:
+    broker, comparison = answers.broker, answers.comparison
+    if broker is not None and broker.stream is None:
         return (
-            f"{asked.comparison.case.value}: starts that the broker counts as settled are not in "
-            f"it; a worker replays them from sequence {asked.comparison.caught_up_to + 1} on"
+            f"stream {settings.stream} does not exist; create it, or start a worker with "
+            "--create-stream"
         )
-    if asked.comparison.stream_recreated:
-        return "the stream was made anew; a worker begins a new checkpoint"
-    return (
-        Case.IN_STEP.value if asked.comparison.case is Case.OLDER else asked.comparison.case.value
-    )
+    if broker is not None and broker.consumer is None:
+        return (
+            f"consumer {settings.consumer} does not exist; a worker creates it and projects the "
+            "whole stream"
+        )
+    if comparison is None:
+        return "unknown"
+    case = _CASES[comparison.case]
+    if answers.is_missing:
+        return (
+            f"{case}: events that were acked on the broker are missing from the database; a worker "
+            f"replays them from sequence {comparison.caught_up_to + 1}"
+        )
+    if comparison.stream_recreated:
+        return "the stream was recreated; a worker starts a new checkpoint"
+    return _CASES[Case.IN_STEP] if comparison.case is Case.OLDER else case
 
 
-def _code(asked: _Asked) -> int:
-    if asked.errors:
-        return exit_code(asked.errors[0])
-    broker = asked.broker
-    is_there = broker is not None and broker.consumer is not None
-    return EXIT_OK if is_there and not asked.is_missing else EXIT_PARTLY
+# --- as text ---
+
+
+def _text(members: Members) -> str:
+    parts = [f"problem: {safe(problem)}" for problem in members["problems"]]
+    behind = members["behind_seconds"]
+    if behind is not None:
+        parts.append(f"{behind:.1f} s behind" if behind else "no events waiting")
+    parts.append(f"state: {members['finding']}")
+    if members["server"]:
+        parts.append(f"server: nats-server {members['server']}")
+    if stream := members["stream"]:
+        parts.append(paragraph(f"stream {stream.pop('name')}", stream))
+    if consumer := members["consumer"]:
+        consumer["pull_requests"] = consumer["pull_requests"] or "none: no worker is pulling now"
+        parts.append(paragraph(f"consumer {consumer.pop('name')}", consumer))
+    if database := members["database"]:
+        if database.pop("rejected_more"):
+            database["rejected"] = f"at least {database['rejected']}"
+        database["committed_at"] = database["committed_at"] or "never: no checkpoint yet"
+        parts.append(paragraph(f"database {database.pop('url')}", database))
+    return "\n".join(parts)

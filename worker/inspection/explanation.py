@@ -1,5 +1,6 @@
-"""Why does a run look as it does? What the stream, the row and the manifest say together. Pure."""
+"""Explain a run from the stream, its row and its manifest. Pure."""
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from repo.execution_results import Run
@@ -12,50 +13,53 @@ from worker.projections.starts import EventStarted, MalformedEvent, decode_start
 
 
 class Event(NamedTuple):
-    """A message that is of the run, or at least names it: `problem` is why it is no start then."""
+    """A message that belongs to the run, or contains its id but cannot be decoded (`problem`)."""
 
     message: Message
     start: EventStarted | None
-    problem: str = ""
+    problem: str | None = None
 
 
-class Sum(NamedTuple):
-    """A deadline as it is computed today, from nanoseconds; or why there is none."""
+class Calculation(NamedTuple):
+    """A deadline as computed today, from nanoseconds; `problem` is why it cannot be computed."""
 
     recorded_at: int
     timeout: int | None
     expires_at: str | None
-    problem: str = ""
+    problem: str | None = None
 
     @property
     def slack(self) -> int | None:
-        """What is added to the timeout."""
+        """The nanoseconds that are added to the timeout."""
         return None if self.timeout is None else max(LEAST_SLACK, self.timeout // 2)
 
     def __str__(self) -> str:
         if self.timeout is None or self.slack is None:
-            return f"none can be computed: {self.problem}"
+            return f"cannot be computed: {self.problem}"
         return (
             f"{format_instant(self.recorded_at)} + timeout {_seconds(self.timeout)} + slack "
             f"{_seconds(self.slack)} (half the timeout, at least 120 s) = {self.expires_at}"
         )
 
 
-class Place(NamedTuple):
-    """Where the search for a run without a row ended up.
+@dataclass(slots=True)
+class Evidence:
+    """What a search for a run found.
 
-    `settled` is the sequence up to which all is settled, `reaches_back` when the oldest event of
-    the stream was stored, as text, and `rejected` the ids of rejected events that name the run.
+    `rejected` holds the ids of rejected events that contain the run's id; `ack_floor` is the
+    consumer's; `reaches_back` is when the oldest event in the stream was stored, as text.
     """
 
-    events: list[Event]
-    rejected: list[int]
-    settled: int
-    reaches_back: str | None
+    events: list[Event] = field(default_factory=list)
+    rejected: list[int] = field(default_factory=list)
+    ack_floor: int = 0
+    reaches_back: str | None = None
+    calculation: Calculation | None = None
+    problems: list[str] = field(default_factory=list)
 
 
 def read_event(message: Message, result_id: str) -> Event | None:
-    """Return a message as an event of the run, or None if it is of another."""
+    """Return a message as an event of the run, or None if it does not belong to it."""
     try:
         start = decode_start(message.payload)
     except MalformedEvent as error:
@@ -64,58 +68,61 @@ def read_event(message: Message, result_id: str) -> Event | None:
     return Event(message, start) if start.result_id == result_id else None
 
 
-def add_up(manifests: ManifestCache, manifest_id: str, recorded_at: int) -> Sum:
-    """Return the deadline that the manifest of today gives."""
+def calculate(manifests: ManifestCache, manifest_id: str, recorded_at: int) -> Calculation:
+    """Return the deadline that the current manifest gives."""
     timeout = manifests.timeout(manifest_id)
     if isinstance(timeout, NoTimeout):
         problem = f"{timeout.reason.replace('_', ' ')} {timeout.problem}".strip()
-        return Sum(recorded_at, None, None, problem)
+        return Calculation(recorded_at, None, None, problem)
     expires_at = format_instant(deadline(recorded_at, timeout.nanoseconds))
-    return Sum(recorded_at, timeout.nanoseconds, expires_at)
+    return Calculation(recorded_at, timeout.nanoseconds, expires_at)
 
 
-def compared(run: Run, today: Sum) -> str:
-    """Return how the row's deadline stands to the one of today's manifest."""
+def compare(run: Run, today: Calculation) -> str:
+    """Compare the row's deadline with the one that the current manifest gives."""
     if run.expires_at == today.expires_at:
-        return "as the manifest of today gives it"
+        return "matches the current manifest"
     if run.expires_at is None:
-        return "none: the manifest was not known when the start was projected; it stays so"
+        return "none: the manifest was unknown when the event was projected; it stays empty"
     if today.expires_at is None:
-        return "of the manifest as it was when the start was projected"
-    return "not as the manifest of today gives it, which was another one then; it stays so"
+        return "from the manifest at the time the event was projected"
+    return "does not match the current manifest, which has changed since; it stays as it is"
 
 
 def next_of_row(found: FoundRun, now: int) -> str:
-    """Return what will happen to a run that has a row; `now` in nanoseconds."""
+    """Return what will happen to a run that has a row; `now` in nanoseconds since 1970."""
     if found.finished_at is not None:
-        how = "it was given up after its deadline" if found.reaped else "its result came"
+        how = "the run was reaped after its deadline" if found.reaped else "the result arrived"
         return f"nothing: {how}, at {found.finished_at}"
     if found.run.expires_at is None:
-        return "it has no deadline: nothing but its result ends it"
+        return "the run has no deadline: only its result ends it"
     try:
         left = parse_stored(found.run.expires_at) - now
     except ValueError:
-        return "its deadline is no time of this program's: who wrote it?"
+        return "unknown: another program wrote the deadline, which is not in the stored form"
     if left < 0:
-        return f"its deadline passed {_seconds(-left)} ago: it may be given up at any moment"
-    return f"unless its result comes, it may be given up in {_seconds(left)}"
+        return f"the deadline passed {_seconds(-left)} ago: the run may be reaped at any moment"
+    return f"the run may be reaped in {_seconds(left)} unless its result arrives"
 
 
-def next_without_row(place: Place) -> str:
+def next_without_row(evidence: Evidence) -> str:
     """Return what will happen about a run that has no row."""
-    if place.rejected:
-        return f"a person decides: projector rejected show {place.rejected[0]}"
-    if not place.events:
-        since = f", which reaches back to {place.reaches_back}," if place.reaches_back else ""
+    if evidence.rejected:
         return (
-            f"nothing: the stream{since} holds no such event; the agent has not sent it yet, or it "
-            "has expired, or the result_id is another one"
+            "nothing until an operator retries or discards the rejected event: "
+            f"projector rejected show {evidence.rejected[0]}"
         )
-    if all(event.message.stream_sequence > place.settled for event in place.events):
-        return "it is not settled: a worker projects it as soon as it is delivered"
-    if all(event.start is None for event in place.events):
-        return "nothing: it is no start, and was discarded from the rejected events"
-    return "nothing: it is settled, and its row is missing; projector rebuild brings it back"
+    if not evidence.events:
+        since = f", which reaches back to {evidence.reaches_back}," if evidence.reaches_back else ""
+        return (
+            f"nothing: the stream{since} holds no event of this run; the agent has not sent it "
+            "yet, it has expired, or the result_id is wrong"
+        )
+    if all(event.message.stream_sequence > evidence.ack_floor for event in evidence.events):
+        return "the event is not acked yet: a worker projects it when it is delivered"
+    if all(event.start is None for event in evidence.events):
+        return "nothing: the event cannot be decoded, and was discarded from the rejected events"
+    return "nothing: the event was acked but its row is missing; projector rebuild restores it"
 
 
 def _seconds(nanoseconds: int) -> str:

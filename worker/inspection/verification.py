@@ -1,4 +1,4 @@
-"""Does each event of the stream stand in the tables as it should? Reads, and writes nothing."""
+"""Compare the events in the stream with the tables. Reads, and writes nothing."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -15,17 +15,18 @@ from worker.projections.deadline import deadline
 from worker.projections.manifests import ManifestCache
 from worker.status.counters import Counters
 
+# Outcomes.
 EQUAL = "equal"
-REJECTED = "rejected"  # it stands among the rejected events
-ACK_PENDING = "ack_pending"  # not in the tables: not settled, or above one that is not
-EXISTING = "existing"  # the row is of an earlier event of the run, or another program's
-DEADLINE_CHANGED = "deadline_changed"  # the manifest was changed since: the row keeps its own
-DEADLINE_MISSING = "deadline_missing"  # the manifest was not known then
-DISCARDED = "discarded"  # no start, settled, and not among the rejected events (any more)
+REJECTED = "rejected"  # the event is among the rejected events
+PENDING = "pending"  # no row, and the event may not have been acked
+EXISTING = "existing"  # an earlier event of the run, or another program, wrote the row
+DEADLINE_CHANGED = "deadline_changed"  # the manifest changed later; the row keeps its deadline
+DEADLINE_MISSING = "deadline_missing"  # the manifest was unknown at the time
+DISCARDED = "discarded"  # cannot be decoded, was acked, and is not among the rejected events
 DIFFERENT = "different"
 MISSING = "missing"
 OUTCOMES = (
-    *(EQUAL, REJECTED, ACK_PENDING, EXISTING, DEADLINE_CHANGED, DEADLINE_MISSING, DISCARDED),
+    *(EQUAL, REJECTED, PENDING, EXISTING, DEADLINE_CHANGED, DEADLINE_MISSING, DISCARDED),
     *(DIFFERENT, MISSING),
 )
 WRONG = (DIFFERENT, MISSING)
@@ -34,7 +35,7 @@ Differences = dict[str, tuple[str | None, str | None]]
 
 
 class Verdict(NamedTuple):
-    """One event: its outcome, and each column that differs, as expected and as found."""
+    """The outcome of one event, and the expected and found value of each column that differs."""
 
     outcome: str
     stream_sequence: int
@@ -45,20 +46,20 @@ class Verdict(NamedTuple):
 class Verification:
     """Compares pages of a stream with the tables.
 
-    `settled` is the stream sequence up to which everything was settled before the first read.
+    `ack_floor` is the consumer's ack floor before the first read.
     """
 
     def __init__(
         self,
         reader: Reader,
         stream: str,
-        settled: int,
+        ack_floor: int,
         manifests: ManifestCache,
         *,
         deadlines: bool = True,
     ) -> None:
         self._reader = reader
-        self._settled = settled
+        self._ack_floor = ack_floor
         self._manifests = manifests
         self._deadlines = deadlines
         self._projection = Projection(stream, manifests, Counters())
@@ -75,7 +76,7 @@ class Verification:
         sequence = event.stream_sequence
         if self._reader.read(runs.rejection_reason, event.key) is not None:
             return Verdict(REJECTED, sequence, None, {})
-        outcome = ACK_PENDING if sequence > self._settled else DISCARDED
+        outcome = PENDING if sequence > self._ack_floor else DISCARDED
         return Verdict(outcome, sequence, None, {})
 
     def _start(self, run: Run, message: Message) -> Verdict:
@@ -87,7 +88,7 @@ class Verification:
         event = self._projection.rejected(message, "")
         if self._reader.read(runs.rejection_reason, event.key) is not None:
             return Verdict(REJECTED, sequence, run.result_id, {})
-        outcome = ACK_PENDING if sequence > self._settled else MISSING
+        outcome = PENDING if sequence > self._ack_floor else MISSING
         return Verdict(outcome, sequence, run.result_id, {})
 
     def _compared(self, run: Run, found: FoundRun, columns: Differences) -> str:
@@ -96,13 +97,13 @@ class Verification:
         if not columns:
             return EQUAL
         if "recorded_at" in columns:
-            # The first to come wins, and another program may write a whole row at a run's end.
+            # The first event of a run wins, and another program may insert a finished run's row.
             is_earlier = found.run.recorded_at < run.recorded_at
             return EXISTING if is_earlier or found.finished_at is not None else DIFFERENT
         return self._of_deadline(run, found.run) if set(columns) == {"expires_at"} else DIFFERENT
 
     def _of_deadline(self, expected: Run, found: Run) -> str:
-        """Tell a deadline of another timeout from one that no timeout can have made."""
+        """Distinguish a deadline from another timeout from one that no timeout can produce."""
         if found.expires_at is None:
             return DEADLINE_MISSING
         if found.expires_at < _earliest_deadline(found):
@@ -115,7 +116,7 @@ class Verification:
 
 
 def differences(expected: Run, found: Run) -> Differences:
-    """Return the columns in which two rows differ."""
+    """Return the expected and found value of each column in which two rows differ."""
     return {
         name: (ours, theirs)
         for name, ours, theirs in zip(Run._fields, expected, found, strict=True)

@@ -1,7 +1,7 @@
-"""Rejected events for a person who puts them right: which ones, in which pages, and again.
+"""Find rejected events and project them again, for commands that run beside a worker.
 
-Everything goes in pages that are bounded in rows and bytes, and no transaction stays open between
-two of them: the worker beside it never waits for long.
+Pages are bounded in rows and bytes, and no transaction stays open between two pages, so the worker
+never waits long for a lock.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,9 +17,10 @@ from worker.processing.processor import Projection
 from worker.projections.manifests import ManifestCache
 from worker.status.counters import Counters
 
-PAGE_ROWS = 500
+_PAGE_ROWS = 500
 _PAGE_BYTES = 8 * 1024 * 1024
 
+# Outcomes of a retry.
 WRITTEN = "written"
 REJECTED = "rejected"
 UNKNOWN = "unknown"
@@ -33,36 +34,36 @@ class Stored(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a rejected event: one of the three words above, and why it is rejected."""
+    """The outcome of a retry; `reason` is why the event is still rejected."""
 
     rejected_id: int
     outcome: str
-    reason: str = ""
+    reason: str | None = None
 
 
 def newest_first(reader: Reader, reason: str | None) -> Iterator[Listed]:
-    """Yield the rejected events, without payloads, whose reason contains `reason` as it is."""
+    """Yield rejected events without their payloads, if their reason contains `reason` literally."""
     before = AFTER_ALL
-    while page := reader.read(rejected_events.list_before, before, PAGE_ROWS):
+    while page := reader.read(rejected_events.list_before, before, _PAGE_ROWS):
         yield from (listed for listed in page if reason is None or reason in listed.reason)
         before = page[-1].rejected_id
 
 
 def select(reader: Reader, reason: str | None) -> list[int]:
-    """Return the ids of the events whose reason contains `reason`, in the order they came in."""
+    """Return the ids of the events whose reason contains `reason`, in order of arrival."""
     return [listed.rejected_id for listed in newest_first(reader, reason)][::-1]
 
 
 def find(reader: Reader, rejected_id: int) -> Stored | None:
-    """Return one rejected event, or None if there is none of this id."""
+    """Return a rejected event, or None if the id does not exist."""
     event = reader.read(rejected_events.find, rejected_id)
     return None if event is None else Stored(rejected_id, event)
 
 
 def pages(reader: Reader, ids: Iterable[int], unknown: list[int]) -> Iterator[list[Stored]]:
-    """Yield the events of these ids, a transaction's worth at a time.
+    """Yield the events of these ids in pages that fit one transaction.
 
-    Ids that are not there are added to `unknown`.
+    Ids that do not exist are appended to `unknown`.
     """
     page: list[Stored] = []
     size = 0
@@ -73,7 +74,7 @@ def pages(reader: Reader, ids: Iterable[int], unknown: list[int]) -> Iterator[li
             continue
         page.append(stored)
         size += len(stored.event.payload)
-        if len(page) == PAGE_ROWS or size >= _PAGE_BYTES:
+        if len(page) == _PAGE_ROWS or size >= _PAGE_BYTES:
             yield page
             page, size = [], 0
     if page:
@@ -81,7 +82,7 @@ def pages(reader: Reader, ids: Iterable[int], unknown: list[int]) -> Iterator[li
 
 
 class Retry:
-    """Has rejected events projected again."""
+    """Projects rejected events again."""
 
     def __init__(
         self, repository: Repository, manifests: ManifestCache, counters: Counters
@@ -92,19 +93,20 @@ class Retry:
         self._projections: dict[str, Projection] = {}
 
     def project(self, page: list[Stored]) -> Iterator[Outcome]:
-        """Project a page, one transaction for each stream in it, and tell what became of each.
+        """Project a page in one transaction per stream, and yield the outcome of each event.
 
-        Raises RepositoryError; what was told before is committed then, and nothing else changed.
+        Raises RepositoryError; the transactions of the outcomes yielded so far are committed then,
+        and nothing else has changed.
         """
-        readable: dict[str, list[tuple[Stored, Message]]] = {}
+        by_stream: dict[str, list[tuple[Stored, Message]]] = {}
         for stored in page:
             try:
                 message = _message(stored.event)
             except ValueError as error:
                 yield Outcome(stored.rejected_id, REJECTED, f"its recorded_at: {error}")
             else:
-                readable.setdefault(stored.event.stream, []).append((stored, message))
-        for stream, events in readable.items():
+                by_stream.setdefault(stored.event.stream, []).append((stored, message))
+        for stream, events in by_stream.items():
             yield from self._project(self._projection(stream), events)
 
     def _project(
@@ -117,17 +119,17 @@ class Retry:
             elif event.key in rewritten.refused:
                 yield Outcome(rejected_id, REJECTED, rewritten.refused[event.key])
             else:
-                yield Outcome(rejected_id, UNKNOWN)  # somebody else was faster
+                yield Outcome(rejected_id, UNKNOWN)  # another command removed it meanwhile
 
     def _projection(self, stream: str) -> Projection:
-        # The stream is the event's own, whatever stream a worker of these settings would read.
+        # The stream is that of the event, not that of the settings.
         if stream not in self._projections:
             self._projections[stream] = Projection(stream, self._manifests, self._counters)
         return self._projections[stream]
 
 
 def _message(event: RejectedEvent) -> Message:
-    """Return the message as it once came; raises ValueError if its time is not of this program."""
+    """Return the original message; raises ValueError if `recorded_at` is not in stored form."""
     return Message(
         subject=event.subject,
         payload=event.payload,
