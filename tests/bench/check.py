@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.bench.data import DataSet
 from tests.bench.process import BenchFailed
-from tests.support.times import stored_text
+from tests.support.events import stored_text
 
 _EXACT_TIMES = 40
 

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.support.times import stored_text
+from tests.support.events import stored_text
 
 BROADCAST = 50
 _PCS = 5000

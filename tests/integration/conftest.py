@@ -1,5 +1,5 @@
-"""The names of the shared fixtures' types, which the tests of this folder import from here."""
+"""The types of the shared fixtures, which the tests of this folder import from here."""
 
-from tests.conftest import MakeServer, StartWorker
+from tests.conftest import MakeServer, RunUntilIdle, StartWorker
 
-__all__ = ["MakeServer", "StartWorker"]
+__all__ = ["MakeServer", "RunUntilIdle", "StartWorker"]

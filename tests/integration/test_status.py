@@ -14,7 +14,7 @@ from tests.support import events
 from tests.support.broker import Broker
 from tests.support.commands import Done, run_projector
 from tests.support.nats_server import NatsServer
-from tests.support.restoring import copy, hold_the_floor_back, publish, put_back
+from tests.support.restoring import copy, hold_ack_floor_back, publish, put_back
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
 from worker.cli.main import main
@@ -49,7 +49,7 @@ def test_what_was_projected_is_in_step_and_what_came_since_is_pending(
     assert found["consumer"]["floor"] == 2
 
     broker.publish_starts(events.start() for _ in range(3))
-    broker.take_without_ack(1)
+    broker.fetch(1, ack=False)
     found = status("--json").document
     assert (found["consumer"]["pending"], found["consumer"]["ack_pending"]) == (2, 1)
     assert 0 < found["behind_seconds"] < 30
@@ -80,7 +80,8 @@ def test_a_database_that_lacks_what_was_settled_is_not_in_step_and_stays_as_it_i
 def test_a_floor_that_one_message_holds_back_hides_no_restored_backup(
     broker: Broker, rows: Rows, tmp_path: Path, start_worker: StartWorker, status: Status
 ) -> None:
-    hold_the_floor_back(broker, 60.0)
+    broker.make_stream()
+    hold_ack_floor_back(broker, 60.0)
     worker = start_worker(rows)
     eventually(lambda: rows.count() == 9, 10, lambda: worker.text)
     backup = copy(rows, tmp_path / "backup.db")

@@ -19,7 +19,7 @@ from tests.bench.results import Results
 from tests.bench.rivals import BATCHED, PULL, SERIAL, SQLITE, WORKER, drain_rivals
 from tests.bench.tables import Templates
 from tests.bench.targets import targets
-from tests.support.times import stored_text
+from tests.support.events import stored_text
 from worker.codec.durations import parse_duration
 from worker.codec.timestamps import NANOSECONDS
 from worker.projections.deadline import deadline
