@@ -1,24 +1,27 @@
-"""One nats-server for the session; a clean broker, a migrated database and workers for a test."""
+"""One nats-server for a session; an empty broker, a migrated database and workers for each test."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.broker import Broker
+from tests.support.faulty_worker import faulty
 from tests.support.nats_server import NatsServer
 from tests.support.rows import Rows
 from tests.support.worker_process import PROJECTOR, WorkerProcess
 from worker.schema import migrate
 
 StartWorker = Callable[..., WorkerProcess]
+RunUntilIdle = Callable[..., WorkerProcess]
 MakeServer = Callable[..., NatsServer]
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    """The server of the session. A test that stops a server takes one from `make_server`."""
+    """The session's server. A test that stops or configures a server uses `make_server`."""
     started = NatsServer(tmp_path_factory.mktemp("nats")).start()
     yield started
     started.stop()
@@ -26,7 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
 
 @pytest.fixture
 def make_server(tmp_path: Path) -> Iterator[MakeServer]:
-    """Return a function that prepares a server of the test's own, stopped at its end."""
+    """Return a function that prepares servers for this test only."""
     made: list[NatsServer] = []
 
     def make(config: str = "", *, jetstream: bool = True) -> NatsServer:
@@ -48,23 +51,31 @@ def _migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def rows(tmp_path: Path, _migrated: Path) -> Rows:
-    """A migrated database of the test's own."""
+    """A migrated database for this test only."""
     return Rows(Path(shutil.copy(_migrated, tmp_path / "projector.db")))
 
 
 @pytest.fixture
 def broker(server: NatsServer) -> Iterator[Broker]:
-    """The session's server, with nothing on it."""
+    """A connection to the session's server, which is empty."""
     with Broker(server.url) as connected:
         connected.delete_everything()
         yield connected
 
 
 @pytest.fixture
+def stream(broker: Broker) -> Broker:
+    """The same connection; the server holds the stream without messages."""
+    broker.make_stream()
+    return broker
+
+
+@pytest.fixture
 def start_worker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[StartWorker]:
     """Return a function that starts workers, on the session's server unless `nats` names another.
 
-    `command` takes the place of `projector`. Whatever still runs at the end of the test is killed.
+    `fault` is a name and an argument of tests/support/faulty_worker.py, `command` replaces
+    `projector`. Workers that still run at the end of the test are killed.
     """
     started: list[WorkerProcess] = []
 
@@ -74,19 +85,31 @@ def start_worker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Sta
         nats: str | None = None,
         environment: Mapping[str, str] | None = None,
         log_format: str = "json",
-        command: Sequence[str] = (),
+        command: Sequence[str] = (PROJECTOR,),
+        fault: tuple[str, object] | None = None,
     ) -> WorkerProcess:
         nats = nats or request.getfixturevalue("server").url
         url = database.url if isinstance(database, Rows) else database
-        arguments = ["--database", url, "--log-format", log_format, *options]
+        if fault:
+            more, command = faulty(*fault)
+            environment = {**(environment or {}), **more}
+        arguments = ["--nats", nats, "--database", url, "--log-format", log_format, *options]
         log = tmp_path / f"worker-{len(started) + 1}.log"
-        started.append(
-            WorkerProcess(
-                log, ["--nats", str(nats), *arguments], environment, command or (PROJECTOR,)
-            )
-        )
+        started.append(WorkerProcess(log, arguments, environment, command))
         return started[-1]
 
     yield start
     for process in started:
         process.kill()
+
+
+@pytest.fixture
+def run_until_idle(start_worker: StartWorker) -> RunUntilIdle:
+    """Return a function that runs a worker until everything is projected; it must exit with 0."""
+
+    def run(database: Rows | str, *options: str, **more: Any) -> WorkerProcess:
+        worker = start_worker(database, "--until-idle", *options, **more)
+        assert worker.exit_code() == 0, worker.text
+        return worker
+
+    return run

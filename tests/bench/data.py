@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tests.support.times import stored_text
+from tests.support.events import stored_text
 
 BROADCAST = 50
 _SEED = 20260520

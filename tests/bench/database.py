@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.bench.data import BROADCAST, make_events
 from tests.bench.process import BenchFailed, run
-from tests.support.times import stored_text
+from tests.support.events import stored_text
 
 _TIMES_CHECKED = 40
 _INSERT_EXECUTION = """

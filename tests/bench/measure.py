@@ -60,7 +60,7 @@ class Measure:
             with Program(command, self.folder / "program.log") as program:
                 began = broker.wait_for_request(seen, program)
                 cpu = _cpu_until_last_ack(program, seen)
-                eventually(broker.is_settled, 30)
+                eventually(broker.is_acked, 30)
                 # The worker ends by itself when it is idle.
                 program.output() if contender.kind == "worker" else program.stop()
             seconds = broker.last_ack() - began
@@ -77,7 +77,7 @@ class Measure:
             with Program(command, self.folder / "program.log") as program:
                 broker.wait_for_request(seen, program)
                 seconds = self._probe(path, rate, count)
-                eventually(broker.is_settled, 30)
+                eventually(broker.is_acked, 30)
                 program.stop()
             check_tables(path, count, broker.stored_at)
         return Latency(contender.title, rate, seconds)

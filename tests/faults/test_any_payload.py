@@ -1,35 +1,31 @@
-"""Any payload at all is a row or a rejected event, and the worker goes on."""
+"""Whatever is published becomes a run or a rejected event, and the worker continues."""
 
 import json
 from typing import Any
 
 from tests.conftest import StartWorker
 from tests.support.broker import Broker
-from tests.support.outcome import deliveries
 from tests.support.payloads import EITHER, MALFORMED, VALID, Payload, Payloads
 from tests.support.rows import Rows
-from tests.support.scale import short_and_long
-from tests.support.seeds import new_seed
-from tests.support.waiting import eventually
+from tests.support.scale import new_seed, short_and_long
 
 _PART = 20_000
 
 
 @short_and_long("number", short=4_000, long=120_000, timeout=900)
-def test_whatever_is_published_is_either_a_row_or_a_rejected_event(
-    broker: Broker, rows: Rows, start_worker: StartWorker, number: int
+def test_any_payload_becomes_either_a_run_or_a_rejected_event(
+    stream: Broker, rows: Rows, start_worker: StartWorker, number: int
 ) -> None:
-    broker.make_stream()
     worker = start_worker(rows)
     worker.wait_for("pull.started")
-    # A huge payload in each two thousand; all of them together stay well below the stream's bytes.
+    # One huge payload in two thousand keeps the stream well below its max_bytes.
     published = list(Payloads(new_seed()).some(number, huge=number // 2_000))
     first = 0
     for start in range(0, number, _PART):
         part = published[start : start + _PART]
-        sequence = broker.publish_many([(_subject(payload), payload.raw) for payload in part])
+        sequence = stream.publish_many([(_subject(payload), payload.raw) for payload in part])
         first = first or sequence
-        eventually(broker.is_settled, 120, lambda: worker.text[-5_000:])
+        worker.until(stream.is_acked, 120)
     assert worker.is_running()
     rejected: dict[int, dict[str, Any]] = {row["stream_sequence"]: row for row in rows.rejected()}
     result_ids = set(rows.result_ids())
@@ -44,10 +40,10 @@ def test_whatever_is_published_is_either_a_row_or_a_rejected_event(
         else:
             assert payload.fate != MALFORMED, payload.raw[:500]
             assert _result_id(payload) in result_ids
-    # Some of what chance has made is this, and some that.
+    # Of the payloads that were changed at random, some are valid and some are not.
     fates = {first + place in rejected for place, p in enumerate(published) if p.fate == EITHER}
     assert fates == {True, False}
-    assert deliveries(broker) == number
+    assert stream.delivered().consumer_seq == number
     assert worker.logged("batch.failed") == []
     assert worker.stop() == 0
 
@@ -57,7 +53,7 @@ def _subject(payload: Payload) -> str:
 
 
 def _result_id(payload: Payload) -> str:
-    """Return the id of the run that a payload became, read as leniently as can be."""
+    """Return the result_id in a payload, decoded as leniently as possible."""
     if payload.result_id:
         return payload.result_id
     return str(json.loads(payload.raw.decode("utf-8"), strict=False)["result_id"])

@@ -1,4 +1,4 @@
-"""The database is locked, full, gone, drifted or damaged: no message is lost or blamed for it."""
+"""The database is locked, full, missing, altered or corrupt: no message is lost or rejected."""
 
 import contextlib
 import os
@@ -16,89 +16,98 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import StartWorker
+from tests.conftest import RunUntilIdle, StartWorker
 from tests.support import events
 from tests.support.broker import Broker, Publisher
-from tests.support.faulty_worker import faulty
 from tests.support.nats_server import NatsServer
-from tests.support.outcome import assert_whole, deliveries, last_delivered
+from tests.support.outcome import assert_complete
+from tests.support.restoring import copy, put_back
 from tests.support.rows import Rows
-from tests.support.scale import short_and_long
-from tests.support.seeds import new_seed
-from tests.support.waiting import eventually, until
+from tests.support.scale import new_seed, short_and_long
+from tests.support.waiting import until
 from tests.support.worker_process import PROJECTOR, Line, WorkerProcess
 
 Fault = Callable[[Rows, WorkerProcess, Path], AbstractContextManager[None]]
 
-# Root may write whatever the file's mode says. Without its capabilities it is an ordinary owner.
+# Root may write to any file. Without its capabilities it is an ordinary owner.
 UNPRIVILEGED = ("setpriv", "--inh-caps=-all", "--bounding-set=-all", PROJECTOR)
 
 
-# --- locked ---------------------------------------------------------------------------------------
+def faults(worker: WorkerProcess) -> list[Line]:
+    """Return the lines that report a failed batch or an unavailable database."""
+    return worker.logged("batch.failed") + worker.logged("database.unavailable")
+
+
+def written(rows: Rows) -> int:
+    """Return the number of messages in the tables that exist."""
+    number = 0
+    for table in ("execution_results", "rejected_events", "put_away"):
+        with contextlib.suppress(sqlite3.OperationalError):
+            number += rows.count(table)
+    return number
+
+
+# --- locked ---
 
 
 @short_and_long("ack_waits", short=3, long=30, timeout=150)
-def test_a_lock_longer_than_every_retry_costs_no_ack_no_storm_and_no_needless_redelivery(
-    broker: Broker, rows: Rows, start_worker: StartWorker, ack_waits: int
+def test_a_lock_that_outlasts_every_retry_causes_no_ack_no_rejection_and_few_redeliveries(
+    stream: Broker, rows: Rows, start_worker: StartWorker, ack_waits: int
 ) -> None:
-    ack_wait, batch, in_flight, messages = 1.5, 50, 300, 900
-    broker.make_stream()
-    broker.make_consumer(ack_wait=ack_wait)
+    ack_wait, batch, outstanding, messages = 1.5, 50, 300, 900
+    stream.make_consumer(ack_wait=ack_wait)
     result_ids = [f"run-{number:04}" for number in range(messages)]
-    options = (
-        "--batch",
-        str(batch),
-        "--max-outstanding",
-        str(in_flight),
-        "--ack-wait",
-        f"{ack_wait}s",
+    worker = start_worker(
+        rows,
+        *("--batch", str(batch), "--max-outstanding", str(outstanding)),
+        *("--ack-wait", f"{ack_wait}s", "--busy-timeout", "0.1s", "--retry-for", "0.5s"),
     )
-    worker = start_worker(rows, *options, "--busy-timeout", "0.1s", "--retry-for", "0.5s")
     worker.wait_for("pull.started")
     with rows.locked():
-        broker.publish_starts(events.start(result_id=name) for name in result_ids)
-        fault = worker.wait_for("batch.failed")
+        stream.publish_starts(events.start(result_id=name) for name in result_ids)
+        failed = worker.wait_for("batch.failed")
         began = time.monotonic()
-        assert fault["level"] == "warning"
-        assert "locked" in fault["error"]
+        assert failed["level"] == "warning"
+        assert "locked" in failed["error"]
         until(began + ack_waits * ack_wait)
         assert worker.is_running()
-        assert rows.count() == 0
-        assert _acked(broker) == 0
-        # What is in hand bounds what was pulled; what failed comes again, and nothing else.
-        assert last_delivered(broker) <= in_flight + batch
-        faults = len(_faults(worker))
-        assert faults <= 20 + ack_waits
-    assert_whole(broker, rows, result_ids, within=25, otherwise=lambda: worker.text)
-    # Two threads may each have had a batch; from then on one message at a time is tried.
-    assert deliveries(broker) - messages <= 2 * batch + faults, worker.text
+        assert rows.count() == stream.ack_floor() == 0
+        # The outstanding messages bound what is pulled; only a failed batch is delivered again.
+        assert stream.delivered().stream_seq <= outstanding + batch
+        failures = len(faults(worker))
+        assert failures <= 20 + ack_waits
+        assert len(worker.logged("worker.not_ready")) == 1
+    assert_complete(stream, rows, result_ids, within=25, worker=worker)
+    # Two threads may each have had a batch; after that the worker tries one message at a time.
+    assert stream.delivered().consumer_seq - messages <= 2 * batch + failures, worker.text
     assert "locked" in worker.wait_for("worker.not_ready")["error"]
     worker.wait_for("worker.ready", times=2)
+    assert worker.logged("database.recovered")
     assert worker.stop() == 0
-    assert worker.counters["acks_dropped"] == 0
+    counters = worker.counters
+    assert counters["acks_dropped"] == counters["rejected"] == 0
+    assert counters["redelivered"] >= 1
+    assert counters["settled"] == messages + counters["naks"]
 
 
 @short_and_long("locks", short=3, long=40, timeout=600)
-def test_locks_of_any_length_while_events_stream_in_cost_nothing(
-    server: NatsServer, broker: Broker, rows: Rows, start_worker: StartWorker, locks: int
+def test_locks_of_any_length_under_load_lose_no_message(
+    server: NatsServer, stream: Broker, rows: Rows, start_worker: StartWorker, locks: int
 ) -> None:
     lengths = random.Random(new_seed())
-    broker.make_stream()
     publisher = Publisher(server.url, malformed_every=50, rest=0.2)
     worker = start_worker(rows, "--ack-wait", "3s", "--busy-timeout", "0.1s", "--retry-for", "0.5s")
     for _ in range(locks):
         seen = rows.count()
-        eventually(lambda seen=seen: rows.count() > seen, 20, lambda: worker.text)  # type: ignore[misc]
+        worker.until(lambda: rows.count() > seen, 20)  # noqa: B023
         with rows.locked():
             until(time.monotonic() + lengths.uniform(0.0, 2.0))
     result_ids = publisher.stop()
-    assert_whole(
-        broker, rows, result_ids, publisher.malformed, within=40, otherwise=lambda: worker.text
-    )
+    assert_complete(stream, rows, result_ids, publisher.malformed, within=40, worker=worker)
     assert worker.stop() == 0
 
 
-# --- the place ------------------------------------------------------------------------------------
+# --- full, missing or altered ---
 
 
 @contextmanager
@@ -110,7 +119,7 @@ def _no_more_pages(_rows: Rows, _worker: WorkerProcess, limit: Path) -> Iterator
 
 @contextmanager
 def _no_larger_files(rows: Rows, worker: WorkerProcess, _limit: Path) -> Iterator[None]:
-    """Let no write go beyond a size that the database and its log have already: an I/O error."""
+    """Let every write that grows the database or its log fail with an I/O error."""
     unlimited = resource.prlimit(worker.process.pid, resource.RLIMIT_FSIZE)
     wal = rows.path.with_name(rows.path.name + "-wal")
     size = max(rows.path.stat().st_size, wal.stat().st_size, 200_000)
@@ -120,7 +129,7 @@ def _no_larger_files(rows: Rows, worker: WorkerProcess, _limit: Path) -> Iterato
 
 
 @contextmanager
-def _table_away(table: str, rows: Rows, _worker: WorkerProcess, _limit: Path) -> Iterator[None]:
+def _table_renamed(table: str, rows: Rows, _worker: WorkerProcess, _limit: Path) -> Iterator[None]:
     rows.write(f"ALTER TABLE {table} RENAME TO put_away")
     yield
     rows.write(f"ALTER TABLE put_away RENAME TO {table}")
@@ -134,8 +143,8 @@ def _column_renamed(rows: Rows, _worker: WorkerProcess, _limit: Path) -> Iterato
 
 
 @contextmanager
-def _every_row_refused(rows: Rows, _worker: WorkerProcess, _limit: Path) -> Iterator[None]:
-    """As where another program has added a rule that no start can meet."""
+def _every_row_rejected(rows: Rows, _worker: WorkerProcess, _limit: Path) -> Iterator[None]:
+    """Add a rule that no start can satisfy, as another program may."""
     rows.write(
         "CREATE TRIGGER drifted BEFORE INSERT ON execution_results"
         " BEGIN SELECT RAISE(ABORT, 'tenant is required'); END"
@@ -145,7 +154,7 @@ def _every_row_refused(rows: Rows, _worker: WorkerProcess, _limit: Path) -> Iter
 
 
 @contextmanager
-def _file_away(rows: Rows, _worker: WorkerProcess, _limit: Path) -> Iterator[None]:
+def _file_renamed(rows: Rows, _worker: WorkerProcess, _limit: Path) -> Iterator[None]:
     aside = rows.path.with_name("aside.db")
     rows.path.rename(aside)
     yield
@@ -154,155 +163,139 @@ def _file_away(rows: Rows, _worker: WorkerProcess, _limit: Path) -> Iterator[Non
 
 @contextmanager
 def _read_only(rows: Rows, _worker: WorkerProcess, _limit: Path) -> Iterator[None]:
-    """An open file stays writable whatever its mode becomes; so another takes its place."""
-    copy = rows.copy(rows.path.with_name("copy.db"))
-    with closing(sqlite3.connect(copy)) as connection:
+    """Replace the file by a read-only one, because an open file stays writable."""
+    read_only = copy(rows, rows.path.with_name("copy.db"))
+    with closing(sqlite3.connect(read_only)) as connection:
         connection.execute("PRAGMA journal_mode = wal")
-    copy.chmod(0o444)
-    copy.rename(rows.path)
+    read_only.chmod(0o444)
+    read_only.rename(rows.path)
     yield
     for file in rows.path.parent.glob(rows.path.name + "*"):
-        file.chmod(0o644)  # the engine makes its own files with the mode of the database
+        file.chmod(0o644)  # SQLite gives its other files the mode of the database
 
 
-PLACE_FAULTS: dict[str, tuple[Fault, str]] = {
+FAULTS: dict[str, tuple[Fault, str]] = {
     "full": (_no_more_pages, "full"),
     "io-error": (_no_larger_files, "i/o"),
-    "no-runs-table": (partial(_table_away, "execution_results"), "no such table"),
-    "no-rejected-table": (partial(_table_away, "rejected_events"), "no such table"),
+    "no-runs-table": (partial(_table_renamed, "execution_results"), "no such table"),
+    "no-rejected-table": (partial(_table_renamed, "rejected_events"), "no such table"),
     "renamed-column": (_column_renamed, "pc_id"),
-    "every-row-refused": (_every_row_refused, "tenant is required"),
-    "file-deleted": (_file_away, "no such file"),
+    "every-row-rejected": (_every_row_rejected, "tenant is required"),
+    "file-deleted": (_file_renamed, "no such file"),
     "read-only": (_read_only, "readonly"),
 }
 
 
-@pytest.mark.parametrize("kind", PLACE_FAULTS)
-def test_a_fault_of_the_place_rejects_nothing_acks_nothing_and_ends_by_itself(
-    broker: Broker, rows: Rows, start_worker: StartWorker, tmp_path: Path, kind: str
+# A batch of one message must not blame that message when every row is rejected.
+@pytest.mark.parametrize(
+    ("kind", "batch"), [*((kind, "50") for kind in FAULTS), ("every-row-rejected", "1")]
+)
+def test_a_fault_of_the_whole_database_rejects_and_acks_nothing_until_it_is_over(
+    stream: Broker,
+    rows: Rows,
+    start_worker: StartWorker,
+    tmp_path: Path,
+    kind: str,
+    *,
+    batch: str,
 ) -> None:
-    fault, told = PLACE_FAULTS[kind]
+    fault, cause = FAULTS[kind]
     limit = tmp_path / "pages"
-    environment, command = faulty("page-limit", limit) if kind == "full" else ({}, ())
-    if kind == "read-only" and os.geteuid() == 0:
-        command = UNPRIVILEGED
-    broker.make_stream()
+    as_root = kind == "read-only" and os.geteuid() == 0
     worker = start_worker(
-        rows, "--ack-wait", "2s", "--batch", "50", environment=environment, command=command
+        rows,
+        *("--ack-wait", "2s", "--batch", batch),
+        command=UNPRIVILEGED if as_root else (PROJECTOR,),
+        fault=("page-limit", limit) if kind == "full" else None,
     )
     before = [f"before-{number:02}" for number in range(20)]
-    broker.publish_starts(events.start(result_id=name) for name in before)
-    eventually(lambda: rows.count() == 20, 10, lambda: worker.text)
-    eventually(broker.is_settled, 5)
+    stream.publish_starts(events.start(result_id=name) for name in before)
+    worker.until(lambda: rows.count() == 20 and stream.is_acked())
     during = [f"during-{number:04}" for number in range(600)]
     with fault(rows, worker, limit):
-        broker.publish(b"no start")
-        broker.publish_starts(events.start(result_id=name, version="x" * 1000) for name in during)
-        eventually(lambda: len(_faults(worker)) >= 2, 15, lambda: worker.text)
-        assert {line["level"] for line in _faults(worker)} == {"warning"}
-        worker.wait_for_error(None, told)
+        stream.publish(b"not JSON")
+        stream.publish_starts(events.start(result_id=name, version="x" * 1000) for name in during)
+        worker.until(lambda: len(faults(worker)) >= 2)
+        assert {line["level"] for line in faults(worker)} == {"warning"}
+        worker.wait_for_error(None, cause)
         assert worker.is_running()
-        # In a full file there may be room for a few more.
-        assert _acked(broker) <= max(len(before), _written(rows))
-    assert_whole(
-        broker, rows, [*before, *during], [b"no start"], within=25, otherwise=lambda: worker.text
-    )
+        # A full database may have room for a few more rows.
+        assert stream.ack_floor() <= max(len(before), written(rows))
+    assert_complete(stream, rows, [*before, *during], [b"not JSON"], within=25, worker=worker)
     _, _, reason = worker.logged("batch.failed")[0]["error"].partition(" <- ")[0].partition(": ")
     assert reason in worker.wait_for("worker.not_ready")["error"]
     worker.wait_for("worker.ready", times=2)
     assert worker.stop() == 0
 
 
-def test_a_row_at_a_time_that_is_refused_by_a_drifted_schema_is_not_the_fault_of_its_data(
-    broker: Broker, rows: Rows, start_worker: StartWorker, tmp_path: Path
-) -> None:
-    broker.make_stream()
-    worker = start_worker(rows, "--batch", "1", "--ack-wait", "2s")
-    worker.wait_for("pull.started")
-    with _every_row_refused(rows, worker, tmp_path):
-        for number in range(3):
-            broker.publish(result_id=f"run-{number}")
-        eventually(lambda: len(_faults(worker)) >= 2, 15, lambda: worker.text)
-        assert rows.rejected() == []
-        assert _acked(broker) == 0
-    assert_whole(broker, rows, [f"run-{number}" for number in range(3)], within=25)
-    assert worker.stop() == 0
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 2 MiB. To be asked for before the workers that use it, which have to end first."""
+    """A disk of 2 MiB. A test names it before `start_worker`, whose workers have to end first."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("may not mount a small disk here")
+        pytest.skip("mounting a small disk is not permitted here")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_disk_that_is_really_full_is_waited_for(
-    small_disk: Path, broker: Broker, rows: Rows, start_worker: StartWorker
+def test_a_worker_waits_for_space_on_a_disk_that_is_really_full(
+    small_disk: Path, stream: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
     small = Rows(Path(shutil.copy(rows.path, small_disk / "projector.db")))
-    broker.make_stream()
     worker = start_worker(small, "--ack-wait", "2s", "--batch", "50")
-    broker.publish(result_id="before")
-    eventually(lambda: small.count() == 1, 10, lambda: worker.text)
+    stream.publish(result_id="before")
+    worker.until(lambda: small.count() == 1)
     ballast = small_disk / "ballast"
     with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
         while True:
             file.write(b"x" * 4096)
     during = [f"during-{number:03}" for number in range(200)]
-    broker.publish_starts(events.start(result_id=name) for name in during)
-    eventually(lambda: len(_faults(worker)) >= 2, 15, lambda: worker.text)
+    stream.publish_starts(events.start(result_id=name) for name in during)
+    worker.until(lambda: len(faults(worker)) >= 2)
     worker.wait_for_error("batch.failed", "full")
-    assert _acked(broker) <= _written(small)
+    assert stream.ack_floor() <= written(small)
     assert worker.is_running()
     ballast.unlink()
-    assert_whole(broker, small, ["before", *during], within=25, otherwise=lambda: worker.text)
+    assert_complete(stream, small, ["before", *during], within=25, worker=worker)
     assert worker.stop() == 0
 
 
 @short_and_long("times", short=2, long=15, timeout=400)
-def test_a_database_that_is_replaced_under_load_holds_all_that_is_acked_from_then_on(
-    server: NatsServer,
-    broker: Broker,
-    rows: Rows,
-    start_worker: StartWorker,
-    times: int,
+def test_a_database_that_is_replaced_under_load_holds_all_messages_acked_from_then_on(
+    server: NatsServer, stream: Broker, rows: Rows, start_worker: StartWorker, times: int
 ) -> None:
     empty = Path(shutil.copy(rows.path, rows.path.with_name("empty.db")))
-    broker.make_stream()
     publisher = Publisher(server.url, malformed_every=50, rest=0.2)
     worker = start_worker(rows, "--ack-wait", "2s", "--batch", "50")
-    written: set[str] = set()
+    result_ids: set[str] = set()
     rejected: set[bytes] = set()
     for number in range(times):
-        eventually(lambda: rows.count() > 300, 20, lambda: worker.text)
-        # Nothing may be committed between the look into the old file and its replacement.
+        worker.until(lambda: rows.count() > 300, 20)
+        # A stopped process commits nothing between the look at the old file and its replacement.
         worker.send(signal.SIGSTOP)
-        written |= set(rows.result_ids())
+        result_ids |= set(rows.result_ids())
         rejected |= {row["payload"] for row in rows.rejected()}
         Path(shutil.copy(empty, empty.with_name("next.db"))).rename(rows.path)
         worker.send(signal.SIGCONT)
         worker.wait_for("pull.started", times=number + 2, within=15)
-    eventually(lambda: rows.count() > 300, 20, lambda: worker.text)
-    result_ids = publisher.stop()
-    eventually(broker.is_settled, 60, lambda: worker.text)
-    assert set(result_ids) - written - set(rows.result_ids()) == set(), worker.text
-    found = rejected | {row["payload"] for row in rows.rejected()}
-    assert found == set(publisher.malformed)
-    assert len(_faults(worker)) >= times
+    worker.until(lambda: rows.count() > 300, 20)
+    published = publisher.stop()
+    worker.until(stream.is_acked, 60)
+    assert set(published) - result_ids - set(rows.result_ids()) == set(), worker.text
+    rejected |= {row["payload"] for row in rows.rejected()}
+    assert rejected == set(publisher.malformed)
+    assert len(faults(worker)) >= times
     assert worker.stop() == 0
 
 
-# --- the end --------------------------------------------------------------------------------------
+# --- corrupt ---
 
 
-def _damaged(rows: Rows, path: Path) -> Path:
-    """Return a copy whose table of runs begins with a page of rubbish."""
-    rows.copy(path)
+def _corrupt(rows: Rows, path: Path) -> None:
+    """Write a copy in which the first page of the table of runs is overwritten."""
+    copy(rows, path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = wal")
         (page,) = connection.execute(
@@ -312,62 +305,41 @@ def _damaged(rows: Rows, path: Path) -> Path:
     with path.open("r+b") as file:
         file.seek((page - 1) * size)
         file.write(b"\xde\xad" * (size // 2))
-    return path
 
 
-def _foreign(_rows: Rows, path: Path) -> Path:
+def _foreign(_rows: Rows, path: Path) -> None:
     path.write_bytes(b"Dear reader, " * 1000)
-    return path
 
 
-@pytest.mark.parametrize("make", [_damaged, _foreign], ids=["damaged", "foreign"])
-def test_a_file_that_is_damaged_or_foreign_ends_the_worker_with_65_and_nothing_acked(
-    broker: Broker,
+@pytest.mark.parametrize("make", [_corrupt, _foreign], ids=["corrupt", "foreign"])
+def test_a_corrupt_or_foreign_file_is_exit_65_and_no_message_is_acked(
+    stream: Broker,
     rows: Rows,
     start_worker: StartWorker,
-    tmp_path: Path,
-    make: Callable[[Rows, Path], Path],
+    run_until_idle: RunUntilIdle,
+    make: Callable[[Rows, Path], None],
 ) -> None:
-    broker.make_stream()
     running = start_worker(rows, "--ack-wait", "2s")
-    broker.publish(result_id="before")
-    eventually(lambda: rows.count() == 1, 10, lambda: running.text)
-    eventually(broker.is_settled, 5)
-    whole = rows.copy(tmp_path / "whole.db")
-    make(rows, tmp_path / "bad.db").rename(rows.path)
+    stream.publish(result_id="before")
+    running.until(lambda: rows.count() == 1 and stream.is_acked())
+    intact, bad = copy(rows, rows.path.with_name("intact.db")), rows.path.with_name("bad.db")
+    make(rows, bad)
+    content = bad.read_bytes()
+    bad.rename(rows.path)
     for number in range(20):
-        broker.publish(result_id=f"after-{number}")
-    broker.publish(b"no start")
+        stream.publish(result_id=f"after-{number}")
+    stream.publish(b"not JSON")
     assert running.exit_code(within=20) == 65
     assert running.logged("worker.failed")[0]["level"] == "critical"
-    at_start = start_worker(rows, "--ack-wait", "2s")
-    assert at_start.exit_code(within=20) == 65
-    assert _acked(broker) == 1
+    for options in ((), ("--migrate",)):
+        at_start = start_worker(rows, "--ack-wait", "2s", *options)
+        assert at_start.exit_code() == 65
+        assert at_start.logged("worker.failed")
+    assert stream.ack_floor() == 1
+    if make is _foreign:
+        assert rows.path.read_bytes() == content
 
-    for leftover in rows.path.parent.glob(rows.path.name + "-*"):
-        leftover.unlink()
-    whole.rename(rows.path)
-    assert start_worker(rows, "--until-idle").exit_code() == 0
-    wanted = ["before", *(f"after-{number}" for number in range(20))]
-    assert_whole(broker, rows, wanted, [b"no start"])
-
-
-def _faults(worker: WorkerProcess) -> list[Line]:
-    """Return each time that the worker has told of the database, be it a batch or a look."""
-    return worker.logged("batch.failed") + worker.logged("database.unavailable")
-
-
-def _acked(broker: Broker) -> int:
-    """Return up to which stream sequence everything is acked."""
-    floor = broker.consumer().ack_floor
-    assert floor is not None
-    return floor.stream_seq
-
-
-def _written(rows: Rows) -> int:
-    """Return how many messages are rows or rejected events; what is not there holds none."""
-    written = 0
-    for table in ("execution_results", "rejected_events", "put_away"):
-        with contextlib.suppress(sqlite3.OperationalError):
-            written += rows.count(table)
-    return written
+    put_back(rows, intact)
+    run_until_idle(rows)
+    result_ids = ["before", *(f"after-{number}" for number in range(20))]
+    assert_complete(stream, rows, result_ids, [b"not JSON"])

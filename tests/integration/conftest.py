@@ -1,16 +1,16 @@
-"""The names of the shared fixtures' types, which the tests of this folder import from here."""
+"""The types of the shared fixtures, which the tests of this folder import from here."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import MakeServer, StartWorker
+from tests.conftest import MakeServer, RunUntilIdle, StartWorker
 from tests.support.commands import Done, run_projector
 from tests.support.nats_server import NatsServer
 from tests.support.rows import Rows
 
-__all__ = ["MakeServer", "Projector", "StartWorker"]
+__all__ = ["MakeServer", "Projector", "RunUntilIdle", "StartWorker"]
 
 Projector = Callable[..., Done]
 

@@ -45,7 +45,7 @@ def test_what_was_backed_up_under_load_comes_back_and_the_stream_fills_in_the_re
     held = every_run(copy)
     eventually(lambda: rows.count() > len(held) + 500, 10)
     published = set(publisher.stop())
-    eventually(broker.is_settled, 10)
+    eventually(broker.is_acked, 10)
     refused = projector(rows, "restore", "middle.db")
     assert refused.code == 75
     assert "stop the workers" in refused.errors
@@ -59,7 +59,7 @@ def test_what_was_backed_up_under_load_comes_back_and_the_stream_fills_in_the_re
     assert every_run(rows) == held
     again = start_worker(rows)
     again.wait_for("database.behind_stream")
-    eventually(lambda: rows.count() == len(before) and broker.is_settled(), 10)
+    eventually(lambda: rows.count() == len(before) and broker.is_acked(), 10)
     assert again.logged("database.not_wal") == []
     assert again.stop() == 0
     assert every_run(rows) == before

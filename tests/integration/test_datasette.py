@@ -20,8 +20,8 @@ import pytest
 from tests.integration.conftest import StartWorker
 from tests.support import events
 from tests.support.broker import Broker
+from tests.support.commands import others_environment
 from tests.support.datasette import METADATA, TITLES, UNIT
-from tests.support.environment import others_environment
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
 
@@ -117,7 +117,7 @@ def test_datasette_shows_what_a_worker_beside_it_writes_and_holds_nothing_up(
     broker.publish_starts(events.start(pc_id=f"pc-{number}") for number in range(300))
     broker.publish_starts([events.start(manifest_id="unknown", pc_id="pc-1")])
     broker.publish(b"no start")
-    eventually(broker.is_settled, 10)
+    eventually(broker.is_acked, 10)
     rows.write(
         "UPDATE execution_results SET reaped = 1, finished_at = strftime('%Y-%m-%dT%H:%M:%f+00:00')"
         " WHERE pc_id = 'pc-7'"

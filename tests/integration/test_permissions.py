@@ -1,4 +1,4 @@
-"""The least rights on the broker: enough for everything, and each of them is told of when it lacks.
+"""The rights that are shipped suffice, and a missing one is named in the log and by `check`.
 
 The server reads the very files that are shipped.
 """
@@ -10,80 +10,75 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import MakeServer, StartWorker
+from tests.integration.conftest import MakeServer, RunUntilIdle, StartWorker
 from tests.support import events
-from tests.support.broker import Broker
-from tests.support.commands import run_projector
+from tests.support.broker import CONSUMER, Broker
+from tests.support.commands import run_here, run_projector
+from tests.support.deadlines import manifest
+from tests.support.endpoints import OBSERVED, Port
 from tests.support.nats_server import NatsServer
+from tests.support.restoring import wipe
 from tests.support.rows import Rows
-from tests.support.waiting import eventually
 from tests.support.worker_process import WorkerProcess
-from worker.jetstream.client import BrokerClient
-from worker.jetstream.permission_probe import lacking
-from worker.jetstream.permissions import (
-    Right,
-    create_stream_rights,
-    reader_rights,
-    worker_rights,
-)
+from worker.jetstream.permissions import Right, create_stream_rights, reader_rights, worker_rights
 from worker.schema import migrate
-from worker.settings import Credentials, Settings
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SHIPPED = SCRIPTS / "deploy" / "nats"
 FILES = sorted(SHIPPED.glob("*.conf"))
-CONSUMER = "backend_events_projector"
-TOLD_IN = ("broker.error", "pull.lost", "manifests.unavailable")
 
 WORKER = worker_rights("EVENTS", CONSUMER, "jobs")
+NUMBERS = range(len(WORKER))
+# Without one of these nothing can be pulled.
+ESSENTIAL = ("_INBOX", "STREAM.INFO.EVENTS", "CONSUMER.INFO.EVENTS", "MSG.NEXT.EVENTS")
 
 
-def short_of(number: int) -> list[Right]:
-    """Return the rights on a consumer of its own, without one of them."""
-    rights = worker_rights("EVENTS", f"consumer-{number}", "jobs")
-    return rights[:number] + rights[number + 1 :]
+def rights_on(number: int) -> list[Right]:
+    """Return the rights on the consumer that belongs to the user without right `number`."""
+    return worker_rights("EVENTS", f"consumer-{number}", "jobs")
 
 
-def user(name: str, rights: list[Right]) -> str:
-    allowed = ", ".join(f'"{right.subject}"' for right in rights if not right.subscribe)
-    inbox = ", ".join(f'"{right.subject}"' for right in rights if right.subscribe) or '"none"'
+def user_without(number: int) -> str:
+    """Return the configuration of a user with all rights but one."""
+    rights = rights_on(number)
+    del rights[number]
+    publish = ", ".join(f'"{right.subject}"' for right in rights if not right.subscribe)
+    subscribe = ", ".join(f'"{right.subject}"' for right in rights if right.subscribe) or '"none"'
     return (
-        f"{{ user: {name}, password: x, permissions: {{ publish: {{ allow: [{allowed}] }}, "
-        f"subscribe: {{ allow: [{inbox}] }} }} }}"
+        f"{{ user: without-{number}, password: x, permissions: {{ publish: {{ allow: [{publish}] }}"
+        f", subscribe: {{ allow: [{subscribe}] }} }} }}"
     )
+
+
+def users(*more: str) -> str:
+    return "\n".join(["authorization { users: [ { user: all, password: x }", *more, "] }"])
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """A server with a user for each file, and a user without each right of a worker."""
     folder = tmp_path_factory.mktemp("guarded")
     shutil.copytree(SHIPPED, folder, dirs_exist_ok=True)
-    users = [
-        "{ user: all, password: x }",
-        "{ user: worker, password: x, permissions: $PROJECTOR_WORKER }",
-        "{ user: reader, password: x, permissions: $PROJECTOR_READER }",
-        "{ user: creator, password: x, permissions: $PROJECTOR_CREATOR }",
-        *(user(f"short-{number}", short_of(number)) for number in range(len(WORKER))),
+    shipped = [
+        f"{{ user: {path.stem}, password: x, permissions: $PROJECTOR_{path.stem.upper()} }}"
+        for path in FILES
     ]
-    includes = [f'include "{path.name}"' for path in FILES]
-    config = [*includes, "authorization { users: [", *users, "] }"]
+    config = [f'include "{path.name}"' for path in FILES]
+    config.append(users(*shipped, *(user_without(number) for number in NUMBERS)))
     server = NatsServer(folder, config="\n".join(config)).start()
     yield server
     server.stop()
 
 
 @pytest.fixture
-def everything(guarded: NatsServer) -> Iterator[Broker]:
-    """A connection that may do everything, on a server with nothing on it."""
-    with Broker(url(guarded, "all")) as broker:
+def unlimited(guarded: NatsServer) -> Iterator[Broker]:
+    """A connection with all rights to the same server, which is empty."""
+    with Broker(guarded.login("all")) as broker:
         broker.delete_everything()
         yield broker
 
 
-def url(server: NatsServer, name: str) -> str:
-    return f"nats://{name}:x@127.0.0.1:{server.port}"
-
-
-def test_the_files_that_are_shipped_hold_what_the_code_asks_for() -> None:
+def test_the_shipped_files_contain_exactly_the_rights_in_the_code() -> None:
     shipped = {path.stem: set(re.findall(r'"([^"]+)"', path.read_text("utf-8"))) for path in FILES}
     assert shipped == {
         "worker": {right.subject for right in WORKER},
@@ -93,7 +88,7 @@ def test_the_files_that_are_shipped_hold_what_the_code_asks_for() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_server_takes_each_file_without_the_others(
+def test_the_server_accepts_each_file_without_the_others(
     make_server: MakeServer, tmp_path: Path, path: Path
 ) -> None:
     shutil.copytree(SHIPPED, tmp_path / "nats-1")
@@ -101,11 +96,11 @@ def test_the_server_takes_each_file_without_the_others(
         f'include "{path.name}"\nauthorization {{ users: [ '
         f"{{ user: only, password: x, permissions: $PROJECTOR_{path.stem.upper()} }} ] }}"
     )
-    with Broker(url(make_server(config).start(), "only")):
+    with Broker(make_server(config).start().login("only")):
         pass
 
 
-def test_the_server_takes_the_documented_example_as_it_is(
+def test_the_server_accepts_the_documented_example_as_it_is(
     make_server: MakeServer, tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readme = (SCRIPTS / "README.md").read_text("utf-8")
@@ -114,146 +109,140 @@ def test_the_server_takes_the_documented_example_as_it_is(
     monkeypatch.setenv("WORKER_PASSWORD", "x")
     monkeypatch.setenv("OPERATOR_PASSWORD", "x")
     server = make_server(example).start()
-    with Broker(url(server, "operator")):
+    with Broker(server.login("operator")):
         pass
-    options = ("--json", "--database", rows.url, "--nats", url(server, "worker"))
-    findings = run_projector("check", *options, cwd=tmp_path).document["findings"]
-    assert [f["text"] for f in findings if f["name"] == "rights"] == [
-        f"all {len(WORKER)} that a worker needs; not the ones of verify, rebuild and explain"
-    ]
+    assert check(rows, server.login("worker"))[1][0].startswith(f"all {len(WORKER)} ")
 
 
-def test_these_rights_are_enough_to_create_project_watch_replay_and_retry(
+def test_the_shipped_rights_suffice_to_create_project_watch_replay_retry_and_read(
     guarded: NatsServer,
-    everything: Broker,
+    unlimited: Broker,
     rows: Rows,
-    tmp_path: Path,
     start_worker: StartWorker,
+    run_until_idle: RunUntilIdle,
 ) -> None:
-    creator, worker = url(guarded, "creator"), url(guarded, "worker")
-    everything.make_bucket()
-    everything.put_manifest("job-1", {"execute": {"timeout": "20s"}})
-    first = start_worker(rows, "--create-stream", "--until-idle", nats=creator)
-    assert first.exit_code() == 0, first.text
+    worker = guarded.login("worker")
+    unlimited.make_bucket()
+    unlimited.put_manifest("job-1", manifest("20s"))
+    first = run_until_idle(rows, "--create-stream", nats=guarded.login("creator"))
 
-    everything.publish_starts(events.start() for _ in range(20))
-    everything.publish(b"no start")
-    running = start_worker(rows, nats=worker)
-    eventually(lambda: rows.count() == 20, 15, lambda: running.text)
-    everything.put_manifest("job-2", {"execute": {"timeout": "20s"}})  # heard of by the watch
-    everything.publish(manifest_id="job-2", result_id="second")
-    eventually(lambda: everything.is_settled() and rows.count() == 21, 15, lambda: running.text)
+    unlimited.publish_starts(events.start() for _ in range(20))
+    unlimited.publish(b"not JSON")
+    running = start_worker(rows, *OBSERVED, nats=worker)
+    running.until(lambda: rows.count() == 20)
+    unlimited.put_manifest("job-2", manifest("20s"))  # arrives through the watch
+    unlimited.publish(manifest_id="job-2", result_id="second")
+    running.until(lambda: unlimited.is_acked() and rows.count() == 21)
+    with rows.locked():
+        unlimited.publish()
+        port = Port(running)
+        running.until(lambda: port.metrics()["projector_lag_seconds"] > 0)
+    running.until(lambda: unlimited.is_acked() and rows.count() == 22)
     assert running.stop() == 0
     assert rows.query("SELECT 1 FROM execution_results WHERE expires_at IS NULL") == []
 
-    for suffix in ("", "-wal", "-shm"):
-        rows.path.with_name(rows.path.name + suffix).unlink(missing_ok=True)
-    migrate(rows.url)
-    again = start_worker(rows, "--until-idle", nats=worker)
-    assert again.exit_code() == 0, again.text
+    wipe(rows)
+    again = run_until_idle(rows, nats=worker)
     assert again.logged("database.wiped")
-    assert rows.count() == 21
-    retried = run_projector(
-        *("rejected", "retry", "--all", "--database", rows.url, "--nats", worker), cwd=tmp_path
-    )
+    assert rows.count() == 22
+    on_worker = ("--database", rows.url, "--nats", worker)
+    retried = run_projector("rejected", "retry", "--all", *on_worker, cwd=rows.path.parent)
     assert (retried.code, retried.output.splitlines()[-1]) == (1, "1 rejected")
-    reader = ("--json", "--database", rows.url, "--nats", url(guarded, "reader"))
+    on_reader = ("--json", "--database", rows.url, "--nats", guarded.login("reader"))
     for command in ("status", "verify", "rebuild"):
-        done = run_projector(command, *reader, cwd=tmp_path)
+        done = run_projector(command, *on_reader, cwd=rows.path.parent)
         assert done.code == 0, done
-    explained = run_projector("explain", "second", *reader, cwd=tmp_path)
+    explained = run_projector("explain", "second", *on_reader, cwd=rows.path.parent)
     assert (explained.code, explained.document["problems"]) == (0, [])
     for process in (first, running, again):
-        assert process.logged("broker.error") == [], process.text
-    # Ending a consumer at once is no right of a reader's: it ends by itself soon.
+        assert process.logged("broker.error") == process.logged("lag.unknown") == []
+        assert process is first or process.logged("manifests.loaded")
+    # A reader may not delete its consumer, which expires soon.
     refused = [line for line in guarded.log.splitlines() if "ermissions" in line]
     assert all("CONSUMER.DELETE" in line for line in refused), refused
 
 
-def test_each_right_that_is_taken_away_is_named_in_the_log(
-    guarded: NatsServer, everything: Broker, rows: Rows, tmp_path: Path, start_worker: StartWorker
+def test_a_missing_right_is_named_in_the_log_until_it_is_granted_and_costs_no_row(
+    make_server: MakeServer, rows: Rows, tmp_path: Path, start_worker: StartWorker
 ) -> None:
-    everything.make_stream()
-    everything.make_bucket()
-    # Large: the server asks for flow control after a mebibyte, and goes on without to two.
-    script = {"execute": {"timeout": "20s"}, "script": "x" * 100_000}
-    everything.put_manifests((f"job-{number}" for number in range(1, 41)), script)
-    everything.publish_starts(events.start() for _ in range(3))
-    # Durables that have settled what no file has: each worker finds its own wiped, and replays.
-    settled = start_worker(rows, "--until-idle", nats=url(guarded, "all"))
-    assert settled.exit_code() == 0, settled.text
-    workers: dict[int, WorkerProcess] = {}
-    for number in range(len(WORKER)):
-        name = f"consumer-{number}"
-        everything.make_consumer(durable_name=name)
-        everything.settle(name, 3)
-        path = tmp_path / f"{number}.db"
-        migrate(f"sqlite:///{path}")
-        workers[number] = start_worker(
-            Rows(path), "--consumer", name, nats=url(guarded, f"short-{number}")
-        )
-    for number, worker in workers.items():
-        right = worker_rights("EVENTS", f"consumer-{number}", "jobs")[number]
-        subject = right.subject.rstrip("*>")
-        eventually(lambda: names(worker, subject), 25, lambda: f"{subject}\n{worker.text}")  # noqa: B023
-    for worker in workers.values():
-        worker.kill()
+    server = make_server(users(*(user_without(number) for number in NUMBERS))).start()
+    workers: dict[int, tuple[WorkerProcess, Rows]] = {}
+    with Broker(server.login("all")) as broker:
+        broker.make_stream()
+        broker.make_bucket()
+        # After one mebibyte the server asks for flow control, and it continues without up to two.
+        large = {**manifest("20s"), "script": "x" * 100_000}
+        broker.put_manifests((f"job-{number}" for number in range(1, 41)), large)
+        broker.publish_starts(events.start() for _ in range(3))
+        for number in NUMBERS:
+            name = f"consumer-{number}"
+            # All is acked and no database has it: each worker finds its own wiped, and replays.
+            broker.make_consumer(durable_name=name, ack_wait=2.0)
+            broker.fetch(3, name, ack=True)
+            database = Rows(tmp_path / f"{number}.db")
+            migrate(database.url)
+            options = ("--consumer", name, "--ack-wait", "2s")
+            worker = start_worker(database, *options, nats=server.login(f"without-{number}"))
+            workers[number] = (worker, database)
+        for number, (worker, _) in workers.items():
+            subject = rights_on(number)[number].subject.rstrip("*>")
+            line = worker.wait_for_error(None, "permissions violation", subject, within=25)
+            assert line["level"] == "warning"
+            if any(part in subject for part in ESSENTIAL):
+                assert worker.logged("worker.ready") == [], subject
+
+        server.configure(users(*(f"{{ user: without-{n}, password: x }}" for n in NUMBERS)))
+        for number, (worker, database) in workers.items():
+            worker.wait_for("worker.ready", within=20)
+            worker.until(lambda: broker.is_acked(f"consumer-{number}"), 20)  # noqa: B023
+            assert database.count() == 3
+            assert worker.is_running()
 
 
-def names(worker: WorkerProcess, subject: str) -> bool:
-    return any(
-        line["event"] in TOLD_IN
-        and "ermissions Violation" in line["error"]
-        and subject in line["error"]
-        for line in worker.lines
-    )
+def check(rows: Rows, nats: str, *options: str) -> tuple[int, list[str]]:
+    """Return the exit code of `check`, and what it reports about rights."""
+    done = run_here("check", "--json", "--database", rows.url, "--nats", nats, *options)
+    found = [f for f in done.document["findings"] if f["name"] == "rights"]
+    return done.code, [finding["text"] for finding in found]
 
 
-def test_check_names_each_right_that_is_missing_and_trying_them_changes_nothing(
-    guarded: NatsServer, everything: Broker, rows: Rows, tmp_path: Path
+def test_check_names_each_missing_right_and_changes_nothing_on_the_broker(
+    guarded: NatsServer, unlimited: Broker, rows: Rows
 ) -> None:
-    everything.make_stream()
-    everything.make_bucket()
-    everything.publish()
-
-    def check(name: str, *options: str) -> tuple[int, list[str]]:
-        done = run_projector(
-            *("check", "--json", "--database", rows.url, "--nats", url(guarded, name), *options),
-            cwd=tmp_path,
-        )
-        found = [f for f in done.document["findings"] if f["name"] == "rights"]
-        return done.code, [f["text"] for f in found]
-
-    assert check("all") == (0, [f"all {len(WORKER)} that a worker needs"])
-    assert not everything.has_consumer()
-    everything.make_consumer()
-    everything.take_without_ack(1)
-    before = everything.consumer()
-    assert check("all", "--create-stream")[0] == 0
-    after = everything.consumer()
-    assert (after.created, after.num_pending, after.num_ack_pending) == (
-        before.created,
-        before.num_pending,
-        before.num_ack_pending,
-    )
-    assert check("worker")[1][0].endswith("not the ones of verify, rebuild and explain")
-    code, texts = check("worker", "--create-stream")
+    unlimited.make_stream()
+    unlimited.make_bucket()
+    unlimited.publish()
+    everything, creator = guarded.login("all"), ("--create-stream",)
+    assert check(rows, everything) == (0, [f"all {len(WORKER)} that a worker needs"])
+    assert not unlimited.has_consumer()
+    unlimited.make_consumer()
+    unlimited.fetch(1, ack=False)
+    before = unlimited.consumer()
+    assert check(rows, everything, *creator)[0] == 0
+    after = unlimited.consumer()
+    assert after.created == before.created
+    assert (after.num_pending, after.num_ack_pending) == (before.num_pending, 1)
+    worker = guarded.login("worker")
+    assert check(rows, worker)[1][0].endswith("not the ones of verify, rebuild and explain")
+    code, texts = check(rows, worker, *creator)
     assert (code, len(texts)) == (1, 1)
     assert "may not publish to $JS.API.STREAM.CREATE.EVENTS " in texts[0]
-    code, texts = check("reader")
-    reads = {right.subject for right in reader_rights("EVENTS", CONSUMER, "jobs")}
-    reads.add(f"$JS.API.CONSUMER.MSG.NEXT.EVENTS.{CONSUMER}")  # one of MSG.NEXT.EVENTS.*
+    code, texts = check(rows, guarded.login("reader"))
+    granted = {right.subject for right in reader_rights("EVENTS", CONSUMER, "jobs")}
+    granted.add(f"$JS.API.CONSUMER.MSG.NEXT.EVENTS.{CONSUMER}")  # by MSG.NEXT.EVENTS.*
     assert code == 1
     assert [re.search(r" to (\S+)", text)[1] for text in texts] == [  # type: ignore[index]
-        right.subject for right in WORKER if right.subject not in reads
+        right.subject for right in WORKER if right.subject not in granted
     ]
 
 
-@pytest.mark.parametrize("number", range(len(WORKER)))
-def test_a_right_is_tried_exactly(guarded: NatsServer, number: int) -> None:
-    rights = worker_rights("EVENTS", f"consumer-{number}", "jobs")
-    credentials = Credentials(user=f"short-{number}", password="x")
-    with BrokerClient(
-        Settings((guarded.url,), "sqlite:///none.db", credentials=credentials)
-    ) as visit:
-        assert lacking(visit, rights) == [rights[number]]
+@pytest.mark.parametrize("number", NUMBERS)
+def test_check_names_exactly_the_right_that_is_missing(
+    guarded: NatsServer, unlimited: Broker, rows: Rows, number: int
+) -> None:
+    nats = guarded.login(f"without-{number}")
+    code, texts = check(rows, nats, "--consumer", f"consumer-{number}")
+    assert code == 1
+    assert [re.search(r" to (\S+)", text)[1] for text in texts] == [  # type: ignore[index]
+        rights_on(number)[number].subject
+    ]

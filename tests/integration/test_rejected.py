@@ -19,10 +19,10 @@ from tests.integration.conftest import MakeServer, Projector, StartWorker
 from tests.support import events
 from tests.support.broker import Broker, Publisher
 from tests.support.commands import Done
+from tests.support.events import stored_text
 from tests.support.nats_server import NatsServer
-from tests.support.plain_server import PlainServer
+from tests.support.proxy import PlainServer
 from tests.support.rows import Row, Rows
-from tests.support.times import stored_text
 from tests.support.waiting import eventually
 
 RECORDED_AT = "2026-05-20T12:00:01.000000001+00:00"
@@ -197,7 +197,7 @@ def test_retry_handles_several_transactions_of_events_beside_a_busy_worker(
     reject(rows, *payloads, first=10**9)
     done = rejected("retry", "--all", "--json")
     published = publisher.stop()
-    eventually(broker.is_settled, 20, lambda: worker.text)
+    eventually(broker.is_acked, 20, lambda: worker.text)
     assert worker.stop() == 0
     assert (done.code, done.document["written"], done.document["rejected"]) == (1, 1200, 100)
     assert rows.count("rejected_events") == 100

@@ -10,7 +10,7 @@ from tests.integration.conftest import Projector, StartWorker
 from tests.support import events
 from tests.support.broker import Broker
 from tests.support.nats_server import NatsServer
-from tests.support.restoring import copy, hold_the_floor_back, publish, put_back
+from tests.support.restoring import copy, hold_ack_floor_back, publish, put_back
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
 from worker.cli.main import main
@@ -33,7 +33,7 @@ def test_status_shows_that_the_database_has_caught_up_and_what_is_pending_since(
     assert found["consumer"].items() >= expected.items()
 
     broker.publish_starts(events.start() for _ in range(3))
-    broker.take_without_ack(1)
+    broker.fetch(1, ack=False)
     found = projector("status", "--json").document
     assert (found["consumer"]["pending"], found["consumer"]["ack_pending"]) == (2, 1)
     assert 0 < found["behind_seconds"] < 30
@@ -62,7 +62,8 @@ def test_status_reports_acked_events_that_are_missing_from_the_database_and_chan
 def test_status_recognizes_a_restored_backup_even_if_one_message_holds_back_the_ack_floor(
     broker: Broker, rows: Rows, tmp_path: Path, start_worker: StartWorker, projector: Projector
 ) -> None:
-    hold_the_floor_back(broker, 60.0)
+    broker.make_stream()
+    hold_ack_floor_back(broker, 60.0)
     worker = start_worker(rows)
     eventually(lambda: rows.count() == 9, 10, lambda: worker.text)
     backup = copy(rows, tmp_path / "backup.db")

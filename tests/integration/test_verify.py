@@ -162,7 +162,7 @@ def test_verify_and_rebuild_work_beside_a_busy_worker(
     assert rebuilt.code == 0, rebuilt
     assert verified.code == 0, verified.document
     assert sum(counts(verified).values()) == 5_012
-    eventually(broker.is_settled, 20)
+    eventually(broker.is_acked, 20)
     assert projected.count() == 5_010
     assert worker.stop() == 0
     assert worker.logged("pull.lost") == worker.logged("batch.failed") == []

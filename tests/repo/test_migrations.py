@@ -25,8 +25,7 @@ from repo.sqlite.database import Database
 from repo.sqlite.schema import known_migrations, migrations_folder, pending_migrations
 from tests.repo.conftest import OpenRepository
 from tests.repo.rows import add_executions, ask, count, refusal_of, run, statuses, url
-from tests.support.commands import run_projector
-from tests.support.environment import others_environment
+from tests.support.commands import others_environment, run_projector
 from tests.support.waiting import eventually
 from worker.errors import (
     EXIT_CONFIGURATION,
@@ -573,7 +572,9 @@ class Checkout:
         self.folder = folder
         self.path = folder / "projector.db"
         shutil.copyfile(ROOT / "yoyo.ini", folder / "yoyo.ini")
-        shutil.copytree(ROOT / "sql" / "sqlite" / "migrations", folder / "sql" / "sqlite" / "migrations")
+        shutil.copytree(
+            ROOT / "sql" / "sqlite" / "migrations", folder / "sql" / "sqlite" / "migrations"
+        )
 
     def yoyo(self, *arguments: str) -> str:
         command = Path(sys.executable).with_name("yoyo")

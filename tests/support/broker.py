@@ -1,4 +1,4 @@
-"""The broker as a test sees it: publish, look, change; synchronous, on a loop of its own."""
+"""A synchronous client for tests: publish, inspect and change what is on the broker."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import nats
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import ConsumerConfig, ConsumerInfo, StreamConfig, StreamInfo
+from nats.js.api import ConsumerConfig, ConsumerInfo, SequenceInfo, StreamConfig, StreamInfo
 from nats.js.errors import NotFoundError
 from nats.js.kv import KeyValue
 
@@ -24,10 +24,16 @@ STREAM = "EVENTS"
 CONSUMER = "backend_events_projector"
 BUCKET = "jobs"
 _BOUND = 20.0
+_CONSUMER = {
+    "durable_name": CONSUMER,
+    "filter_subject": "events.started.>",
+    "ack_policy": "explicit",
+    "max_ack_pending": 10_000,
+}
 
 
 class Broker:
-    """A client's connection for tests. Its loop runs in a thread, so that it answers pings."""
+    """One connection. Its loop runs in a thread, so that it answers the server's pings."""
 
     def __init__(self, url: str, **options: Any) -> None:
         self._loop = asyncio.new_event_loop()
@@ -43,7 +49,6 @@ class Broker:
         self.close()
 
     def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        """Return what a coroutine returns."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_BOUND)
 
     def close(self) -> None:
@@ -55,7 +60,7 @@ class Broker:
     # --- streams and consumers ---
 
     def make_stream(self, **config: Any) -> StreamInfo:
-        """Make the stream as the fleet's own set-up does; `config` replaces some of it."""
+        """Create the stream as the fleet's own set-up does; `config` replaces some settings."""
         wanted = {"subjects": ["events.>"], "max_bytes": 256 * 1024 * 1024, **config}
         return self.run(self._js.add_stream(StreamConfig(name=STREAM, **wanted)))
 
@@ -63,11 +68,11 @@ class Broker:
         self.run(self._js.delete_stream(name))
 
     def purge(self, *, below: int) -> None:
-        """Drop all messages below a stream sequence, as expiry does."""
+        """Delete all messages below a stream sequence, as expiry does."""
         self.run(self._js.purge_stream(STREAM, seq=below))
 
     def delete_everything(self) -> None:
-        """Delete all streams, and with them consumers and buckets."""
+        """Delete all streams, and with them all consumers and buckets."""
         for stream in self.run(self._js.streams_info()):
             self.delete_stream(stream.config.name or "")
 
@@ -82,32 +87,22 @@ class Broker:
         return True
 
     def make_consumer(self, **config: Any) -> ConsumerInfo:
-        """Make a consumer by hand; `config` replaces what the contract wants."""
-        wanted = {
-            "durable_name": CONSUMER,
-            "filter_subject": "events.started.>",
-            "ack_policy": "explicit",
-            "ack_wait": 30.0,
-            "max_ack_pending": 10_000,
-            **config,
-        }
+        """Create a consumer by hand; `config` replaces what the contract asks for."""
+        wanted = {**_CONSUMER, "ack_wait": 30.0, **config}
         made: ConsumerInfo = self.run(self._js.add_consumer(STREAM, ConsumerConfig(**wanted)))
         return made
 
     def make_consumer_with_limits(self, **limits: int) -> None:
-        """Make the consumer with limits that the client library has no names for."""
-        config = {
-            "durable_name": CONSUMER,
-            "filter_subject": "events.started.>",
-            "ack_policy": "explicit",
-            "deliver_policy": "all",
-            "max_ack_pending": 10_000,
-            **limits,
-        }
-        request = json.dumps({"stream_name": STREAM, "config": config}).encode()
-        subject = f"$JS.API.CONSUMER.DURABLE.CREATE.{STREAM}.{CONSUMER}"
-        answer = json.loads(self.run(self._client.request(subject, request)).data)
+        """Create the consumer with limits for which the client library has no names."""
+        config = {**_CONSUMER, "deliver_policy": "all", **limits}
+        self._ask(f"CONSUMER.DURABLE.CREATE.{STREAM}.{CONSUMER}", stream_name=STREAM, config=config)
+
+    def _ask(self, subject: str, **request: Any) -> dict[str, Any]:
+        """Return the JSON that JetStream's API answers with."""
+        sent = self._client.request(f"$JS.API.{subject}", json.dumps(request).encode(), 5)
+        answer: dict[str, Any] = json.loads(self.run(sent).data)
         assert "error" not in answer, answer
+        return answer
 
     def delete_consumer(self, name: str = CONSUMER) -> None:
         self.run(self._js.delete_consumer(STREAM, name))
@@ -123,36 +118,37 @@ class Broker:
             return False
         return True
 
-    def is_settled(self, name: str = CONSUMER) -> bool:
-        """Tell whether nothing is pending and nothing delivered but not acked."""
+    def is_acked(self, name: str = CONSUMER) -> bool:
+        """Return whether every message of the consumer has been delivered and acked."""
         consumer = self.consumer(name)
         return not consumer.num_pending and not consumer.num_ack_pending
 
-    def take_without_ack(self, messages: int) -> None:
-        """Fetch messages from the consumer and never ack them, as a worker that was killed."""
+    def ack_floor(self) -> int:
+        """Return the stream sequence up to which every message is acked."""
+        floor = self.consumer().ack_floor
+        assert floor is not None
+        return floor.stream_seq
 
-        async def take() -> None:
-            subscription = await self._js.pull_subscribe_bind(CONSUMER, STREAM)
-            taken = 0
-            while taken < messages:
-                taken += len(await subscription.fetch(messages - taken, timeout=5))
-            await subscription.unsubscribe()
+    def delivered(self) -> SequenceInfo:
+        """Return the last delivery: its stream sequence, and how many deliveries there were."""
+        delivered = self.consumer().delivered
+        assert delivered is not None
+        return delivered
 
-        self.run(take())
+    def fetch(self, messages: int, name: str = CONSUMER, *, ack: bool) -> None:
+        """Fetch messages as another worker would, and ack them or leave them ack pending."""
 
-    def settle(self, name: str, messages: int) -> None:
-        """Fetch messages from a consumer and ack them, as a worker whose file is lost."""
-
-        async def take() -> None:
+        async def fetch() -> None:
             subscription = await self._js.pull_subscribe_bind(name, STREAM)
-            settled = 0
-            while settled < messages:
-                for message in await subscription.fetch(messages - settled, timeout=5):
-                    await message.ack_sync()
-                    settled += 1
+            fetched = 0
+            while fetched < messages:
+                for message in await subscription.fetch(messages - fetched, timeout=5):
+                    fetched += 1
+                    if ack:
+                        await message.ack_sync()
             await subscription.unsubscribe()
 
-        self.run(take())
+        self.run(fetch())
 
     # --- messages ---
 
@@ -164,7 +160,7 @@ class Broker:
         headers: dict[str, str] | None = None,
         **members: Any,
     ) -> int:
-        """Publish one event and return its stream sequence; without a payload a valid start."""
+        """Publish one event, a valid start by default, and return its stream sequence."""
         if payload is None:
             start = events.start(**members)
             payload, subject = json.dumps(start).encode(), subject or events.subject(start)
@@ -174,13 +170,13 @@ class Broker:
         return ack.seq
 
     def publish_starts(self, starts: Iterable[dict[str, Any]]) -> int:
-        """Publish many starts and return when the stream has them all; returns how many."""
+        """Publish many starts and return their number once the stream has stored them all."""
         published = [(events.subject(start), json.dumps(start).encode()) for start in starts]
         self.publish_many(published)
         return len(published)
 
     def publish_many(self, published: Sequence[tuple[str, bytes]]) -> int:
-        """Publish subjects with payloads in their order; returns the first one's sequence."""
+        """Publish (subject, payload) pairs in order and return the first one's sequence."""
 
         async def publish(part: Sequence[tuple[str, bytes]]) -> None:
             for subject, payload in part:
@@ -191,18 +187,13 @@ class Broker:
         for start in range(0, len(published), 500):
             self.run(publish(published[start : start + 500]))
         last = before + len(published)
-        # Without an ack for each, a publish is done when the stream counts it.
+        # No ack confirms a single message, so the stream's last sequence has to.
         eventually(lambda: self.stream_info().state.last_seq >= last, _BOUND)
         return before + 1
 
     def stored_at(self, sequence: int) -> str:
-        """Return when the broker stored a message, RFC 3339 as the server tells it."""
-        answer = self.run(
-            self._client.request(
-                f"$JS.API.STREAM.MSG.GET.{STREAM}", json.dumps({"seq": sequence}).encode(), 5
-            )
-        )
-        return str(json.loads(answer.data)["message"]["time"])
+        """Return when the broker stored a message, in the server's RFC 3339 text."""
+        return str(self._ask(f"STREAM.MSG.GET.{STREAM}", seq=sequence)["message"]["time"])
 
     # --- manifests ---
 
@@ -213,7 +204,7 @@ class Broker:
         self.run(self._js.delete_key_value(BUCKET))
 
     def put_manifest(self, manifest_id: str, value: object) -> None:
-        """Put a manifest: a value of bytes as it is, any other as its JSON."""
+        """Put a manifest: bytes as they are, any other value as JSON."""
         raw = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.run(self._bucket_call(lambda bucket: bucket.put(manifest_id, raw)))
 
@@ -221,7 +212,6 @@ class Broker:
         self.run(self._bucket_call(lambda bucket: bucket.delete(manifest_id)))
 
     def put_manifests(self, manifest_ids: Iterable[str], value: object) -> None:
-        """Put the same value for many manifests."""
         raw = json.dumps(value).encode()
 
         async def put() -> None:
@@ -229,12 +219,12 @@ class Broker:
             *others, last = manifest_ids
             for manifest_id in others:
                 await self._client.publish(f"$KV.{BUCKET}.{manifest_id}", raw)
-            await bucket.put(last, raw)  # acked, and so all before it are there as well
+            await bucket.put(last, raw)  # its ack covers the messages before it
 
         self.run(put())
 
     def break_watches(self) -> int:
-        """Delete the consumers behind all watches of the bucket; returns how many there were."""
+        """Delete the consumers behind all watches of the bucket and return their number."""
 
         async def delete() -> int:
             watches = await self._js.consumers_info(f"KV_{BUCKET}")
@@ -253,9 +243,9 @@ class Broker:
 
 
 class Publisher:
-    """Publishes starts from a thread until told to stop, each until the stream has it.
+    """Publishes starts from a thread until it is stopped, each until the stream has stored it.
 
-    Every `malformed_every`-th is no start. `rest` is for how many seconds it rests after each 200.
+    Every `malformed_every`-th message cannot be decoded. It pauses for `rest` seconds after 200.
     """
 
     def __init__(
@@ -272,17 +262,14 @@ class Publisher:
         self._thread.start()
 
     def stop(self) -> list[str]:
-        """Stop and return the result_ids that the stream has."""
+        """Stop, and return the result_ids of the starts in the stream."""
         self._ending.set()
         self._thread.join(_BOUND)
         assert not self._thread.is_alive()
         return self.result_ids
 
     async def _publish(self) -> None:
-        """Publish in groups; a group that was not confirmed is published again.
-
-        So a broker may go and come back meanwhile, and events may be in the stream twice.
-        """
+        """Publish in groups, and repeat a group that is not confirmed: a start may stand twice."""
         client = await _connect(self._url, {})
         js = client.jetstream(timeout=1)
         number = 0
@@ -312,7 +299,7 @@ class Publisher:
 
 
 def publish_raw(port: int, *frames: bytes) -> None:
-    """Send protocol frames over a bare socket: what no client library would let through."""
+    """Send protocol frames over a plain socket, also those that no client library would send."""
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(b'CONNECT {"verbose":false,"headers":true}\r\n')
         connection.sendall(b"".join(frames) + b"PING\r\n")
@@ -325,7 +312,7 @@ def publish_raw(port: int, *frames: bytes) -> None:
 
 
 def raw_publish(subject: bytes, payload: bytes, headers: bytes | None = None) -> bytes:
-    """Return the frame that publishes a message with exactly these bytes."""
+    """Return the protocol frame that publishes exactly these bytes."""
     if headers is None:
         return b"PUB %b %d\r\n%b\r\n" % (subject, len(payload), payload)
     size = len(headers) + len(payload)
@@ -334,7 +321,7 @@ def raw_publish(subject: bytes, payload: bytes, headers: bytes | None = None) ->
 
 async def _connect(url: str, options: dict[str, Any]) -> Client:
     async def ignore(_error: Exception) -> None:
-        """Servers come and go here on purpose."""
+        """Tests stop servers on purpose."""
 
     wanted = {
         "error_cb": ignore,

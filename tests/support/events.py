@@ -1,7 +1,8 @@
-"""Starts as agents publish them, for tests and the demo."""
+"""Starts as agents publish them, and times as the tables hold them."""
 
 import json
 import uuid
+from datetime import datetime, timedelta
 from typing import Any
 
 STARTED_AT = "2026-05-20T12:00:00.123456789Z"
@@ -29,3 +30,18 @@ def payload(**members: Any) -> bytes:
 def subject(event: dict[str, Any]) -> str:
     """Return the subject that an agent publishes a start on."""
     return f"events.started.{event['exec_id'] or 'adhoc'}.{event['pc_id']}"
+
+
+def stored_text(instant: str, *, plus: int = 0) -> str:
+    """Return the stored text of an RFC 3339 instant in UTC ("…Z"), `plus` seconds later.
+
+    It is computed independently of the worker's own code.
+    """
+    whole, _, fraction = instant.removesuffix("Z").partition(".")
+    moved = datetime.fromisoformat(whole) + timedelta(seconds=plus)
+    digits = fraction.ljust(9, "0")
+    for length in (6, 3, 0):
+        if set(digits[length:]) != {"0"}:
+            break
+        digits = digits[:length]
+    return f"{moved.isoformat()}{'.' if digits else ''}{digits}+00:00"

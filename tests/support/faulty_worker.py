@@ -1,9 +1,9 @@
-"""The worker's own `main` with one fault put into its process.
+"""The worker's own `main` with one fault in its process.
 
     python -m tests.support.faulty_worker FAULT ARGUMENT run …
 
-What is replaced is the engine and the client library where that will do, so that the worker itself
-runs as it is; a bug has to be put into the worker's own functions.
+Most faults are put into SQLite's driver or the client library, so that the worker runs unchanged.
+PLACES lists every name of the worker itself that the tests patch.
 """
 
 import os
@@ -13,24 +13,27 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from nats.aio.transport import TcpTransport
+
 from worker.cli.main import main
-from worker.jetstream.protocol import Wire
 
 _ROOT = Path(__file__).parents[2]
 
-# Where a bug can be: a module, a name in it, and which thread or task calls it.
-BUGS = {
-    "pool-thread": ("worker.processing.processor", "decode_start"),
-    "arrival-of-a-message": ("worker.jetstream.pull", "read_delivery"),
-    "manifest-watch": ("worker.jetstream.manifest_sync", "read_timeout"),
-    "binding": ("worker.jetstream.pull_loop", "bind"),
-    "settling": ("worker.jetstream.outstanding", "OutstandingMessages.settle"),
-    "beginning-a-batch": ("worker.jetstream.outstanding", "OutstandingMessages.begin"),
+# Where a bug is raised or a thread hangs: a module and a name in it.
+PLACES = {
+    "decode in a pool thread": ("worker.processing.processor", "decode_start"),
+    "batch in a pool thread": ("worker.processing.processor", "Projection.project"),
+    "message arrives": ("worker.jetstream.outstanding", "OutstandingMessages.arrive"),
+    "batch begins": ("worker.jetstream.outstanding", "OutstandingMessages.begin"),
+    "batch is acked": ("worker.jetstream.outstanding", "OutstandingMessages.settle"),
+    "reply subject is read": ("worker.jetstream.pull", "read_delivery"),
+    "consumer is bound": ("worker.jetstream.pull_loop", "bind"),
+    "manifest is read": ("worker.jetstream.manifest_sync", "read_timeout"),
 }
 
 
@@ -41,14 +44,14 @@ def faulty(fault: str, argument: object) -> tuple[dict[str, str], tuple[str, ...
 
 
 class _Connection(sqlite3.Connection):
-    """A connection that calls something before each BEGIN, and before and after each COMMIT."""
+    """A connection with hooks before each BEGIN, and before and after each COMMIT."""
 
     before_begin: Callable[["_Connection"], None] = staticmethod(lambda _: None)
     before_commit: Callable[[], None] = staticmethod(lambda: None)
     after_commit: Callable[[], None] = staticmethod(lambda: None)
 
     def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
-        # The comments of a statement come before it.
+        # A statement may begin with comments.
         verb = re.search(r"^(?:BEGIN|COMMIT)", sql, re.MULTILINE)
         if verb and verb[0] == "BEGIN":
             self.before_begin(self)
@@ -60,8 +63,20 @@ class _Connection(sqlite3.Connection):
         return cursor
 
 
+def _use_own_connection(**hooks: Callable[..., None]) -> None:
+    connect = sqlite3.connect
+
+    def own(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options, factory=_Connection)
+        return connection
+
+    for name, hook in hooks.items():
+        setattr(_Connection, name, staticmethod(hook))
+    sqlite3.connect = own  # type: ignore[assignment]
+
+
 def _limit_pages(file: str) -> None:
-    """Let the database not grow beyond as many pages as stand in a file, as long as it is there."""
+    """Limit the database to the number of pages in a file, as long as the file exists."""
 
     def limit(connection: _Connection) -> None:
         try:
@@ -70,39 +85,36 @@ def _limit_pages(file: str) -> None:
             pages = 1_000_000_000
         connection.execute(f"PRAGMA max_page_count = {pages}")
 
-    _Connection.before_begin = staticmethod(limit)
-    _use_own_connection()
+    _use_own_connection(before_begin=limit)
 
 
 def _slow_commits(seconds: str) -> None:
-    """Let each commit take some time more, as on a slow disk."""
-    _Connection.before_commit = staticmethod(lambda: time.sleep(float(seconds)))
-    _use_own_connection()
+    _use_own_connection(before_commit=lambda: time.sleep(float(seconds)))
 
 
 def _kill_before_commit(number: str) -> None:
-    _Connection.before_commit = staticmethod(_killing_at(int(number)))
-    _use_own_connection()
+    _use_own_connection(before_commit=_killing_at(int(number)))
 
 
 def _kill_after_commit(number: str) -> None:
-    _Connection.after_commit = staticmethod(_killing_at(int(number)))
-    _use_own_connection()
+    _use_own_connection(after_commit=_killing_at(int(number)))
 
 
 def _kill_after_ack(number: str) -> None:
-    """End the process when an ack is in the client's buffer, and perhaps no further."""
-    publish_all = Wire.publish_all
+    """End the process when acks have been written to the socket, and perhaps got no further."""
     kill = _killing_at(int(number))
 
-    async def watched(self: Wire, messages: Iterable[tuple[str, bytes]]) -> None:
-        messages = list(messages)
-        await publish_all(self, messages)
-        for _, payload in messages:
-            if payload.startswith(b"+ACK"):
+    def watched(write: Any) -> Callable[..., None]:
+        def write_and_count(transport: TcpTransport, payload: bytes | list[bytes]) -> None:
+            write(transport, payload)
+            written = payload if isinstance(payload, bytes) else b"".join(payload)
+            for _ in range(written.count(b"+ACK")):
                 kill()
 
-    Wire.publish_all = watched  # type: ignore[method-assign]
+        return write_and_count
+
+    for name in ("write", "writelines"):
+        setattr(TcpTransport, name, watched(getattr(TcpTransport, name)))
 
 
 def _killing_at(number: int) -> Callable[[], None]:
@@ -117,36 +129,34 @@ def _killing_at(number: int) -> Callable[[], None]:
     return kill
 
 
-def _use_own_connection() -> None:
-    connect = sqlite3.connect
+def _raise_once(place: str) -> None:
+    """Raise an unexpected error at the first call of one function."""
+    raised = threading.Lock()
 
-    def own(*arguments: Any, **options: Any) -> sqlite3.Connection:
-        connection: sqlite3.Connection = connect(*arguments, **options, factory=_Connection)
-        return connection
+    def raise_() -> None:
+        if raised.acquire(blocking=False):
+            raise ZeroDivisionError("the injected bug") from KeyError("behind the injected bug")
 
-    sqlite3.connect = own  # type: ignore[assignment]
+    _call_before(place, raise_)
 
 
-def _bug(place: str) -> None:
-    """Let one function raise an error that nobody expects, once."""
-    module_name, name = BUGS[place]
+def _hang(place: str) -> None:
+    _call_before(place, lambda: time.sleep(3600))
+
+
+def _call_before(place: str, call: Callable[[], None]) -> None:
+    module_name, name = PLACES[place]
     owner: Any = import_module(module_name)
     *parents, name = name.split(".")
     for parent in parents:
         owner = getattr(owner, parent)
     function = getattr(owner, name)
-    lock = threading.Lock()
-    raised: list[bool] = []
 
-    def raises(*arguments: Any, **options: Any) -> Any:
-        with lock:
-            first = not raised
-            raised.append(True)
-        if first:
-            raise ZeroDivisionError("the injected bug") from KeyError("behind the injected bug")
+    def patched(*arguments: Any, **options: Any) -> Any:
+        call()
         return function(*arguments, **options)
 
-    setattr(owner, name, raises)
+    setattr(owner, name, patched)
 
 
 FAULTS: dict[str, Callable[[str], None]] = {
@@ -155,7 +165,8 @@ FAULTS: dict[str, Callable[[str], None]] = {
     "killed-before-commit": _kill_before_commit,
     "killed-after-commit": _kill_after_commit,
     "killed-after-ack": _kill_after_ack,
-    "bug": _bug,
+    "bug": _raise_once,
+    "hang": _hang,
 }
 
 if __name__ == "__main__":

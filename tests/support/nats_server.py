@@ -1,4 +1,4 @@
-"""A real nats-server on a free port of 127.0.0.1, with its own store, for tests and the demo."""
+"""A real nats-server on a free port of 127.0.0.1 with its own store, for tests and the demo."""
 
 import json
 import os
@@ -14,10 +14,7 @@ _STOP_TIMEOUT = 10.0
 
 
 def find_nats_server() -> str:
-    """Return the server binary: NATS_SERVER if it is set, else the one on the PATH.
-
-    Raises FileNotFoundError with what to do.
-    """
+    """Return the path in NATS_SERVER or the server on the PATH; raise FileNotFoundError."""
     binary = os.environ.get("NATS_SERVER") or shutil.which(
         "nats-server", path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin"
     )
@@ -27,10 +24,10 @@ def find_nats_server() -> str:
 
 
 class NatsServer:
-    """One server process. `start` after `stop` or `kill` brings it back on its port and store."""
+    """One server process. `start` after `stop` or `kill` uses the same port and store."""
 
     def __init__(self, folder: Path, *, config: str = "", jetstream: bool = True) -> None:
-        """Prepare a server that keeps everything in `folder`; `config` is added to its file."""
+        """Prepare a server with all its files in `folder`; `config` extends its configuration."""
         self._folder = folder
         self._config = config
         self._jetstream = jetstream
@@ -47,12 +44,15 @@ class NatsServer:
         assert self._process is not None
         return self._process.pid
 
+    def login(self, user: str, password: str = "x") -> str:
+        return f"nats://{user}:{password}@127.0.0.1:{self.port}"
+
     @property
     def log(self) -> str:
         return (self._folder / "server.log").read_text(errors="replace")
 
     def start(self) -> "NatsServer":
-        """Start the process and return when it takes connections."""
+        """Start the process and return when it accepts connections."""
         assert self._process is None
         self._folder.mkdir(parents=True, exist_ok=True)
         for ports in self._folder.glob("*.ports"):
@@ -73,17 +73,17 @@ class NatsServer:
         return self
 
     def stop(self) -> None:
-        """Stop the process as an operator would; does nothing if it does not run."""
+        """Stop the process as an operator would, if it runs."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the process at once, as a power cut would; does nothing if it does not run."""
+        """End the process at once, as a power cut would, if it runs."""
         self._end(signal.SIGKILL)
 
     def configure(self, config: str, *, jetstream: bool = True) -> None:
-        """Change what was added to the configuration file, and reload it where the process runs.
+        """Replace `config`, and reload it if the process runs.
 
-        Whether there is JetStream changes with the next start only.
+        JetStream itself is enabled or disabled at the next start only.
         """
         self._config = config
         self._jetstream = jetstream
@@ -112,12 +112,11 @@ class NatsServer:
             time.sleep(0.02)
 
     def send(self, number: signal.Signals) -> None:
-        """Send the process a signal."""
         assert self._process is not None
         self._process.send_signal(number)
 
     def ended(self) -> bool:
-        """Tell whether the process has ended by itself."""
+        """Return whether the process has ended by itself."""
         return self._process is not None and self._process.poll() is not None
 
     def _end(self, number: signal.Signals) -> None:

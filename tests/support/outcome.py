@@ -1,43 +1,64 @@
 """What must be true once a fault is over: nothing lost, nothing twice, nothing stuck."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from tests.support.broker import Broker
+from tests.support.broker import Broker, Publisher
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
+from tests.support.worker_process import Line, WorkerProcess
 
 
-def assert_whole(
+def assert_complete(
     broker: Broker,
     rows: Rows,
     result_ids: Iterable[str],
     malformed: Iterable[bytes] = (),
     *,
     within: float = 20,
-    otherwise: Callable[[], str] = str,
+    worker: WorkerProcess | None = None,
 ) -> None:
-    """Fail unless these starts are rows, the malformed ones rejected events, and all is settled."""
-    eventually(broker.is_settled, within, otherwise)
+    """Assert that these starts are runs, the malformed ones rejected events, and all are acked."""
+
+    def log() -> str:
+        return worker.text if worker else ""
+
+    eventually(broker.is_acked, within, log)
     wanted, found = set(result_ids), rows.result_ids()
-    assert wanted - set(found) == set(), f"lost\n{otherwise()}"
-    assert set(found) - wanted == set(), f"from nowhere\n{otherwise()}"
-    assert len(found) == len(wanted), f"twice\n{otherwise()}"
+    assert wanted - set(found) == set(), f"lost\n{log()}"
+    assert set(found) - wanted == set(), f"never published\n{log()}"
+    assert len(found) == len(wanted), f"twice\n{log()}"
     rejected = rows.rejected()
-    # A publish that was not confirmed in time is repeated: the stream then holds it twice.
-    assert {row["payload"] for row in rejected} == set(malformed), otherwise()
+    # A publish that is not confirmed in time is repeated, so the stream may hold a payload twice.
+    assert {row["payload"] for row in rejected} == set(malformed), log()
     sequences = [row["stream_sequence"] for row in rejected]
-    assert len(set(sequences)) == len(sequences), f"twice\n{otherwise()}"
+    assert len(set(sequences)) == len(sequences), f"twice\n{log()}"
 
 
-def deliveries(broker: Broker) -> int:
-    """Return how often the consumer has delivered a message, redeliveries included."""
-    delivered = broker.consumer().delivered
-    assert delivered is not None
-    return delivered.consumer_seq
+def wait_for_more(rows: Rows, worker: WorkerProcess, prefix: str = "", within: float = 10) -> None:
+    """Return when 200 more runs with a prefix have been inserted."""
+
+    def inserted() -> int:
+        sql = "SELECT count(*) AS n FROM execution_results WHERE result_id LIKE ? || '%'"
+        return int(rows.query(sql, prefix)[0]["n"])
+
+    before = inserted()
+    worker.until(lambda: inserted() > before + 200, within)
 
 
-def last_delivered(broker: Broker) -> int:
-    """Return the highest stream sequence that the consumer has delivered."""
-    delivered = broker.consumer().delivered
-    assert delivered is not None
-    return delivered.stream_seq
+def recovery_lines(worker: WorkerProcess) -> list[Line]:
+    """Return the log lines that report a database which does not match the stream."""
+    events = ("database.wiped", "database.behind_stream", "database.adopted", "stream.recreated")
+    return [line for line in worker.lines if line["event"] in events]
+
+
+def assert_published(
+    broker: Broker, rows: Rows, publisher: Publisher, worker: WorkerProcess
+) -> None:
+    """Stop a publisher and assert that all it has published is acked, and a run or rejected event.
+
+    It does not count messages: what the broker did not confirm is published twice.
+    """
+    result_ids = publisher.stop()
+    worker.until(broker.is_acked, 60)
+    assert set(result_ids) - set(rows.result_ids()) == set(), worker.text
+    assert set(publisher.malformed) <= {row["payload"] for row in rows.rejected()}, worker.text

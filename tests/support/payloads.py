@@ -1,6 +1,6 @@
-"""Payloads of every kind with what must become of each, worked out apart from the worker's code.
+"""Random payloads of every kind, each with its fate, independently of the worker's own code.
 
-Valid and malformed ones are so by construction. What chance has made is one or the other.
+A payload is valid or malformed by construction. One that was changed at random may be either.
 """
 
 import json
@@ -15,69 +15,32 @@ VALID, MALFORMED, EITHER = "valid", "malformed", "either"
 
 _LARGEST = 1_000_000
 _TEXTS = (
-    "",
-    " ",
-    "\0",
-    "a\0b",
-    "ß☃😀",
-    "\u202e",
-    "'; DROP TABLE x; --",
-    "%s",
-    "\\",
-    "\x7f",
+    *("", " ", "\0", "a\0b", "ß☃😀", "\u202e", "'; DROP TABLE x; --", "%s", "\\", "\x7f"),
     "🏴" * 50,
 )
 _INSTANTS = (
-    "2026-05-20T12:00:00Z",
-    "2026-05-20t12:00:00.1z",
-    "2026-05-20T12:00:00.123456789-23:59",
-    "0000-01-01T00:00:00Z",
-    "9999-12-31T23:59:59.999999999+00:00",
-    "2016-12-31T23:59:60Z",
+    *("2026-05-20T12:00:00Z", "2026-05-20t12:00:00.1z", "2026-05-20T12:00:00.123456789-23:59"),
+    *("0000-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999+00:00", "2016-12-31T23:59:60Z"),
     "2024-02-29T00:00:00+14:00",
 )
 _NO_INSTANTS = (
-    "",
-    "now",
-    "2026-05-20",
-    "2026-05-20 12:00:00Z",
-    "2026-05-20T12:00:00",
-    "2026-02-30T12:00:00Z",
-    "2026-05-20T24:00:00Z",
-    "2026-05-20T12:00:61Z",
-    "2026-05-20T12:00:00.Z",
-    "2026-05-20T12:00:00.1234567890Z",
-    "2026-05-20T12:00:00+24:00",
-    "0000-01-01T00:00:00+00:01",
-    "9999-12-31T23:59:59-00:01",
-    "２０２６-05-20T12:00:00Z",
-    "1779278400",
+    *("", "now", "2026-05-20", "2026-05-20 12:00:00Z", "2026-05-20T12:00:00", "1779278400"),
+    *("2026-02-30T12:00:00Z", "2026-05-20T24:00:00Z", "2026-05-20T12:00:61Z"),
+    *("2026-05-20T12:00:00.Z", "2026-05-20T12:00:00.1234567890Z", "2026-05-20T12:00:00+24:00"),
+    *("0000-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01", "２０２６-05-20T12:00:00Z"),
     "2026-05-20T12:00:00Z\0",
 )
 _OTHER_TYPES: tuple[Any, ...] = (None, True, False, 0, -1, 1.5, 10**400, [], ["x"], {}, {"a": 1})
 _NO_JSON = (
-    b"",
-    b" ",
-    b"{",
-    b"}",
-    b"nul",
-    b"NaN",
-    b"-Infinity",
-    b'{"a":1,}',
-    b"{'a':1}",
-    b"\xff\xfe",
-    b"\xef\xbb\xbf{}",
-    b"\0",
-    b'"\t"',
-    b"[1]]",
-    b'{"result_id"}',
+    *(b"", b" ", b"{", b"}", b"nul", b"NaN", b"-Infinity", b'{"a":1,}', b"{'a':1}", b"\xff\xfe"),
+    *(b"\xef\xbb\xbf{}", b"\0", b'"\t"', b"[1]]", b'{"result_id"}'),
 )
 _NO_OBJECT = (b"null", b"true", b"0", b'"text"', b"[]", b"{}", b"[{}]", b"1e999", b"-0")
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A payload, what must become of it, and the run's id if it is a valid start."""
+    """A payload, its fate, and the result_id of a valid start."""
 
     raw: bytes
     fate: str
@@ -85,30 +48,19 @@ class Payload:
 
 
 class Payloads:
-    """Makes payloads from a seed; each valid one has a result_id of its own."""
+    """Generates payloads from a seed; each valid one has a result_id of its own."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
         self._kinds: tuple[Callable[[], Payload], ...] = (
-            self._plain,
-            self._any_texts,
-            self._any_instant,
-            self._more_members,
-            self._other_form,
-            self._member_missing,
-            self._wrong_type,
-            self._no_instant,
-            self._surrogate,
-            self._cut_off,
-            self._no_json,
-            self._noise,
-            self._nested,
-            self._changed_bytes,
-            self._changed_text,
+            *(self._plain, self._any_texts, self._any_instant, self._more_members),
+            *(self._other_form, self._member_missing, self._wrong_type, self._no_instant),
+            *(self._surrogate, self._cut_off, self._no_json, self._noise, self._nested),
+            *(self._changed_bytes, self._changed_text),
         )
 
     def some(self, number: int, *, huge: int) -> Iterator[Payload]:
-        """Yield so many payloads; `huge` of them are of nearly the largest size."""
+        """Yield payloads, of which `huge` have nearly the largest size."""
         for index in range(number):
             if huge and index % (number // huge) == 0:
                 yield self._huge()
@@ -118,7 +70,7 @@ class Payloads:
     # --- valid ---
 
     def _start(self, **members: Any) -> dict[str, Any]:
-        # Such that a change by chance does not make another one's id of it.
+        # Random, so that a changed byte does not turn it into the id of another payload.
         return events.start(**{"result_id": self._random.randbytes(16).hex(), **members})
 
     def _valid(self, start: dict[str, Any], raw: bytes | None = None) -> Payload:
@@ -177,7 +129,6 @@ class Payloads:
     def _wrong_type(self) -> Payload:
         start = self._start()
         start[self._random.choice(list(start))] = self._random.choice(_OTHER_TYPES)
-        # A whole number of 400 digits is JSON, but no float and no text.
         return self._malformed(start)
 
     def _no_instant(self) -> Payload:
@@ -197,14 +148,14 @@ class Payloads:
         return Payload(self._random.choice(_NO_JSON + _NO_OBJECT), MALFORMED)
 
     def _noise(self) -> Payload:
-        # Not one of these bytes begins a JSON object.
+        # A first byte that cannot begin a JSON object.
         first = self._random.choice([byte for byte in range(256) if byte not in b"{ \t\r\n"])
         return Payload(
             bytes([first]) + self._random.randbytes(self._random.randrange(300)), MALFORMED
         )
 
     def _nested(self) -> Payload:
-        """Nested too deeply for the decoder, or not: a member that nobody reads may be."""
+        """Nest more or less deeply than the decoder allows, also in a member that is ignored."""
         depth = self._random.choice((10, 500, 2_000, 20_000))
         opening, closing = self._random.choice((("[", "]"), ('{"a":', "}")))
         inner = opening * depth + ("0" if closing == "}" else "") + closing * depth
@@ -214,7 +165,7 @@ class Payloads:
         raw = json.dumps(start)[:-1] + f', "more": {inner}}}'
         return Payload(raw.encode(), VALID if depth == 10 else EITHER, start["result_id"])
 
-    # --- by chance ---
+    # --- either ---
 
     def _changed_bytes(self) -> Payload:
         start = self._start()

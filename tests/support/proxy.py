@@ -1,4 +1,4 @@
-"""A TCP proxy whose connections can be made half-open: both ends think that the other is there."""
+"""Peers that misbehave: a proxy whose connections become half-open, and a server without TLS."""
 
 import contextlib
 import socket
@@ -8,10 +8,14 @@ from contextlib import contextmanager
 from typing import Self
 
 _CHUNK = 65_536
+_GREETING = (
+    b'INFO {"server_id":"X","version":"2.9.10","proto":1,"headers":true,"max_payload":1048576,'
+    b'"auth_required":true,"nonce":"abcdefgh"%b}\r\n'
+)
 
 
 class _Link:
-    """One connection through the proxy. What either end sends is passed on, or dropped."""
+    """One connection through the proxy. It passes on what either end sends, or drops it."""
 
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self._ends = (client, server)
@@ -23,7 +27,7 @@ class _Link:
         for thread in self._threads:
             thread.start()
 
-    def say(self, frame: bytes) -> None:
+    def send(self, frame: bytes) -> None:
         with contextlib.suppress(OSError):
             self._ends[0].sendall(frame)
 
@@ -33,7 +37,7 @@ class _Link:
                 end.shutdown(socket.SHUT_RDWR)
 
     def release(self) -> None:
-        """Give the sockets back, once nothing uses them any more."""
+        """Close the sockets once no thread uses them."""
         for thread in self._threads:
             thread.join(5)
         for end in self._ends:
@@ -44,22 +48,17 @@ class _Link:
             while chunk := source.recv(_CHUNK):
                 if not self.dropping.is_set():
                     target.sendall(chunk)
-        # Nor does an end that hangs up reach the other one while everything is dropped.
+        # While everything is dropped, the other end must not learn of a hang-up either.
         if not self.dropping.is_set():
             self.close()
 
 
-class Proxy:
-    """Listens on a port of its own and connects each client to `port`."""
+class _Listener:
+    """Accepts connections in a thread and passes each to `_serve`."""
 
-    def __init__(self, port: int | None) -> None:
-        assert port is not None
-        self._target = port
-        self._lock = threading.Lock()
-        self._links: list[_Link] = []
-        self._refusing = False
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"nats://127.0.0.1:{self._socket.getsockname()[1]}"
+    def __init__(self, port: int = 0) -> None:
+        self._socket = socket.create_server(("127.0.0.1", port))
+        self.port: int = self._socket.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, daemon=True)
 
     def __enter__(self) -> Self:
@@ -67,23 +66,47 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A plain close would not wake the thread that accepts.
+        # Only a shutdown wakes the thread that accepts.
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self._thread.join(5)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self._serve(self._socket.accept()[0])
+
+    def _serve(self, client: socket.socket) -> None:
+        raise NotImplementedError
+
+
+class Proxy(_Listener):
+    """Connects each client of its own port to `port`."""
+
+    def __init__(self, port: int | None) -> None:
+        super().__init__()
+        assert port is not None
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self._target = port
+        self._lock = threading.Lock()
+        self._links: list[_Link] = []
+        self._refusing = False
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
         for link in self._links:
             link.close()
             link.release()
 
     @property
     def connections(self) -> int:
-        """How many connections were ever made."""
+        """The number of connections so far."""
         with self._lock:
             return len(self._links)
 
     @contextmanager
     def closed(self) -> Iterator[None]:
-        """Cut all connections, and refuse new ones, as a broker that is away."""
+        """Cut all connections and refuse new ones, as an unavailable broker does."""
         with self._lock:
             self._refusing = True
             for link in self._links:
@@ -92,29 +115,43 @@ class Proxy:
         self._refusing = False
 
     def make_half_open(self) -> None:
-        """Drop, from now on, all that comes over the connections of now; new ones work."""
+        """Drop from now on what arrives on the present connections; new ones work."""
         with self._lock:
             for link in self._links:
                 link.dropping.set()
 
-    def say(self, frame: bytes) -> None:
-        """Send each client a frame in the server's name; while nothing else is on its way."""
+    def send(self, frame: bytes) -> None:
+        """Send each client a frame in the server's name, while nothing else is on its way."""
         with self._lock:
             for link in self._links:
-                link.say(frame)
+                link.send(frame)
 
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._socket.accept()
-                if self._refusing:
-                    client.close()
-                    continue
-                try:
-                    server = socket.create_connection(("127.0.0.1", self._target), timeout=5)
-                except OSError:
-                    client.close()
-                    continue
-                server.settimeout(None)
-                with self._lock:
-                    self._links.append(_Link(client, server))
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            if self._refusing:
+                raise OSError
+            server = socket.create_connection(("127.0.0.1", self._target), timeout=5)
+        except OSError:
+            client.close()
+            return
+        server.settimeout(None)
+        with self._lock:
+            self._links.append(_Link(client, server))
+
+
+class PlainServer(_Listener):
+    """Sends INFO without `tls_required` to each client, and records every byte it receives."""
+
+    def __init__(self, *, port: int = 0, more: bytes = b"") -> None:
+        super().__init__(port)
+        self.clients = 0
+        self.received = b""
+        self._greeting = _GREETING % more
+
+    def _serve(self, client: socket.socket) -> None:
+        self.clients += 1
+        with client, contextlib.suppress(OSError):
+            client.settimeout(2)
+            client.sendall(self._greeting)
+            while more := client.recv(4096):
+                self.received += more

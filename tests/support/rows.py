@@ -1,4 +1,4 @@
-"""What stands in the database, read as any other program would: read only."""
+"""The database as other programs see it: read through read-only connections of its own."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -10,8 +10,6 @@ Row = dict[str, Any]
 
 
 class Rows:
-    """One database file."""
-
     def __init__(self, path: Path) -> None:
         self.path = path
 
@@ -42,20 +40,13 @@ class Rows:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the write lock, as another program would."""
+        """Hold the write lock, as another program may."""
         with closing(sqlite3.connect(self.path, isolation_level=None, timeout=5)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield
             connection.execute("ROLLBACK")
 
-    def copy(self, path: Path) -> Path:
-        """Write all that is in the database to a new file."""
-        source = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)
-        with closing(source), closing(sqlite3.connect(path)) as target:
-            source.backup(target)
-        return path
-
     def write(self, sql: str, *values: object) -> None:
-        """Do what another program does, in one transaction."""
+        """Run one statement in a transaction, as another program may."""
         with closing(sqlite3.connect(self.path, timeout=5)) as connection, connection:
             connection.execute(sql, values)

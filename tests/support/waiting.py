@@ -1,4 +1,4 @@
-"""Waiting for a condition, with a deadline. Nothing in the tests sleeps and hopes."""
+"""Wait for a condition with a deadline. No test sleeps and hopes."""
 
 import time
 from collections.abc import Callable
@@ -6,20 +6,17 @@ from typing import TypeVar
 
 _Value = TypeVar("_Value")
 _PAUSE = 0.02
-# Several tests share two slow cores; a condition that comes true costs no more for it.
+# Several tests share two slow cores, and a longer deadline costs nothing where a test passes.
 _PATIENCE = 3
 
 
 def eventually(
-    condition: Callable[[], _Value],
-    within: float,
-    otherwise: Callable[[], str] = str,
+    condition: Callable[[], _Value], within: float, otherwise: Callable[[], str] = str
 ) -> _Value:
-    """Return the first true value of `condition`; raises AssertionError where none comes.
+    """Return the first true value of `condition`; raise AssertionError where none comes.
 
-    `within` is how many seconds it takes at the most on a machine with nothing else to do.
-
-    `otherwise` gives the text of that error, such as what a worker has logged so far.
+    `within` is the longest time in seconds on an idle machine. `otherwise` returns what the error
+    shows, such as a worker's log.
     """
     deadline = time.monotonic() + within * _PATIENCE
     while not (value := condition()):
@@ -30,5 +27,5 @@ def eventually(
 
 
 def until(instant: float) -> None:
-    """Return at an instant of the monotonic clock: for a fault's length, or a random moment."""
+    """Return at an instant of the monotonic clock: the end of a fault, or a random moment."""
     time.sleep(max(0.0, instant - time.monotonic()))

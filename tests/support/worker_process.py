@@ -1,4 +1,4 @@
-"""The worker as it runs in production: a process of its own, stopped by real signals."""
+"""The worker as it runs in production: a process that real signals stop."""
 
 import json
 import os
@@ -6,23 +6,24 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.support.waiting import eventually
 
 PROJECTOR = str(Path(sys.executable).with_name("projector"))
 
-# Variables for a worker that is refused at a reconnect: the client library leaves the transport to
-# the garbage collector then, which is told of outside the log.
+# For a worker whose reconnect is refused: the client library then leaves the transport to the
+# garbage collector, whose warning would be a line outside the log.
 UNCLOSED = {"PYTHONWARNINGS": "error,ignore:unclosed:ResourceWarning"}
 
 Line = dict[str, Any]
+_Value = TypeVar("_Value")
 
 
 class WorkerProcess:
-    """One `projector run`. Its standard error goes to a file and is read as JSON lines."""
+    """One `projector run`, whose standard error goes to a file and is read as JSON lines."""
 
     def __init__(
         self,
@@ -31,7 +32,7 @@ class WorkerProcess:
         environment: Mapping[str, str] | None = None,
         command: Sequence[str] = (PROJECTOR,),
     ) -> None:
-        """Start the process with `options`; `environment` is added to a clean one."""
+        """Start the process; `environment` is added to one without PROJECTOR_*."""
         self._log = log
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith("PROJECTOR_")
@@ -48,12 +49,11 @@ class WorkerProcess:
 
     @property
     def text(self) -> str:
-        """All that the process has written so far."""
         return self._log.read_text("utf-8")
 
     @property
     def lines(self) -> list[Line]:
-        """The whole lines so far; ValueError if one of them is no JSON."""
+        """The complete lines so far; raises ValueError if one is not JSON."""
         whole, _, _ = self.text.rpartition("\n")
         return [json.loads(line) for line in whole.splitlines()]
 
@@ -66,7 +66,7 @@ class WorkerProcess:
         ]
 
     def wait_for(self, event: str, *, within: float = 10, times: int = 1, **fields: Any) -> Line:
-        """Return the `times`-th line of an event as soon as it is there."""
+        """Return the `times`-th line of an event with these fields as soon as it is logged."""
         lines = eventually(
             lambda: found if len(found := self.logged(event, **fields)) >= times else None,
             within,
@@ -76,29 +76,32 @@ class WorkerProcess:
         return lines[times - 1]
 
     def wait_for_error(self, event: str | None, *texts: str, within: float = 10) -> Line:
-        """Return the first line of an event, or any, whose error has all texts, case ignored."""
+        """Return the first line, of one event or of any, whose error has all texts in any case."""
 
-        def told() -> Line | None:
+        def found() -> Line | None:
             for line in self.lines:
                 error = str(line.get("error", "")).lower()
                 if event in (None, line["event"]) and all(text.lower() in error for text in texts):
                     return line
             return None
 
-        line = eventually(told, within, lambda: f"no {event or 'line'} {texts}:\n{self.text}")
+        line = eventually(found, within, lambda: f"no {event or 'line'} {texts}:\n{self.text}")
         assert line is not None
         return line
 
+    def until(self, condition: Callable[[], _Value], within: float = 15) -> _Value:
+        """Return the first true value of a condition; without one, the error shows the log."""
+        return eventually(condition, within, lambda: self.text)
+
     @property
     def most_memory(self) -> int:
-        """The most memory that the running process has ever had, in bytes."""
+        """The peak resident memory of the running process, in bytes."""
         status = Path(f"/proc/{self.process.pid}/status").read_text("ascii")
         (kilobytes,) = re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
         return int(kilobytes) * 1024
 
     @property
     def counters(self) -> dict[str, int]:
-        """The counters of the stop line."""
         counters: dict[str, int] = self.wait_for("worker.stopped")["counters"]
         return counters
 
@@ -106,7 +109,6 @@ class WorkerProcess:
         return self.process.poll() is None
 
     def exit_code(self, within: float = 20) -> int:
-        """Wait for the end of the process and return its exit code."""
         try:
             return self.process.wait(within)
         except subprocess.TimeoutExpired:
@@ -116,12 +118,11 @@ class WorkerProcess:
         self.process.send_signal(number)
 
     def stop(self, within: float = 20) -> int:
-        """Stop it as systemd would and return the exit code."""
+        """Send SIGTERM and return the exit code."""
         self.send(signal.SIGTERM)
         return self.exit_code(within)
 
     def kill(self) -> None:
-        """End it at once; does nothing if it has ended."""
         if self.is_running():
             self.process.kill()
         self.process.wait()

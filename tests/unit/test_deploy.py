@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from repo.sqlite.database import Database
 from repo.sqlite.schema import known_migrations, pending_migrations
-from tests.support.environment import others_environment
+from tests.support.commands import others_environment
 from worker import errors
 from worker.cli import main as command_line
 from worker.observability.exporter import Outside

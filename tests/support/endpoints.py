@@ -1,4 +1,4 @@
-"""The worker as others see it from outside: its port, and the socket that systemd listens on."""
+"""Where others observe a worker: its HTTP port, and the socket that it notifies systemd on."""
 
 import contextlib
 import json
@@ -6,7 +6,6 @@ import socket
 import threading
 import urllib.error
 import urllib.request
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,15 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.waiting import eventually
 from tests.support.worker_process import WorkerProcess
 
-# What a test adds to a worker's options to see it from outside.
-SEEN = ("--metrics-port", "0")
+OBSERVED = ("--metrics-port", "0")  # any free port
 
 Samples = dict[str, float]
 
 
 class Health(NamedTuple):
-    """An answer of /livez or /readyz."""
-
     status: int
     document: dict[str, Any]
 
@@ -32,7 +28,7 @@ class Health(NamedTuple):
 
 
 class Port:
-    """The port of one worker, as its log tells it."""
+    """The HTTP port that a worker has logged."""
 
     def __init__(self, worker: WorkerProcess) -> None:
         listening = worker.wait_for("metrics.listening")
@@ -40,7 +36,7 @@ class Port:
         self.url = f"http://{listening['host']}:{listening['port']}"
 
     def get(self, path: str) -> tuple[int, str]:
-        """Return the status and the body of an answer."""
+        """Return the status and the body of the answer."""
         try:
             with urllib.request.urlopen(self.url + path, timeout=5) as answer:
                 return answer.status, answer.read().decode()
@@ -58,17 +54,17 @@ class Port:
 
     def wait_for(self, state: str, status: int, within: float = 15) -> Health:
         """Return the first answer of /livez with a state and a status."""
-        seen: list[Health] = []
 
-        def reached() -> bool:
-            seen.append(self.livez())
-            return (seen[-1].state, seen[-1].status) == (state, status)
+        def reached() -> Health | None:
+            health = self.livez()
+            return health if (health.state, health.status) == (state, status) else None
 
-        eventually(reached, within, lambda: f"{seen[-1]}\n{self._worker.text}")
-        return seen[-1]
+        health = eventually(reached, within, lambda: f"{self.livez()}\n{self._worker.text}")
+        assert health is not None
+        return health
 
     def metrics(self) -> Samples:
-        """Return every sample by its name, with its labels behind it as they are written."""
+        """Return the value of every sample by its name and labels, written as Prometheus does."""
         samples: Samples = {}
         for family in text_string_to_metric_families(self.get("/metrics")[1]):
             for sample in family.samples:
@@ -78,18 +74,18 @@ class Port:
 
 
 class NotifySocket:
-    """A datagram socket that takes what a service tells systemd."""
+    """A datagram socket that receives what a service sends to systemd."""
 
     def __init__(self, address: str) -> None:
-        """Listen on a path, or with an @ before it on a name that is in no file system."""
+        """Listen on a path or, with a leading @, on an abstract name."""
         self.address = address
-        self._told: list[str] = []
+        self._received: list[str] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind("\0" + address[1:] if address.startswith("@") else address)
         self._socket.settimeout(0.1)
         self._closing = threading.Event()
-        # The system keeps ten datagrams and no more.
-        self._thread = threading.Thread(target=self._take, daemon=True)
+        # The kernel queues ten datagrams only, and the sender drops the next.
+        self._thread = threading.Thread(target=self._receive, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -97,25 +93,21 @@ class NotifySocket:
         self._thread.join()
         self._socket.close()
 
-    def _take(self) -> None:
+    def _receive(self) -> None:
         while not self._closing.is_set():
             with contextlib.suppress(TimeoutError):
-                self._told += self._socket.recv(65_536).decode().splitlines()
+                self._received += self._socket.recv(65_536).decode().splitlines()
 
-    def told(self) -> list[str]:
+    def lines(self) -> list[str]:
         """Return all lines so far, in order."""
-        return list(self._told)
+        return list(self._received)
 
     def wait_for(self, beginning: str, *, after: int = 0, within: float = 10) -> int:
-        """Return where the first line with a beginning is, at or behind a place."""
+        """Return the index of the first line with a beginning, `after` or higher."""
 
-        def place() -> int:
-            lines = self.told()
+        def index() -> int:
+            lines = self.lines()
             found = (n for n in range(after, len(lines)) if lines[n].startswith(beginning))
             return next(found, -1) + 1
 
-        return eventually(place, within, lambda: f"no {beginning}: {self._told}") - 1
-
-
-def notify_socket_in(folder: Path) -> NotifySocket:
-    return NotifySocket(str(folder / "notify"))
+        return eventually(index, within, lambda: f"no {beginning}: {self._received}") - 1

@@ -1,12 +1,64 @@
-"""Nkeys and signed identities (JWT), made without the vendor's tool."""
+"""Certificates made by openssl, and nkeys and signed identities (JWT) made without the nsc tool."""
 
 import base64
 import json
 import os
+import subprocess
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import nkeys
+
+_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """Paths of PEM files."""
+
+    ca: Path
+    other_ca: Path
+    server: Path
+    server_key: Path
+    client: Path
+    client_key: Path
+
+    def server_config(self, *, verify: bool = False) -> str:
+        """Return a server configuration with TLS; `verify` requires a client certificate."""
+        return (
+            f'tls {{ cert_file: "{self.server}", key_file: "{self.server_key}", '
+            f'ca_file: "{self.ca}", verify: {str(verify).lower()} }}\n'
+        )
+
+
+def make_certificates(folder: Path) -> Certificates:
+    # Python 3.13 rejects an authority without this extension.
+    authority = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    ca, ca_key = _make_certificate(folder, "authority", *authority)
+    other_ca, _ = _make_certificate(folder, "untrusted", *authority)
+    signed = ("-CA", str(ca), "-CAkey", str(ca_key), "-addext", "basicConstraints=CA:FALSE")
+    server, server_key = _make_certificate(
+        folder, "server", *signed, "-addext", "subjectAltName=IP:127.0.0.1"
+    )
+    client, client_key = _make_certificate(folder, "client", *signed)
+    return Certificates(ca, other_ca, server, server_key, client, client_key)
+
+
+def _make_certificate(folder: Path, name: str, *options: str) -> tuple[Path, Path]:
+    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", *_KEY, "-subj", f"/CN={name}"),
+            *("-keyout", str(key), "-out", str(certificate), *options),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=20,
+    )
+    return certificate, key
+
 
 _UNLIMITED = dict.fromkeys(
     (
@@ -18,7 +70,7 @@ _UNLIMITED = dict.fromkeys(
 
 
 class Identity:
-    """A key pair of an operator, an account or a user."""
+    """The nkey pair of an operator, an account or a user."""
 
     def __init__(self, prefix: int) -> None:
         self.seed: str = nkeys.encode_seed(os.urandom(32), prefix).decode()
@@ -26,7 +78,7 @@ class Identity:
         self.public: str = self._pair.public_key.decode()
 
     def sign(self, subject: "Identity", claims: dict[str, Any]) -> str:
-        """Return the JWT by which this identity vouches for another's claims."""
+        """Return a JWT in which this identity signs another one's claims."""
         head = _encoded({"typ": "JWT", "alg": "ed25519-nkey"})
         body = _encoded(
             {

@@ -1,0 +1,327 @@
+"""Metrics, health and systemd notifications of a real worker in each of its states."""
+
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import MakeServer, RunUntilIdle, StartWorker
+from tests.support import events
+from tests.support.broker import Broker
+from tests.support.endpoints import OBSERVED, NotifySocket, Port
+from tests.support.rows import Rows
+from tests.support.waiting import eventually
+
+IMPATIENT = (*OBSERVED, "--stalled-after", "1s", "--busy-timeout", "100ms", "--retry-for", "500ms")
+
+
+@pytest.fixture
+def notify(tmp_path: Path) -> Iterator[NotifySocket]:
+    with closing(NotifySocket(str(tmp_path / "notify"))) as listening:
+        yield listening
+
+
+def supervised(notify: NotifySocket) -> dict[str, str]:
+    """Return the environment that systemd gives a service with a watchdog."""
+    return {"NOTIFY_SOCKET": notify.address, "WATCHDOG_USEC": "400000"}
+
+
+def assert_watchdog_is_kept(notify: NotifySocket) -> None:
+    """Wait for more keep-alives than fit into `--stalled-after`."""
+    seen = len(notify.lines())
+    for _ in range(12):
+        seen = notify.wait_for("WATCHDOG=1", after=seen) + 1
+
+
+# --- metrics ---
+
+
+def test_the_metrics_after_a_drain_equal_the_counters_of_the_stop_line(
+    stream: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    stream.make_bucket()
+    stream.put_manifest("job-1", {"execute": {"timeout": "30s"}})
+    starts = [events.start(manifest_id="job-1") for _ in range(700)]
+    stream.publish_starts([*starts, *starts[:50], events.start(manifest_id="unknown")])
+    for payload in (b"not JSON", b"{}"):
+        stream.publish(payload)
+    published = 700 + 50 + 1 + 2
+    worker = start_worker(rows, *OBSERVED, "--batch", "100")
+    port = Port(worker)
+    worker.until(lambda: port.metrics()['projector_acks_total{outcome="sent"}'] == published)
+    worker.until(lambda: port.metrics()["projector_ack_pending"] == 0)
+    metrics = port.metrics()
+    assert worker.stop() == 0
+    counters = worker.counters
+
+    names = {
+        **{
+            f"projector_{name}_total": name
+            for name in (
+                *("redelivered", "promotions_failed"),
+                *("database_busy", "database_retries", "database_faults"),
+            )
+        },
+        **{
+            f'projector_deadlines_missing_total{{reason="{reason}"}}': f"deadline_missing_{reason}"
+            for name in counters
+            if (reason := name.removeprefix("deadline_missing_")) != name
+        },
+        'projector_messages_total{outcome="run_inserted"}': "runs_inserted",
+        'projector_messages_total{outcome="run_duplicate"}': "runs_duplicate",
+        'projector_messages_total{outcome="rejected"}': "rejected",
+        'projector_messages_total{outcome="rejected_duplicate"}': "rejected_duplicate",
+        'projector_messages_total{outcome="naks"}': "naks",
+        'projector_acks_total{outcome="sent"}': "settled",
+        'projector_acks_total{outcome="dropped"}': "acks_dropped",
+        "projector_batch_messages_sum": "messages",
+        "projector_batch_messages_count": "batches",
+        "projector_batch_duration_seconds_count": "batches",
+    }
+    assert {name: metrics[name] for name in names} == {
+        name: counters[counter] for name, counter in names.items()
+    }
+    assert counters["settled"] == counters["messages"] == published
+    assert (counters["runs_inserted"], counters["runs_duplicate"]) == (701, 50)
+    assert (counters["rejected"], counters["acks_dropped"]) == (2, 0)
+    assert counters["deadline_missing_manifest_unknown"] == 1
+    # The checkpoint takes two transactions more: one to see whether there is a lock, one to write.
+    assert metrics["projector_commit_duration_seconds_count"] >= counters["batches"] + 2
+    assert metrics["projector_pending"] == metrics["projector_outstanding"] == 0
+    assert metrics["projector_manifests"] == 1
+    assert 0 <= metrics["projector_manifests_snapshot_age_seconds"] < 30
+    for name in ("wal_bytes", "disk_free_bytes", "last_commit_timestamp_seconds"):
+        assert metrics[f"projector_{name}"] > 0
+    for name in ("caught_up", "ready", "live"):
+        assert metrics[f"projector_{name}"] == 1
+    states = [value for name, value in metrics.items() if name.startswith("projector_state{")]
+    assert states.count(1) == 1 < len(states)
+
+
+def test_no_series_names_a_pc_a_run_or_an_execution(
+    stream: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    stream.publish(result_id="r-secret", exec_id="e-secret", pc_id="p-secret", request_id="secret")
+    stream.publish(manifest_id="m-secret")
+    stream.publish(b"junk", subject="events.started.e-secret.p-secret")
+    port = Port(start_worker(rows, *OBSERVED))
+    eventually(lambda: port.metrics()['projector_messages_total{outcome="rejected"}'] == 1, 10)
+    for path in ("/metrics", "/livez", "/readyz"):
+        assert "secret" not in port.get(path)[1]
+    assert port.get("/")[0] == 404
+
+
+def test_a_worker_listens_on_no_port_by_default_and_a_used_port_is_exit_78(
+    stream: Broker,
+    rows: Rows,
+    start_worker: StartWorker,
+    run_until_idle: RunUntilIdle,
+    notify: NotifySocket,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        port = used.getsockname()[1]
+        failing = start_worker(rows, "--metrics-port", str(port), environment=supervised(notify))
+        assert failing.exit_code() == 78
+    (failed,) = failing.logged("worker.failed")
+    assert f"127.0.0.1 port {port} cannot be listened on" in failed["error"]
+    assert "Address already in use" in failed["error"]
+    assert "READY=1" not in notify.lines()
+    assert run_until_idle(rows).logged("metrics.listening") == []
+
+
+def test_lag_includes_messages_that_another_worker_has_not_acked(
+    stream: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    stream.make_consumer(ack_wait=60.0)
+    stream.publish()
+    stream.fetch(1, ack=False)
+    port = Port(start_worker(rows, *OBSERVED))
+    eventually(lambda: port.metrics()["projector_lag_seconds"] > 0.5, 5)
+    assert port.metrics()["projector_outstanding"] == 0
+    assert port.livez().state == "idle"
+
+
+def test_metrics_show_a_replay_and_whether_history_is_missing(
+    stream: Broker,
+    tmp_path: Path,
+    rows: Rows,
+    start_worker: StartWorker,
+    run_until_idle: RunUntilIdle,
+) -> None:
+    stream.publish()
+    run_until_idle(rows)
+    wiped = Rows(tmp_path / "wiped.db")
+    port = Port(start_worker(wiped, *OBSERVED, "--migrate", "--no-replay"))
+    eventually(lambda: port.metrics().get("projector_caught_up") == 0, 10)
+    assert port.metrics()["projector_replays_total"] == 0
+
+    again = Rows(tmp_path / "again.db")
+    replaying = Port(start_worker(again, *OBSERVED, "--migrate"))
+    eventually(lambda: replaying.metrics()["projector_replays_total"] == 1, 10)
+    eventually(lambda: replaying.metrics()["projector_caught_up"] == 1, 10)
+    assert again.count() == 1
+
+
+# --- health ---
+
+
+def test_a_worker_is_live_and_ready_while_idle_and_while_it_works_through_a_backlog(
+    stream: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    port = Port(start_worker(rows, *IMPATIENT, "--batch", "5"))
+    idle = port.wait_for("idle", 200)
+    assert idle.document["live"] is True
+    eventually(lambda: port.readyz().status == 200, 5)
+    stream.publish_starts(events.start() for _ in range(3000))
+    working = port.wait_for("working", 200)
+    assert working.document["restart_helps"] is False
+    eventually(lambda: port.livez().document["lag_seconds"] > 0, 5)
+    # This takes longer than --stalled-after, but every batch is progress.
+    while rows.count() < 3000:
+        assert port.livez().status == 200
+    after = port.wait_for("idle", 200)
+    assert after.document["lag_seconds"] == after.document["pending"] == 0
+
+
+def test_a_worker_without_a_broker_is_live_but_not_ready_and_keeps_its_watchdog(
+    make_server: MakeServer, rows: Rows, start_worker: StartWorker, notify: NotifySocket
+) -> None:
+    server = make_server().start()
+    worker = start_worker(
+        rows, *IMPATIENT, "--create-stream", nats=server.url, environment=supervised(notify)
+    )
+    port = Port(worker)
+    port.wait_for("idle", 200)
+    server.stop()
+    health = port.wait_for("broker_away", 200)
+    assert "broker" in health.document["reason"]
+    assert health.document["restart_helps"] is False
+    assert port.readyz().status == 503
+    assert_watchdog_is_kept(notify)
+    assert port.livez().state == "broker_away"
+    server.start()
+    port.wait_for("idle", 200)
+    eventually(lambda: port.readyz().status == 200, 5)
+    assert port.metrics()["projector_reconnects_total"] >= 1
+    assert worker.stop() == 0
+
+
+def test_a_missing_permission_and_a_wrong_password_are_shown_without_the_password(
+    make_server: MakeServer, rows: Rows, start_worker: StartWorker
+) -> None:
+    server = make_server(
+        "authorization { users: [ { user: all, password: x },\n"
+        '{ user: few, password: y, permissions: { publish: ["$JS.API.STREAM.INFO.>"], '
+        'subscribe: ["_INBOX.>"] } } ] }'
+    ).start()
+    with Broker(server.login("all")) as broker:
+        broker.make_stream()
+    few, unknown = (
+        start_worker(rows, *IMPATIENT, nats=server.login("few", word)) for word in ("y", "wr0ng")
+    )
+    port = Port(few)
+    health = port.wait_for("permission_denied", 200)
+    assert "permissions violation" in health.document["reason"].lower()
+    assert port.readyz().status == 503
+    health = Port(unknown).wait_for("permission_denied", 200)
+    assert "authorization violation" in health.document["reason"].lower()
+    assert "wr0ng" not in health.document["reason"]
+
+
+def test_a_worker_with_a_locked_database_is_not_live_but_keeps_its_watchdog(
+    stream: Broker, rows: Rows, start_worker: StartWorker, notify: NotifySocket
+) -> None:
+    worker = start_worker(rows, *IMPATIENT, environment=supervised(notify))
+    port = Port(worker)
+    port.wait_for("idle", 200)
+    with rows.locked():
+        stream.publish()
+        health = port.wait_for("database_blocked", 503)
+        assert "lock" in health.document["reason"]
+        assert health.document["restart_helps"] is False
+        assert port.readyz().status == 503
+        assert_watchdog_is_kept(notify)
+        metrics = port.metrics()
+        assert metrics["projector_database_busy_total"] > 0
+        assert metrics["projector_database_retries_total"] > 0
+        assert metrics["projector_lag_seconds"] > 1
+    port.wait_for("idle", 200)
+    assert rows.count() == 1
+    notify.wait_for("STATUS=database_blocked: ")
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "place"), [("hung", "message arrives"), ("stalled", "batch in a pool thread")]
+)
+def test_a_thread_that_hangs_makes_the_worker_not_live_and_stops_the_watchdog(
+    stream: Broker,
+    rows: Rows,
+    start_worker: StartWorker,
+    notify: NotifySocket,
+    *,
+    state: str,
+    place: str,
+) -> None:
+    worker = start_worker(rows, *IMPATIENT, environment=supervised(notify), fault=("hang", place))
+    port = Port(worker)
+    port.wait_for("idle", 200)
+    stream.publish()
+    health = port.wait_for(state, 503)
+    assert health.document["restart_helps"] is True
+    assert port.readyz().status == 503
+    notify.wait_for(f"STATUS={state}: ")
+    assert notify.lines()[-1].startswith(f"STATUS={state}: ")
+    count = len(notify.lines())
+    with pytest.raises(AssertionError, match="no WATCHDOG=1"):
+        notify.wait_for("WATCHDOG=1", after=count, within=0.5)
+
+
+# --- systemd ---
+
+
+@pytest.mark.parametrize("abstract", [False, True], ids=["path", "abstract"])
+def test_systemd_is_notified_in_order_from_start_to_stop(
+    stream: Broker, rows: Rows, start_worker: StartWorker, tmp_path: Path, *, abstract: bool
+) -> None:
+    address = f"@{tmp_path}" if abstract else str(tmp_path / "socket")
+    with closing(NotifySocket(address)) as notify:
+        worker = start_worker(rows, "--drain-timeout", "7s", environment=supervised(notify))
+        ready = notify.wait_for("READY=1")
+        status = notify.wait_for("STATUS=idle: lag 0 s", after=ready)
+        watchdog = notify.wait_for("WATCHDOG=1", after=status)
+        assert worker.stop() == 0
+        stopping = notify.wait_for("STOPPING=1", after=watchdog)
+        assert notify.lines()[stopping + 1] == "EXTEND_TIMEOUT_USEC=12000000"
+        assert notify.lines().count("READY=1") == notify.lines().count("STOPPING=1") == 1
+
+
+def test_a_start_that_waits_for_a_locked_database_asks_systemd_for_more_time(
+    stream: Broker, tmp_path: Path, start_worker: StartWorker, notify: NotifySocket
+) -> None:
+    rows = Rows(tmp_path / "locked.db")
+    with closing(sqlite3.connect(rows.path, isolation_level=None)) as other:
+        other.execute("CREATE TABLE of_another_program (x)")
+        other.execute("BEGIN IMMEDIATE")
+        stopped = start_worker(rows, *IMPATIENT, "--migrate")
+        worker = start_worker(rows, *IMPATIENT, "--migrate", environment=supervised(notify))
+        notify.wait_for("EXTEND_TIMEOUT_USEC=30000000")
+        port = Port(worker)
+        port.wait_for("database_blocked", 200)
+        assert "READY=1" not in notify.lines()
+        for waiting in (stopped, worker):
+            assert "locked" in waiting.wait_for("batch.failed")["error"]
+        assert stopped.stop(within=5) == 0
+        other.execute("COMMIT")
+    notify.wait_for("READY=1")
+    port.wait_for("idle", 200)
+    assert worker.stop() == 0
+
+
+def test_a_notify_socket_without_a_listener_does_not_stop_the_worker(
+    stream: Broker, rows: Rows, tmp_path: Path, run_until_idle: RunUntilIdle
+) -> None:
+    run_until_idle(rows, environment={"NOTIFY_SOCKET": str(tmp_path / "none")})
