@@ -1,4 +1,4 @@
-"""The command behind scripts/bench: measure, print tables, write results.json and the plots."""
+"""The command behind scripts/bench: measure in rounds, print tables, write results and plots."""
 
 import importlib.util
 import json
@@ -8,95 +8,100 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 
-from tests.bench import machine, report
-from tests.bench.measure import measure
-from tests.bench.plan import PARTS, Plan
-from tests.bench.process import BenchFailed
+from tests.bench import report
+from tests.bench.contenders import THIS_WORKER, other_worker, rivals
+from tests.bench.measure import Measure
+from tests.bench.process import ROOT, BenchFailed
 from tests.bench.results import Results
-from tests.bench.targets import Target, targets
-from tests.demo.process import ROOT
+from tests.support.nats_server import NatsServer
+
+PARTS = ("drain", "latency")
+_FOLDER = click.Path(file_okay=False, resolve_path=True, path_type=Path)
+# Events a second, and how many events are published.
+_RATES = {10: 200, 100: 2000, 1000: 10_000}
+_QUICK_RATES = {10: 20, 100: 150, 1000: 1500}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS))
-@click.option("--events", type=click.IntRange(100), help="Events of a backlog.  [default: 100000]")
-@click.option("--repeat", type=click.IntRange(1), help="Measurements of each kind.  [default: 3]")
-@click.option("--full", is_flag=True, help="Also a backlog of 1 000 000 and 5 000 000 rows.")
-@click.option("--quick", is_flag=True, help="Small numbers that prove nothing; about two minutes.")
+@click.option("--events", type=click.IntRange(100), help="Events in a backlog.  [default: 100000]")
+@click.option("--repeat", type=click.IntRange(1), help="Rounds.  [default: 3]")
+@click.option("--quick", is_flag=True, help="Two rounds of 3000 events: a trial, not a result.")
+@click.option("--against", type=_FOLDER, help="A checkout whose worker is measured as well.")
+@click.option("--no-rivals", is_flag=True, help="Measure the workers only.")
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_FOLDER,
     default=ROOT / ".bench",
     show_default="<checkout>/.bench",
-    help="Where to write results.json, report.md and the plots, and to keep what is measured with.",
+    help="Where to write results.json, report.txt and the plots.",
 )
-def main(parts: tuple[str, ...], out: Path, **sizes: Any) -> None:
-    """Measure PARTS, or everything, with a real broker and real files.
+def main(
+    parts: tuple[str, ...],
+    *,
+    events: int | None,
+    repeat: int | None,
+    quick: bool,
+    against: Path | None,
+    no_rivals: bool,
+    out: Path,
+) -> None:
+    """Measure PARTS, or drain and latency, with a real server and real files.
 
-    NATS_SERVER names the nats-server to use, else the PATH does. Exit 1 if an event is lost.
+    In each round the programs take turns. NATS_SERVER names the nats-server to use; the default is
+    the one on the PATH. Exits with 1 if a program fails or a table lacks an event.
     """
-    console = Console(highlight=False)
-    plan = planned(**sizes)
-    out = out.resolve()
-    size, versions = machine.machine(), machine.versions()
-    with emptied(out / "work") as work:
-        try:
-            results = measure(console, plan, parts or PARTS, work, out / "pythons")
-        except (BenchFailed, OSError, RuntimeError, AssertionError) as error:
-            console.print(f"The benchmark failed: {error}", style="bold red", markup=False)
-            sys.exit(1)
-    reached = targets(results)
-    report.show(console, results, reached)
-    command = shlex.join(["scripts/bench", *sys.argv[1:]])
-    facts = {"command": command, "machine": size, "versions": versions, "plan": asdict(plan)}
-    write(out, results, reached, facts)
-    (out / "report.md").write_text(report.markdown(results, reached, size), "utf-8")
-    console.print(f"\n{out}: " + ", ".join(["results.json", "report.md", *draw(results, out)]))
+    # The tables need more than the 80 columns that a pipe gets by default.
+    width = None if sys.stdout.isatty() else 120
+    console = Console(highlight=False, record=True, width=width)
+    contenders = [THIS_WORKER, *([other_worker(against)] if against else [])]
+    contenders += [] if no_rivals else rivals()
+    backlog = (events or (3000 if quick else 100_000)) if "drain" in (parts or PARTS) else 0
+    rates = (_QUICK_RATES if quick else _RATES) if "latency" in (parts or PARTS) else {}
+    facts = {"command": shlex.join(["scripts/bench", *sys.argv[1:]]), "machine": report.machine()}
+    results = Results()
+    try:
+        with _workspace(out / "work") as measure:
+            for number in range(repeat or (2 if quick else 3)):
+                # If the machine slows down during a round, the next one makes up for it.
+                turns = contenders[::-1] if number % 2 else contenders
+                for measured in measure.round(turns, backlog, rates):
+                    results.add(measured)
+                    console.print(str(measured))
+    except (BenchFailed, OSError, RuntimeError, AssertionError) as error:
+        console.print(f"The benchmark failed: {error}", style="bold red", markup=False)
+        sys.exit(1)
+    for table in report.tables(results):
+        console.print(table)
+    (out / "report.txt").write_text(console.export_text(), "utf-8")
+    (out / "results.json").write_text(json.dumps({**facts, **asdict(results)}) + "\n", "utf-8")
+    files = ["report.txt", "results.json"]
+    if importlib.util.find_spec("matplotlib"):
+        from tests.bench.plots import draw
 
-
-def planned(events: int | None, repeat: int | None, *, full: bool, quick: bool) -> Plan:
-    """Return the plan that the options ask for."""
-    plan = Plan().quick() if quick else Plan()
-    plan = plan.full() if full else plan
-    return replace(plan, events=events or plan.events, repeat=repeat or plan.repeat)
+        files += draw(results, out)
+    console.print(f"{out}: {', '.join(files)}")
 
 
 @contextmanager
-def emptied(folder: Path) -> Iterator[Path]:
-    """Make a folder anew and remove it at the end, also where the process is asked to end."""
+def _workspace(folder: Path) -> Iterator[Measure]:
+    """Provide an empty folder with a nats-server, and remove both at the end, also on SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    server = NatsServer(folder)
     try:
-        yield folder
+        server.start()
+        yield Measure(folder, server.url)
     finally:
+        server.stop()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def write(out: Path, results: Results, reached: list[Target], facts: dict[str, Any]) -> None:
-    """Write everything that was measured, and what it was measured on, as JSON."""
-    told = {
-        **facts,
-        "targets": [{**asdict(target), "reached": target.reached} for target in reached],
-        "measurements": results.as_dict(),
-    }
-    (out / "results.json").write_text(json.dumps(told, indent=2) + "\n", "utf-8")
-
-
-def draw(results: Results, out: Path) -> list[str]:
-    """Draw the plots, where the library is installed, and return their names."""
-    if importlib.util.find_spec("matplotlib") is None:
-        return []
-    from tests.bench import plots
-
-    return [path.name for path in plots.draw(results, out)]
 
 
 if __name__ == "__main__":

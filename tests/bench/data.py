@@ -1,6 +1,7 @@
-"""The events of a benchmark: the same for the same seed. Pure.
+"""The events of every measurement: the same ones each time. Pure.
 
-Random keys, broadcasts of 50 PCs each with an execution of its own, times down to the nanosecond.
+Keys are random. Each broadcast reaches 50 PCs and has an execution of its own. `started_at` has
+nanoseconds and grows from event to event, so that rows ordered by it are in the events' order.
 """
 
 import json
@@ -8,105 +9,65 @@ import random
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from tests.support.times import stored_text
 
 BROADCAST = 50
+_SEED = 20260520
 _PCS = 5000
-_FIRST_SECOND = 12 * 3600
+_NOON = datetime.fromisoformat("2026-05-20T12:00:00")
 
-# Timeouts as manifests write them, and the seconds from recorded_at to the deadline.
-TIMEOUTS = {"30s": 150, "60s": 180, "300s": 450, "1h": 5400, "2h 30m": 13_500}
+# The timeout in a manifest, and the seconds from recorded_at to expires_at that follow from it.
+_DEADLINES = {"30s": 150, "60s": 180, "300s": 450, "1h": 5400, "2h 30m": 13_500}
+TIMEOUTS = {f"manifest-{number:05}": list(_DEADLINES)[number % 5] for number in range(20)}
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One start as an agent publishes it. `deadline_after` is in seconds after its record."""
+    """One started run, as an agent publishes it."""
 
-    subject: str
-    payload: bytes
-    result_id: str
-    request_id: str
-    exec_id: str
-    pc_id: str
-    started_at: str
-    manifest_id: str
-    version: str
-    deadline_after: int
+    members: dict[str, str]
+
+    @property
+    def subject(self) -> str:
+        return f"events.started.{self.members['exec_id']}.{self.members['pc_id']}"
+
+    @property
+    def payload(self) -> bytes:
+        return json.dumps(self.members).encode()
+
+    @property
+    def deadline_after(self) -> int:
+        """Seconds from recorded_at to expires_at."""
+        return _DEADLINES[TIMEOUTS[self.members["manifest_id"]]]
 
     def row(self) -> tuple[str, ...]:
-        """Return what must stand in its row, but for what follows from the time of its record."""
-        return (
-            self.result_id,
-            self.request_id,
-            self.exec_id,
-            self.pc_id,
-            stored_text(self.started_at),
-            self.version,
-            self.manifest_id,
+        """Return the columns of its row that do not depend on when the server stored it."""
+        names = ("result_id", "request_id", "exec_id", "pc_id", "started_at", "version")
+        row = {**self.members, "started_at": stored_text(self.members["started_at"])}
+        return (*(row[name] for name in names), row["manifest_id"])
+
+
+def make_events(count: int) -> Iterator[Event]:
+    """Yield `count` events; a longer series begins with the shorter one."""
+    choice = random.Random(_SEED)
+    broadcast: dict[str, str] = {}
+    for number in range(count):
+        if number % BROADCAST == 0:
+            broadcast = {name: _id(choice) for name in ("request_id", "exec_id")}
+            broadcast["manifest_id"] = choice.choice(list(TIMEOUTS))
+        moment = (_NOON + timedelta(milliseconds=number)).isoformat(timespec="milliseconds")
+        yield Event(
+            {
+                "result_id": _id(choice),
+                "pc_id": f"pc-{choice.randrange(_PCS):05}",
+                "started_at": f"{moment}{choice.randrange(10**6):06}Z",
+                "version": "2.4.1",
+                **broadcast,
+            }
         )
-
-
-@dataclass(frozen=True, slots=True)
-class DataSet:
-    """So many events over so many manifests, chosen by a seed."""
-
-    events: int
-    manifests: int = 20
-    seed: int = 20260520
-
-    def __iter__(self) -> Iterator[Event]:
-        choice = random.Random(self.seed)
-        exec_id = request_id = manifest_id = ""
-        for number in range(self.events):
-            if number % BROADCAST == 0:
-                exec_id, request_id = _id(choice), _id(choice)
-                manifest_id = _manifest_id(choice.randrange(self.manifests))
-            yield _event(
-                {
-                    "result_id": _id(choice),
-                    "request_id": request_id,
-                    "exec_id": exec_id,
-                    "pc_id": f"pc-{choice.randrange(_PCS):05}",
-                    "started_at": _instant(number * 1_000_000 + choice.randrange(1_000_000)),
-                    "manifest_id": manifest_id,
-                    "version": "2.4.1",
-                }
-            )
-
-    def executions(self) -> list[tuple[str, str]]:
-        """Return the exec_id and manifest_id of each execution, in the order of the events."""
-        return list(dict.fromkeys((event.exec_id, event.manifest_id) for event in self))
-
-    def timeouts(self) -> dict[str, str]:
-        """Return the timeout text of each manifest."""
-        return {_manifest_id(number): _timeout(number) for number in range(self.manifests)}
-
-
-def _event(members: dict[str, str]) -> Event:
-    return Event(
-        subject=f"events.started.{members['exec_id']}.{members['pc_id']}",
-        payload=json.dumps(members).encode(),
-        deadline_after=TIMEOUTS[_timeout(int(members["manifest_id"].removeprefix("manifest-")))],
-        **members,
-    )
-
-
-def _manifest_id(number: int) -> str:
-    return f"manifest-{number:05}"
-
-
-def _timeout(number: int) -> str:
-    return list(TIMEOUTS)[number % len(TIMEOUTS)]
 
 
 def _id(choice: random.Random) -> str:
     return str(uuid.UUID(int=choice.getrandbits(128), version=4))
-
-
-def _instant(nanoseconds: int) -> str:
-    """Return an instant of 20 May 2026, so many nanoseconds after noon, as an agent writes it."""
-    seconds, fraction = divmod(nanoseconds, 1_000_000_000)
-    minutes, second = divmod(_FIRST_SECOND + seconds, 60)
-    hour, minute = divmod(minutes, 60)
-    return f"2026-05-20T{hour % 24:02}:{minute:02}:{second:02}.{fraction:09}Z"

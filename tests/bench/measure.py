@@ -1,111 +1,109 @@
-"""Goes through a plan, one measurement after the other, with a progress bar."""
+"""One measurement: a drain of a backlog, the latency at a rate, or the floor of the latency.
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+Each prepares a fresh stream and database, and checks the tables at the end, or raises BenchFailed.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from tests.bench.broker import BenchBroker, Seen
+from tests.bench.contenders import PROJECTOR, Contender
+from tests.bench.data import make_events
+from tests.bench.database import check_tables, fresh_database
+from tests.bench.process import Program, run
+from tests.bench.results import FLOOR, Drained, Latency
+from tests.support.waiting import eventually
 
-from tests.bench.drain import Drain, Drainer
-from tests.bench.latency import LatencyMeter
-from tests.bench.plan import Plan
-from tests.bench.pythons import VERSIONS, Python, prepare
-from tests.bench.results import Results
-from tests.bench.tables import Templates
-from tests.support.nats_server import NatsServer
-
-Step = tuple[str, Callable[[], None]]
-
-
-def measure(
-    console: Console, plan: Plan, parts: Sequence[str], work: Path, pythons: Path
-) -> Results:
-    """Measure the parts of a plan in a folder; raises BenchFailed at the first that is void."""
-    results = Results()
-    templates = Templates(work)
-    with _progress(console) as progress:
-        for part in parts:
-            with _server(work / f"nats-{part}") as server:
-                bench = _Bench(plan, results, work, server, templates)
-                steps = list(bench.steps(part, pythons))
-                task = progress.add_task(part, total=len(steps))
-                for title, step in steps:
-                    progress.update(task, description=f"{part}: {title}")
-                    step()
-                    progress.advance(task)
-                progress.update(task, description=part)
-    return results
+_LONGEST = 3600.0
+_FASTEST_FLOOR = 100.0
+_MOST_FLOOR_EVENTS = 500
 
 
-class _Bench:
-    """The measurements of one part, on one server."""
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Measures in one folder, with one server."""
 
-    def __init__(
-        self, plan: Plan, results: Results, work: Path, server: NatsServer, templates: Templates
-    ) -> None:
-        self._plan = plan
-        self._results = results
-        self._drainer = Drainer(work, server.url, server.pid, templates)
-        self._meter = LatencyMeter(work, server.url, templates)
+    folder: Path
+    nats: str
 
-    def steps(self, part: str, pythons: Path) -> Iterator[Step]:
-        """Yield each measurement with a title."""
-        if part == "latency":
-            yield from self._latencies()
-        elif part == "pythons":
-            yield from self._drains(self._plan.pythons(_prepared(pythons)))
-        else:
-            yield from self._drains(getattr(self._plan, "drains" if part == "drain" else part)())
+    def round(
+        self, contenders: Sequence[Contender], events: int, rates: dict[int, int]
+    ) -> Iterator[Drained | Latency]:
+        """Yield a drain of so many events, if any, and the latencies at each rate."""
+        for contender in contenders if events else ():
+            yield self.drain(contender, events)
+        for rate, count in rates.items():
+            yield self.floor(rate, count)
+            for contender in contenders:
+                if contender.kind != "limit":
+                    yield self.latency(contender, rate, count)
 
-    def _drains(self, drains: Iterator[Drain]) -> Iterator[Step]:
-        for drain in drains:
-            yield _title(drain), lambda drain=drain: self._drain(drain)  # type: ignore[misc]
+    def drain(self, contender: Contender, count: int) -> Drained:
+        """Drain a fresh backlog: from the first pull request to the last ack."""
+        path = fresh_database(self.folder, contender.projector, count)
+        command = contender.command(self.nats, path)
+        if contender.kind == "limit":
+            command += ["--events", str(count)]
+            seconds = json.loads(run(command, self.folder / "limit.log", _LONGEST))
+            check_tables(path, count)
+            return Drained(contender.title, contender.kind, count, seconds)
+        with BenchBroker(self.nats) as broker:
+            broker.fill(make_events(count))
+            # Otherwise the kernel would write back the backlog while the program is measured.
+            os.sync()
+            seen = broker.watch(count)
+            with Program(command, self.folder / "program.log") as program:
+                began = broker.wait_for_request(seen, program)
+                cpu = _cpu_until_last_ack(program, seen)
+                eventually(broker.is_settled, 30)
+                # The worker ends by itself when it is idle.
+                program.output() if contender.kind == "worker" else program.stop()
+            seconds = broker.last_ack() - began
+            check_tables(path, count, broker.stored_at)
+        return Drained(contender.title, contender.kind, count, seconds, cpu)
 
-    def _drain(self, drain: Drain) -> None:
-        self._results.drains.append(self._drainer.measure(drain))
+    def latency(self, contender: Contender, rate: int, count: int) -> Latency:
+        """Measure from publishing an event to seeing its row, at `rate` events a second."""
+        path = fresh_database(self.folder, contender.projector, count)
+        command = contender.command(self.nats, path, until_idle=False)
+        with BenchBroker(self.nats) as broker:
+            broker.fill([])
+            seen = broker.watch(count)
+            with Program(command, self.folder / "program.log") as program:
+                broker.wait_for_request(seen, program)
+                seconds = self._probe(path, rate, count)
+                eventually(broker.is_settled, 30)
+                program.stop()
+            check_tables(path, count, broker.stored_at)
+        return Latency(contender.title, rate, seconds)
 
-    def _latencies(self) -> Iterator[Step]:
-        for rate, events, seed in self._plan.latencies():
+    def floor(self, rate: int, count: int) -> Latency:
+        """Measure a round trip to the stream and a commit, for some events."""
+        count = min(count, _MOST_FLOOR_EVENTS)
+        path = fresh_database(self.folder, PROJECTOR, count)
+        with BenchBroker(self.nats) as broker:
+            broker.fill([])
+        seconds = self._probe(path, min(rate, _FASTEST_FLOOR), count, "--floor")
+        return Latency(FLOOR, rate, seconds)
 
-            def step(rate: int = rate, events: int = events, seed: int = seed) -> None:
-                self._results.latencies.append(self._meter.measure(rate, events, seed))
-
-            yield f"{rate} events/s", step
-
-
-def _prepared(folder: Path) -> list[Python]:
-    found = (prepare(version, folder) for version in VERSIONS)
-    return [python for python in found if python is not None]
-
-
-def _title(drain: Drain) -> str:
-    sizes = {
-        "rows": f"{drain.old_rows:,} rows before",
-        "workers": f"{drain.workers} of",
-        "manifests": f"{drain.data.manifests:,} manifests",
-        "memory": f"{drain.data.events:,} events",
-        "pythons": f"Python {drain.label}",
-    }
-    return " ".join(filter(None, (sizes.get(drain.part, ""), drain.rival.title)))
-
-
-@contextmanager
-def _server(folder: Path) -> Iterator[NatsServer]:
-    server = NatsServer(folder).start()
-    try:
-        yield server
-    finally:
-        server.stop()
+    def _probe(self, path: Path, rate: float, count: int, *arguments: str) -> list[float]:
+        """Run the program that publishes and observes; return its figures in ascending order."""
+        os.sync()
+        command = [sys.executable, "-m", "tests.bench.probe", "--nats", self.nats, *arguments]
+        command += ["--database", str(path), "--rate", str(rate), "--events", str(count)]
+        return sorted(json.loads(run(command, self.folder / "probe.log", count / rate + 60)))
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        # Every redraw takes time from what is measured.
-        refresh_per_second=2,
-    )
+def _cpu_until_last_ack(program: Program, seen: Seen) -> float:
+    """Return the CPU seconds from now until the last ack is seen or the program ends."""
+    first = last = program.cpu_seconds()
+    while seen.last_ack is None and last is not None:
+        program.check_running()
+        time.sleep(0.05)
+        last = program.cpu_seconds() or last
+    return (last or 0.0) - (first or 0.0)

@@ -1,52 +1,31 @@
-"""A program that is measured: a process of its own, with its memory and its CPU time.
-
-The kernel's numbers of the process itself are read while it runs. What `wait` tells at the end
-would not do: its peak of memory counts that of the process that started it.
-"""
+"""The processes that are measured."""
 
 import os
 import signal
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from tests.demo.process import ROOT
-
+ROOT = Path(__file__).resolve().parents[2]
 _END_TIMEOUT = 30.0
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class BenchFailed(Exception):
-    """A measurement is void: a program failed, or events are missing, or one is not as it must."""
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a process has used so far: CPU seconds, and its peak of resident memory in bytes."""
-
-    cpu: float
-    peak_memory: int
+    """A measurement is invalid: a program failed, or the tables do not hold what they must."""
 
 
 class Program:
-    """One process; leaving the `with` ends it, whatever happens."""
+    """One process. Leaving the `with` block kills it if it still runs."""
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         self._log = log
         self._output = log.with_suffix(".out")
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("PROJECTOR_")
-        }
+        names = (name for name in os.environ if not name.startswith("PROJECTOR_"))
+        environment = {name: os.environ[name] for name in names}
         with log.open("wb") as stderr, self._output.open("wb") as stdout:
             self._process = subprocess.Popen(
-                list(command),
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                env=environment,
-                cwd=ROOT,
+                list(command), stdout=stdout, stderr=stderr, env=environment, cwd=ROOT
             )
 
     def __enter__(self) -> Self:
@@ -57,47 +36,44 @@ class Program:
             self._process.kill()
         self._process.wait()
 
-    @property
-    def log(self) -> str:
-        """All that the process has written to its standard error."""
-        return self._log.read_text(errors="replace")
-
-    def usage(self) -> Usage | None:
-        """Return what the process has used; None once it has ended."""
-        return usage(self._process.pid) if self._process.poll() is None else None
+    def cpu_seconds(self) -> float | None:
+        """Return the CPU time of the process so far, or None once it has ended."""
+        try:
+            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        except OSError:
+            return None
+        # The fields after the name, which is in parentheses, start with field 3 of proc(5).
+        fields = stat.rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def check_running(self) -> None:
         """Raise BenchFailed if the process has ended with an error."""
         if self._process.poll() not in (None, 0):
-            raise BenchFailed(f"{self._process.args!r} ended:\n{self.log}")
+            raise self.failure(f"ended with {self._process.returncode}")
 
     def stop(self) -> None:
-        """Ask the process to end, if it has not, and wait until it has; raises BenchFailed."""
+        """Send SIGTERM and wait for exit code 0; raises BenchFailed."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         self.output()
 
     def output(self, within: float = _END_TIMEOUT) -> str:
-        """Wait for the end and return what the process printed; raises BenchFailed."""
+        """Wait for exit code 0 and return the standard output; raises BenchFailed."""
         try:
-            code = self._process.wait(within)
+            self._process.wait(within)
         except subprocess.TimeoutExpired:
-            raise BenchFailed(f"{self._process.args!r} did not end:\n{self.log}") from None
-        if code != 0:
-            raise BenchFailed(f"{self._process.args!r} ended with {code}:\n{self.log}")
+            raise self.failure(f"did not end within {within:.0f} s") from None
+        if self._process.returncode != 0:
+            raise self.failure(f"ended with {self._process.returncode}")
         return self._output.read_text()
 
+    def failure(self, problem: str) -> BenchFailed:
+        """Return an error with the command, the problem and the process's log."""
+        log = self._log.read_text(errors="replace")
+        return BenchFailed(f"{self._process.args!r} {problem}:\n{log}")
 
-def usage(pid: int) -> Usage | None:
-    """Return what a process has used, as the kernel tells it; None if there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return None
-    # After the name in parentheses, which may hold anything, comes field 3.
-    fields = stat.rpartition(")")[2].split()
-    peaks = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
-    if not peaks:  # it has ended, and nobody has waited for it yet
-        return None
-    return Usage((int(fields[11]) + int(fields[12])) / _TICKS, int(peaks[0]) * 1024)
+
+def run(command: Sequence[str], log: Path, within: float = _END_TIMEOUT) -> str:
+    """Run a program to its end and return its standard output; raises BenchFailed."""
+    with Program(command, log) as program:
+        return program.output(within)

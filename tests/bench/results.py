@@ -1,72 +1,97 @@
-"""All that was measured, what follows from it, and the file that holds both."""
+"""Every measurement of a run, and the figures that follow from them. Pure."""
 
-import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
-from tests.bench.drain import Drained
-from tests.bench.figures import Spread
-from tests.bench.latency import Latency
+WORKER = "the worker"
+FLOOR = "floor: round trip and commit"
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The median of some values, with the least and the greatest."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Spread":
+        found = list(values)
+        return cls(statistics.median(found), min(found), max(found))
+
+    def text(self, form: str) -> str:
+        """Return the three values, each formatted as `form` says."""
+        return f"{self.median:{form}}  {self.least:{form}}–{self.most:{form}}"
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """Return the smallest of the ascending values that `percent` of them do not exceed."""
+    return ordered[max(math.ceil(len(ordered) * percent / 100), 1) - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """One measurement of a drain. CPU time is in seconds for all events; limits have none."""
+
+    program: str
+    kind: str
+    events: int
+    seconds: float
+    cpu: float | None = None
+
+    @property
+    def rate(self) -> float:
+        """Events a second."""
+        return self.events / self.seconds
+
+    def __str__(self) -> str:
+        return f"drain: {self.rate:,.0f} events/s, {self.program}"
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """One measurement of latency, or of its floor: the seconds of each event, ascending."""
+
+    program: str
+    rate: int
+    seconds: list[float]
+
+    def __str__(self) -> str:
+        p50 = percentile(self.seconds, 50) * 1000
+        return f"latency at {self.rate:,} events/s: p50 is {p50:,.2f} ms, {self.program}"
 
 
 @dataclass(slots=True)
 class Results:
-    """Every single measurement, in the order in which they were made."""
+    """The measurements in the order of the rounds."""
 
     drains: list[Drained] = field(default_factory=list)
     latencies: list[Latency] = field(default_factory=list)
 
-    def of(self, part: str, **wanted: Any) -> list[Drained]:
-        """Return the drains of a part, or of those with the wanted values."""
-        return [
-            drained
-            for drained in self.drains
-            if drained.part == part
-            and all(getattr(drained, name) == value for name, value in wanted.items())
-        ]
+    def add(self, measured: Drained | Latency) -> None:
+        if isinstance(measured, Drained):
+            self.drains.append(measured)
+        else:
+            self.latencies.append(measured)
 
-    def speed(self, part: str, **wanted: Any) -> Spread | None:
-        """Return the spread of the events a second, None where nothing was measured."""
-        return spread(self.of(part, **wanted), lambda drained: drained.events_a_second)
+    def by_program(self) -> dict[str, list[Drained]]:
+        """Return the drains of each program, one a round."""
+        return {each.program: self.of(each.program) for each in self.drains}
 
-    def ratio(self, part: str, over: dict[str, Any], under: dict[str, Any]) -> float | None:
-        """Return the ratio of the median speeds of two choices within one part."""
-        first, second = self.speed(part, **over), self.speed(part, **under)
-        return first.median / second.median if first and second else None
+    def of(self, program: str) -> list[Drained]:
+        return [drained for drained in self.drains if drained.program == program]
 
-    def latency(self, rate: float, value: Callable[[Latency], float]) -> Spread | None:
-        """Return the spread of one figure of the latency at a rate."""
-        found = [value(each) for each in self.latencies if each.rate == rate]
-        return Spread.of(found) if found else None
+    def ratio(self, to: str) -> Spread:
+        """Return the worker's rate divided by that of a program in the same round."""
+        rounds = zip(self.of(WORKER), self.of(to), strict=True)
+        return Spread.of(worker.rate / other.rate for worker, other in rounds)
 
-    def values(self, part: str, name: str) -> list[Any]:
-        """Return the different values that something had in a part, in order."""
-        return sorted({getattr(drained, name) for drained in self.of(part)})
-
-    def rivals(self, part: str) -> list[str]:
-        """Return who took part, in the order of their first measurement."""
-        return list(dict.fromkeys(drained.rival for drained in self.of(part)))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return all measurements as plain values."""
-        return {
-            "drains": [asdict(drained) for drained in self.drains],
-            "latencies": [asdict(latency) for latency in self.latencies],
-        }
-
-    @classmethod
-    def read(cls, path: Path) -> "Results":
-        """Return the results that a file holds."""
-        told = json.loads(path.read_text("utf-8"))["measurements"]
-        return cls(
-            [Drained(**each) for each in told["drains"]],
-            [Latency(**each) for each in told["latencies"]],
-        )
-
-
-def spread(drains: Iterable[Drained], value: Callable[[Drained], float]) -> Spread | None:
-    """Return the spread of one figure of some drains; None where there are none."""
-    found = [value(drained) for drained in drains]
-    return Spread.of(found) if found else None
+    def by_rate(self) -> dict[tuple[int, str], list[Latency]]:
+        """Return the latencies of each rate and program, one a round."""
+        groups: dict[tuple[int, str], list[Latency]] = {}
+        for each in sorted(self.latencies, key=lambda each: each.rate):
+            groups.setdefault((each.rate, each.program), []).append(each)
+        return groups
