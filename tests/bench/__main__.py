@@ -57,7 +57,9 @@ def main(
     In each round the programs take turns. NATS_SERVER names the nats-server to use; the default is
     the one on the PATH. Exits with 1 if a program fails or a table lacks an event.
     """
-    console = Console(highlight=False, record=True)
+    # The tables need more than the 80 columns that a pipe gets by default.
+    width = None if sys.stdout.isatty() else 120
+    console = Console(highlight=False, record=True, width=width)
     contenders = [THIS_WORKER, *([other_worker(against)] if against else [])]
     contenders += [] if no_rivals else rivals()
     backlog = (events or (3000 if quick else 100_000)) if "drain" in (parts or PARTS) else 0
@@ -71,7 +73,7 @@ def main(
                 turns = contenders[::-1] if number % 2 else contenders
                 for measured in measure.round(turns, backlog, rates):
                     results.add(measured)
-                    console.print(measured)
+                    console.print(str(measured))
     except (BenchFailed, OSError, RuntimeError, AssertionError) as error:
         console.print(f"The benchmark failed: {error}", style="bold red", markup=False)
         sys.exit(1)

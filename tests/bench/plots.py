@@ -51,7 +51,7 @@ def _drain(results: Results) -> Any:
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter("{x:,.0f}")
     rounds = programs[WORKER]
-    title = f"Draining a backlog of {rounds[0].events:,} events (n = {len(rounds)})"
+    title = f"Drain of {rounds[0].events:,} events (n = {len(rounds)})"
     axes.set_title(title, loc="left")
     handles = [Patch(color=colour, label=kind) for kind, colour in _COLOURS.items()]
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
