@@ -3,89 +3,76 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
 
 import nats
-from nats.js import JetStreamContext
-from nats.js.api import ConsumerInfo, StreamInfo
+from nats.js.api import ConsumerInfo, StreamConfig
 
 from tests.demo.fleet import MANIFESTS, Event
 
-STREAM = "EVENTS"
-CONSUMER = "backend_events_projector"
-BUCKET = "jobs"
 _CLOSE_TIMEOUT = 2.0
 
 
 class Agents:
-    """Publishes events and remembers each with the sequence that the stream gave it."""
+    """Publishes events; `with` closes the connection. `pace` multiplies the pauses between events.
 
-    def __init__(self, js: JetStreamContext, pace: float) -> None:
-        self.published: list[tuple[int, Event]] = []
-        self._js = js
-        self._pace = pace
-
-    async def register_manifests(self) -> None:
-        """Make the bucket with the manifests, as the fleet's own set-up does."""
-        bucket = await self._js.create_key_value(bucket=BUCKET)
-        for manifest_id, timeout in MANIFESTS.items():
-            await bucket.put(manifest_id, json.dumps({"execute": {"timeout": timeout}}).encode())
-
-    async def publish(self, events: list[Event], *, seconds: float) -> None:
-        """Publish events one by one, spread over some seconds; returns with the last one's ack."""
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        for number, event in enumerate(events, start=1):
-            due = begun + seconds * self._pace * number / len(events)
-            await asyncio.sleep(due - loop.time())
-            ack = await self._js.publish(event.subject, event.payload)
-            self.published.append((ack.seq, event))
-
-    async def stream(self) -> StreamInfo:
-        return await self._js.stream_info(STREAM)
-
-    async def consumer(self) -> ConsumerInfo:
-        info: ConsumerInfo = await self._js.consumer_info(STREAM, CONSUMER)
-        return info
-
-    async def is_settled(self) -> bool:
-        """Tell whether the worker has taken and acked everything that was published."""
-        consumer = await self.consumer()
-        return not consumer.num_pending and not consumer.num_ack_pending
-
-    # --- the ledger ---
-
-    @property
-    def result_ids(self) -> set[str]:
-        """Return the ids of all runs whose start was published, once or more."""
-        return {event.result_id for _, event in self.published if event.result_id is not None}
-
-    @property
-    def starts(self) -> int:
-        """Return how many of the messages are starts, duplicates included."""
-        return sum(event.result_id is not None for _, event in self.published)
-
-    @property
-    def malformed_sequences(self) -> list[int]:
-        """Return the stream sequences of what is no start, in order."""
-        return sorted(sequence for sequence, event in self.published if event.members is None)
-
-
-@asynccontextmanager
-async def connected(url: str, *, pace: float) -> AsyncIterator[Agents]:
-    """Connect to the broker; whatever happens inside, the connection is closed within a bound.
-
-    Every pause between two events is multiplied by `pace`.
+    `malformed_sequences` are the stream sequences of the malformed messages, in order.
     """
 
-    async def ignore(_error: Exception) -> None:
-        """What matters reaches the publisher as an exception."""
+    def __init__(self, url: str, pace: float) -> None:
+        self.messages: list[Event] = []
+        self.malformed_sequences: list[int] = []
+        self.result_ids: set[str] = set()
+        self._pace = pace
+        self._runner = asyncio.Runner()
+        self._run = self._runner.run
+        self._client = self._run(nats.connect(url, allow_reconnect=False, error_cb=_ignore))
+        self._js = self._client.jetstream(timeout=5)
 
-    client = await nats.connect(url, allow_reconnect=False, error_cb=ignore)
-    try:
-        yield Agents(client.jetstream(timeout=5), pace)
-    finally:
-        # Its close may also raise CancelledError where the server went away first.
-        with contextlib.suppress(Exception, asyncio.CancelledError):
-            await asyncio.wait_for(client.close(), _CLOSE_TIMEOUT)
+    def __enter__(self) -> "Agents":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # The close may also raise CancelledError if the server ended first.
+        with self._runner, contextlib.suppress(Exception, asyncio.CancelledError):
+            self._run(asyncio.wait_for(self._client.close(), _CLOSE_TIMEOUT))
+
+    def register_manifests(self) -> None:
+        """Create the bucket with the manifests, as the fleet's own set-up does."""
+        bucket = self._run(self._js.create_key_value(bucket="jobs"))
+        for manifest_id, timeout in MANIFESTS.items():
+            value = json.dumps({"execute": {"timeout": timeout}}).encode()
+            self._run(bucket.put(manifest_id, value))
+
+    def publish(self, events: list[Event], *, seconds: float) -> None:
+        """Publish events one by one, spread over some seconds; returns after the last ack."""
+        began = time.monotonic()
+        for number, event in enumerate(events, start=1):
+            due = began + seconds * self._pace * number / len(events)
+            time.sleep(max(0.0, due - time.monotonic()))
+            ack = self._run(self._js.publish(event.subject, event.payload))
+            self.messages.append(event)
+            if event.members is None:
+                self.malformed_sequences.append(ack.seq)
+            else:
+                self.result_ids.add(event.members["result_id"])
+
+    @property
+    def duplicates(self) -> int:
+        """How many starts were published again."""
+        return len(self.messages) - len(self.malformed_sequences) - len(self.result_ids)
+
+    def stream(self) -> StreamConfig:
+        return self._run(self._js.stream_info("EVENTS")).config
+
+    def consumer(self) -> ConsumerInfo:
+        info: ConsumerInfo = self._run(self._js.consumer_info("EVENTS", "backend_events_projector"))
+        return info
+
+    def all_acked(self) -> bool:
+        consumer = self.consumer()
+        return not consumer.num_pending and not consumer.num_ack_pending
+
+
+async def _ignore(_error: Exception) -> None:
+    """Errors that matter also reach the publisher as exceptions."""

@@ -1,2 +1,2 @@
--- Every column of every execution, to compare with what should have become of it.
+-- All executions, to compare with the expected rows.
 SELECT * FROM executions ORDER BY exec_id;

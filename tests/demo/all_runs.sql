@@ -1,2 +1,2 @@
--- Every column of every run, to compare with what was published and with how it was before.
+-- All runs, to compare with what was published and with their earlier state.
 SELECT * FROM execution_results ORDER BY result_id;

@@ -1,4 +1,4 @@
--- What the program that takes in results writes where the result overtook its start.
+-- What the program that writes results does if a result arrives before its start.
 INSERT INTO execution_results
     (result_id, request_id, exec_id, pc_id, job_id, version,
      exit_code, stdout, started_at, finished_at, recorded_at)

@@ -1,119 +1,95 @@
-"""The worker as a process of its own: started, its log shown line by line, stopped, never left."""
+"""The worker as a process: started, its log shown line by line, stopped, never left running."""
 
-import asyncio
 import contextlib
 import os
-import re
 import signal
+import subprocess
+import threading
 import time
-from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECTOR = ROOT / "scripts" / "projector"
-_LONGEST_LINE = 1024 * 1024
 _REACH_TIMEOUT = 15.0
-_LEAVE_TIMEOUT = 15.0  # well below the ack wait: a message that is stuck must not pass for slow
+_LEAVE_TIMEOUT = 15.0  # well below the ack wait: a redelivery must not count as slow
 _END_TIMEOUT = 5.0
 _TICK = 0.001
 
 
 class DemoFailed(Exception):
-    """The demo cannot go on, or something it shows is not as it must be."""
+    """The demo cannot continue, or something it shows is wrong."""
 
 
 class Worker:
-    """One worker process; `async with` ends it, whatever happens."""
+    """One worker process; `with` ends it in any case."""
 
     def __init__(self, arguments: list[str], log: Path, show: Callable[[str], None]) -> None:
         self.lines: list[str] = []
-        self._arguments = arguments
         self._log = log
         self._show = show
-        self._process: Process | None = None
-        self._reading: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> "Worker":
-        # Settings of another worker, of this machine, have no place here.
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("PROJECTOR_")
-        }
-        self._process = await asyncio.create_subprocess_exec(
-            PROJECTOR,
-            *self._arguments,
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=STDOUT,
-            limit=_LONGEST_LINE,
+        # Settings of another worker on this machine must not apply.
+        environment = {n: v for n, v in os.environ.items() if not n.startswith("PROJECTOR_")}
+        self._process = subprocess.Popen(
+            [PROJECTOR, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
             env=environment,
             start_new_session=True,  # Ctrl-C ends the demo, which then ends the worker
         )
-        self._reading = asyncio.create_task(self._read(self._process))
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> "Worker":
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        assert self._process is not None
-        assert self._reading is not None
+    def __exit__(self, *_: object) -> None:
         self._show = lambda _line: None
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if self._process.returncode is not None:
-                break
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), _END_TIMEOUT)
-        self._reading.cancel()
-        await asyncio.gather(self._reading, return_exceptions=True)
+        for end in (self._process.terminate, self._process.kill):
+            if self._process.poll() is None:
+                end()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_END_TIMEOUT)
+        self._reader.join(_END_TIMEOUT)
 
     def stop(self) -> None:
-        """Ask the worker to drain and end, as systemd would."""
-        assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+        """Ask the worker to drain and exit, as systemd would."""
+        self._process.send_signal(signal.SIGTERM)
 
-    async def ended(self) -> None:
-        """Return when the worker has ended by itself with exit code 0; raises DemoFailed."""
-        assert self._process is not None
-        assert self._reading is not None
+    def wait(self) -> None:
+        """Wait until the worker has exited with 0; raises DemoFailed."""
         try:
-            async with asyncio.timeout(_LEAVE_TIMEOUT):
-                code = await self._process.wait()
-                await self._reading
-        except TimeoutError:
-            raise self._failed(f"the worker did not end within {_LEAVE_TIMEOUT:.0f} s") from None
+            code = self._process.wait(_LEAVE_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise self._failed(f"the worker did not exit within {_LEAVE_TIMEOUT:.0f} s") from None
+        self._reader.join()
         if code != 0:
-            raise self._failed(f"the worker ended with exit code {code}")
+            raise self._failed(f"the worker exited with {code}")
 
-    async def until(self, reached: Callable[[], Awaitable[bool]], what: str) -> None:
-        """Return when something is reached that the running worker has to do; raises DemoFailed."""
-        assert self._process is not None
+    def until(self, reached: Callable[[], bool], what: str) -> None:
+        """Wait for something that the running worker has to do; raises DemoFailed."""
         deadline = time.monotonic() + _REACH_TIMEOUT
-        while not await reached():
-            if self._process.returncode is not None:
-                raise self._failed(f"the worker ended with exit code {self._process.returncode}")
+        while not reached():
+            if self._process.poll() is not None:
+                raise self._failed(f"the worker exited with {self._process.returncode}")
             if time.monotonic() > deadline:
                 raise self._failed(f"not within {_REACH_TIMEOUT:.0f} s: {what}")
-            await asyncio.sleep(_TICK)
+            time.sleep(_TICK)
 
-    async def logged(self, event: str) -> bool:
-        """Tell whether the worker has logged an event."""
-        return any(f" {event}" in line for line in self.lines)
+    def pulls(self) -> bool:
+        return any(" pull.started" in line for line in self.lines)
 
-    def counters(self) -> dict[str, int]:
-        """Return the counts of the line that the worker logs when it stops."""
-        last = next((line for line in reversed(self.lines) if " worker.stopped" in line), "")
-        return {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", last)}
-
-    async def _read(self, process: Process) -> None:
-        assert process.stdout is not None
-        with self._log.open("a", encoding="utf-8") as log:
-            while line := await process.stdout.readline():
-                text = line.decode("utf-8", "replace").rstrip("\n")
-                self.lines.append(text)
-                log.write(text + "\n")
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._log.open("a", encoding="utf-8") as log, self._process.stdout:
+            for line in self._process.stdout:
+                self.lines.append(line.rstrip("\n"))
+                log.write(line)
                 log.flush()
-                self._show(text)
+                self._show(self.lines[-1])
 
     def _failed(self, problem: str) -> DemoFailed:
         last = "\n".join(f"    {line}" for line in self.lines[-15:]) or "    (nothing)"

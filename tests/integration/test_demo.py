@@ -1,6 +1,9 @@
-"""The demo, as a newcomer runs it: `scripts/demo` does just this after its set-up."""
+"""What a newcomer tries first: the demo, and the example event of the README."""
 
+import contextlib
 import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +11,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def processes_that_name(folder: Path) -> list[bytes]:
+    """Return the command lines that name a folder, such as those of servers and workers."""
+    lines = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # the process has just ended
+            lines.append(file.read_bytes())
+    return [line for line in lines if os.fsencode(folder) in line]
+
+
 def test_the_demo_shows_its_tables_and_leaves_nothing_running(tmp_path: Path) -> None:
     temporary, folder = tmp_path / "tmp", tmp_path / "demo"
     temporary.mkdir()
-
     ended = subprocess.run(
         [sys.executable, "-m", "tests.demo", "--pace", "0", "--folder", str(folder)],
         cwd=ROOT,
@@ -22,7 +33,6 @@ def test_the_demo_shows_its_tables_and_leaves_nothing_running(tmp_path: Path) ->
         timeout=55,
         check=False,
     )
-
     assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout[-4000:] + ended.stderr
     assert "\x1b" not in ended.stdout
     for shown in (
@@ -35,17 +45,24 @@ def test_the_demo_shows_its_tables_and_leaves_nothing_running(tmp_path: Path) ->
         assert shown in ended.stdout
     assert sorted(file.name for file in folder.iterdir()) == ["projector.db", "worker.log"]
     assert list(temporary.iterdir()) == []
-    assert _processes_that_name(tmp_path) == []
+    assert processes_that_name(tmp_path) == []
 
 
-def _processes_that_name(folder: Path) -> list[str]:
-    """Return the command lines that name a folder: the server's and the workers' do."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:  # it has just ended
-            continue
-        if str(folder) in line:
-            found.append(line)
-    return found
+def test_the_commands_of_the_readme_project_the_example_event(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text("utf-8").partition("## Try your own event")[2]
+    commands = "".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    script = "set -e\ntrap 'kill %1' EXIT\n" + commands
+    done = subprocess.run(
+        ["bash", "-c", script.replace("/tmp/try", str(tmp_path / "try")).replace("4222", port)],
+        cwd=ROOT,
+        env={**os.environ, "PROJECTOR_NATS_URL": f"nats://127.0.0.1:{port}", "USER": "tester"},
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "check-disk  lyon-04  deploy-7   run-1" in done.stdout
+    assert "timeout 300 s + slack 150 s" in done.stdout

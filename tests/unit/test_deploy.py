@@ -1,4 +1,4 @@
-"""What is installed beside the program speaks of what there is: metrics, options, exit codes."""
+"""The files in scripts/deploy name metrics, options, exit codes and units that exist."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
@@ -28,15 +29,17 @@ from worker.status.readiness import Readiness
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "scripts" / "deploy"
-UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
-README = (ROOT / "scripts" / "README.md").read_text("utf-8")
+UNIT = (DEPLOY / "systemd" / "projector.service").read_text("utf-8")
+EXAMPLE = (DEPLOY / "systemd" / "projector.env.example").read_text("utf-8")
+RUNBOOK = (ROOT / "scripts" / "README.md").read_text("utf-8")
 RULES = DEPLOY / "prometheus" / "rules.yml"
-DASHBOARD = DEPLOY / "grafana" / "projector.json"
+ALERTS = re.findall(r"- alert: (\w+)", RULES.read_text("utf-8"))
+PANELS = json.loads((DEPLOY / "grafana" / "projector.json").read_text("utf-8"))["panels"]
+SHOWN = " ".join(target["expr"] for panel in PANELS for target in panel.get("targets", []))
+ALERTED = " ".join(re.findall(r"expr: (.*)", RULES.read_text("utf-8")))
 
-_NAME = re.compile(r"\bprojector_\w+")
 
-
-def registered() -> Metrics:
+def metrics() -> Metrics:
     settings = Settings(("nats://127.0.0.1",), "sqlite:///nowhere.db")
     counters, readiness = Counters(), Readiness()
     outside = Outside(settings, counters, readiness, lambda _: None)
@@ -52,192 +55,120 @@ def registered() -> Metrics:
 
 
 @pytest.fixture(scope="module")
-def families() -> dict[str, str]:
-    """The metrics that there are, by the name that documents use, each with its kind."""
-    text = generate_latest(registered().registry).decode()
+def exported() -> set[str]:
+    """The names of all metrics, as documents and expressions use them."""
+    text = generate_latest(metrics().registry).decode()
     return {
-        family.name + ("_total" if family.type == "counter" else ""): family.type
+        family.name + ("_total" if family.type == "counter" else "")
         for family in text_string_to_metric_families(text)
     }
 
 
-@pytest.fixture(scope="module")
-def series(families: dict[str, str]) -> set[str]:
-    """The names that an expression may use."""
-    parts = ("_bucket", "_count", "_sum")
-    return {
-        name + part
-        for name, kind in families.items()
-        for part in (parts if kind == "histogram" else ("",))
-    }
+def names(text: str) -> set[str]:
+    return {name.removesuffix("_bucket") for name in re.findall(r"\bprojector_\w+", text)}
 
 
-def expressions() -> list[str]:
-    panels = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
-    return [target["expr"] for panel in panels for target in panel.get("targets", [])]
+def test_two_workers_in_one_process_have_separate_registries() -> None:
+    first, second = metrics(), metrics()
+    assert generate_latest(first.registry)
+    assert generate_latest(second.registry)
 
 
-def test_two_workers_of_one_process_have_registries_of_their_own() -> None:
-    first, second = (
-        generate_latest(measures.registry) for measures in (registered(), registered())
-    )
-    # Without the values: what is free on the disk changes all the time.
-    names = [[line.split()[0] for line in text.splitlines()] for text in (first, second)]
-    assert names[0] == names[1]
-
-
-def test_every_metric_is_documented_and_every_documented_metric_is_there(
-    families: dict[str, str],
+def test_runbook_and_dashboard_name_every_metric_and_the_alerts_no_other(
+    exported: set[str],
 ) -> None:
-    section = README.partition("## Seen from outside")[2]
-    assert set(_NAME.findall(section)) == set(families)
+    section = RUNBOOK.partition("\n## Metrics\n")[2].partition("\n## ")[0]
+    assert names(section) == exported
+    assert names(SHOWN) == exported
+    assert names(ALERTED) <= exported
 
 
-def test_every_state_is_documented() -> None:
-    documented = re.findall(r"^\| `(\w+)` \|.*\| (?:200|503)", README, re.MULTILINE)
-    assert sorted(documented) == sorted(STATES)
+def test_the_runbook_lists_exactly_the_states_of_the_worker() -> None:
+    listed = re.findall(r"^\| `(\w+)` \|.*\| (?:200|503)", RUNBOOK, re.MULTILINE)
+    assert sorted(listed) == sorted(STATES)
 
 
-def test_dashboard_and_alerts_use_metrics_that_are_there(series: set[str]) -> None:
-    rules = "\n".join(re.findall(r"expr: (.*)", RULES.read_text("utf-8")))
-    for text in (rules, *expressions()):
-        names = set(_NAME.findall(text))
-        assert names
-        assert names <= series
+def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
+    cells: list[tuple[int, int]] = []
+    for panel in PANELS:
+        x, y, width, height = (panel["gridPos"][key] for key in "xywh")
+        assert x + width <= 24
+        cells += [(x + i, y + j) for i in range(width) for j in range(height)]
+    assert len(set(cells)) == len(cells)
+    assert len({panel["id"] for panel in PANELS}) == len(PANELS)
 
 
-def test_the_dashboard_shows_every_metric(families: dict[str, str]) -> None:
-    shown = set(_NAME.findall(" ".join(expressions())))
-    assert {re.sub("_bucket$", "", name) for name in shown} == set(families)
-
-
-def test_the_panels_of_the_dashboard_are_told_apart_and_do_not_overlap() -> None:
-    panels = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
-    assert len({panel["id"] for panel in panels}) == len(panels)
-    taken: set[tuple[int, int]] = set()
-    for panel in panels:
-        at = panel["gridPos"]
-        assert at["x"] + at["w"] <= 24
-        cells = {
-            (x, y)
-            for x in range(at["x"], at["x"] + at["w"])
-            for y in range(at["y"], at["y"] + at["h"])
-        }
-        assert not cells & taken, panel["title"]
-        taken |= cells
-
-
-def test_the_alerts_say_what_they_mean() -> None:
+def test_every_alert_has_a_severity_a_text_and_a_line_in_the_runbook() -> None:
     rules = RULES.read_text("utf-8")
-    alerts = re.findall(r"- alert: (\w+)", rules)
-    assert len(alerts) == len(set(alerts)) >= 5
-    for needed in ("expr:", "severity:", "summary:", "description:"):
-        assert rules.count(needed) == len(alerts)
+    for key in ("expr:", "severity:", "summary:", "description:"):
+        assert rules.count(key) == len(set(ALERTS)) == len(ALERTS)
+    section = RUNBOOK.partition("\n### An alert fires\n")[2].partition("\n### ")[0]
+    assert re.findall(r"\bProjector\w+", section) == ALERTS
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("check", "rules", "rules.yml"), ("test", "rules", "rules_test.yml")],
-    ids=" ".join,
-)
-def test_promtool_takes_the_alerts_and_their_proof(arguments: tuple[str, ...]) -> None:
+def output(*command: object, **options: Any) -> str:
+    arguments = [*map(str, command)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return f"{done.stdout}{done.stderr}"
+
+
+def test_promtool_accepts_the_alerts_and_their_tests() -> None:
     promtool = os.environ.get("PROMTOOL") or shutil.which("promtool")
     if promtool is None:
-        pytest.skip("no promtool: it is in Debian's package prometheus; PROMTOOL names another")
-    done = subprocess.run(
-        [promtool, *arguments], cwd=RULES.parent, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-# --- systemd ---
+        pytest.skip("promtool is missing; install Debian's package prometheus or set PROMTOOL")
+    output(promtool, "check", "rules", RULES)
+    output(promtool, "test", "rules", RULES.with_name("rules_test.yml"))
 
 
 @pytest.fixture
 def installed(tmp_path: Path) -> list[Path]:
-    """The units with the programs of this checkout in the place of those of /opt."""
-    for unit in UNITS:
-        text = unit.read_text("utf-8").replace(
-            "/opt/projector/bin", str(Path(sys.executable).parent)
-        )
+    """The units, with the programs of this checkout instead of those in /opt."""
+    programs = str(Path(sys.executable).parent)
+    for unit in (DEPLOY / "systemd").glob("*.service"):
+        text = unit.read_text("utf-8").replace("/opt/projector/bin", programs)
         (tmp_path / unit.name).write_text(text)
     return sorted(tmp_path.glob("*.service"))
 
 
-def systemd_analyze(*arguments: object) -> str:
-    program = shutil.which("systemd-analyze")
-    if program is None:
-        pytest.skip("no systemd-analyze: it is in Debian's package systemd")
-    done = subprocess.run(
-        [program, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def test_systemd_finds_nothing_wrong_with_the_units(installed: list[Path]) -> None:
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_accepts_the_units_and_rates_them_as_hardened(installed: list[Path]) -> None:
     assert len(installed) == 3
     for unit in installed:
-        assert systemd_analyze("verify", "--man=no", unit) == ""
+        assert output("systemd-analyze", "verify", "--man=no", unit) == ""
+        # The threshold counts tenths; above it the command exits with 1.
+        output("systemd-analyze", "security", "--offline=true", "--threshold=20", unit)
 
 
-def test_systemd_finds_the_units_hardened(installed: list[Path]) -> None:
-    for unit in installed:
-        # Tenths, from 0 to 100. It exits with 1 above the threshold.
-        report = systemd_analyze("security", "--no-pager", "--offline=true", "--threshold=20", unit)
-        assert "Overall exposure level" in report
-
-
-def test_the_template_differs_from_the_unit_in_its_settings_alone() -> None:
-    plain, template = (
-        (DEPLOY / "systemd" / name).read_text("utf-8").splitlines()
-        for name in ("projector.service", "projector@.service")
-    )
-    assert len(plain) == len(template)
-    differing = [(a, b) for a, b in zip(plain[1:], template[1:], strict=True) if a != b]
-    assert [b for _, b in differing] == [
-        "Description=Projector of started runs (%i)",
+def test_the_template_unit_differs_from_the_plain_unit_only_in_description_and_settings() -> None:
+    template = (DEPLOY / "systemd" / "projector@.service").read_text("utf-8")
+    lines = zip(UNIT.splitlines()[1:], template.splitlines()[1:], strict=True)
+    assert [other for plain, other in lines if plain != other] == [
+        "Description=Start projector (%i)",
         "EnvironmentFile=/etc/projector/%i.env",
     ]
 
 
-def test_the_unit_that_migrates_does(installed: list[Path], tmp_path: Path) -> None:
-    (unit,) = [unit for unit in installed if unit.name == "projector-migrate@.service"]
+def test_the_migration_unit_migrates_the_database(installed: list[Path], tmp_path: Path) -> None:
+    (unit,) = (unit for unit in installed if unit.name == "projector-migrate@.service")
     (line,) = re.findall(r"^ExecStart=(.*)", unit.read_text("utf-8"), re.MULTILINE)
     url = f"sqlite:///{tmp_path}/projector.db"
-    done = subprocess.run(
-        shlex.split(line),
-        env={**others_environment(), "PROJECTOR_DATABASE": url},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == known_migrations()
+    shown = output(*shlex.split(line), env={**others_environment(), "PROJECTOR_DATABASE": url})
+    assert shown.splitlines()[: len(known_migrations())] == known_migrations()
     assert pending_migrations(Database(url)) == []
 
 
-def test_no_restart_follows_an_exit_that_no_restart_mends() -> None:
-    unit = (DEPLOY / "systemd" / "projector.service").read_text("utf-8")
-    (prevented,) = re.findall(r"^RestartPreventExitStatus=(.*)", unit, re.MULTILINE)
-    assert list(map(int, prevented.split())) == [
-        errors.EXIT_USAGE,
-        errors.EXIT_DATA,
-        errors.EXIT_CONFIGURATION,
-    ]
-    (stop,) = re.findall(r"^TimeoutStopSec=(\d+)", unit, re.MULTILINE)
+def test_systemd_does_not_restart_after_an_exit_code_that_a_restart_does_not_fix() -> None:
+    (prevented,) = re.findall(r"^RestartPreventExitStatus=(.*)", UNIT, re.MULTILINE)
+    codes = errors.EXIT_USAGE, errors.EXIT_DATA, errors.EXIT_CONFIGURATION
+    assert tuple(map(int, prevented.split())) == codes
+    (stop,) = re.findall(r"^TimeoutStopSec=(\d+)", UNIT, re.MULTILINE)
     assert int(stop) >= Settings((), "").drain_timeout + 5
 
 
-def test_the_example_of_variables_names_options_that_there_are() -> None:
-    example = (DEPLOY / "systemd" / "projector.env.example").read_text("utf-8")
-    named = set(re.findall(r"^#?(PROJECTOR_\w+)=", example, re.MULTILINE))
-    known = {parameter.envvar for parameter in command_line.run.params}
-    assert named
-    assert named <= known | {"PROJECTOR_TOKEN"}
-
-
-def test_the_example_of_a_scrape_fits_the_example_of_variables() -> None:
-    example = (DEPLOY / "systemd" / "projector.env.example").read_text("utf-8")
-    (port,) = re.findall(r"^PROJECTOR_METRICS_PORT=(\d+)", example, re.MULTILINE)
-    assert f"127.0.0.1:{port}" in (DEPLOY / "prometheus" / "scrape.yml").read_text("utf-8")
+def test_the_example_of_variables_names_options_that_exist_and_the_scraped_port() -> None:
+    named = dict(re.findall(r"^#?(PROJECTOR_\w+)=(.*)", EXAMPLE, re.MULTILINE))
+    options = {option.envvar for option in command_line.run.params}
+    assert named.keys() - {"PROJECTOR_TOKEN"} <= options
+    scrape = (DEPLOY / "prometheus" / "scrape.yml").read_text("utf-8")
+    assert f"127.0.0.1:{named['PROJECTOR_METRICS_PORT']}" in scrape
