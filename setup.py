@@ -23,7 +23,7 @@ setup(
         "sql",
     ],
     package_data={
-        "sql": ["sqlite/migrations/*.sql", "sqlite/queries/*.sql"],
+        "sql": ["sqlite/migrations/*.*", "sqlite/schema/*.sql", "sqlite/queries/*.sql"],
         "worker": ["py.typed"],
         "repo": ["py.typed"],
     },

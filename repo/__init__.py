@@ -1,4 +1,31 @@
-"""The database: raw SQL from `sql/`, applied in one transaction a batch.
+"""The database: raw SQL from `sql/`, one transaction a batch.
 
-Nothing outside this package and `sql/` knows which engine it is.
+`open_database` is the only way in; it picks the engine from the URL's scheme. Everything that is
+one engine's own lives in its package (`repo.sqlite`) and its folder (`sql/sqlite/`).
 """
+
+from repo.observer import NOBODY, Observer
+from repo.sqlite.connection import Connection
+from repo.sqlite.database import Database, parse_url
+
+__all__ = ["Connection", "Database", "check_url", "open_database"]
+
+
+def open_database(url: str, *, busy_timeout: float = 1.0, observer: Observer = NOBODY) -> Database:
+    """Return the database that a URL names; nothing is opened or created yet.
+
+    `busy_timeout` is how many seconds one attempt waits for another process's lock. Raises
+    ValueError as `check_url`.
+    """
+    check_url(url)
+    return Database(url, busy_timeout=busy_timeout, observer=observer)
+
+
+def check_url(url: str) -> str:
+    """Return a database URL as it is.
+
+    Raises ValueError for one that no engine takes. The text does not repeat the URL, which may hold
+    a password.
+    """
+    parse_url(url)
+    return url

@@ -1,189 +1,170 @@
-"""One batch in one transaction; taken apart only when the tables refuse some of it.
+"""One batch in one transaction; split only when a row or a promotion is rejected.
 
-What may refuse a row, or a promotion, is somebody else's: a trigger, a CHECK, an index on these
-tables. Each case below is one of those, and each has to cost no more than what was refused.
+Triggers, CHECKs and indexes that other programs added to the tables may reject a row or a
+promotion. Each case below is one of those, and each costs no more than what was rejected.
 """
 
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Generic
 
-from repo import execution_results, executions
-from repo import rejected as rejected_events
-from repo.checkpoint import Checkpoint, CheckpointGuard
+from repo import Connection
+from repo.checkpoint import NO_CHECKPOINT, Checkpoint, Guard
 from repo.errors import RepositoryError, RowRejected, SchemaError, TransactionAborted
-from repo.execution_results import Run
-from repo.executions import PromotionFailure
-from repo.rejected import RejectedEvent
-from repo.sqlite.database import Connection
+from repo.rejected import Key, RejectedEvent, RejectedPolicy, keep_new
+from repo.writer import Promote, PromotionFailure, Row, Writer
 
-Refusal = Callable[[int, str], RejectedEvent]
-"""Makes the rejected event for a run that the tables refuse, from its index and the reason."""
-
-Promote = Callable[[Connection, Sequence[str]], list[PromotionFailure]]
+Reject = Callable[[int, str], RejectedEvent]
+"""Makes the rejected event of a row, from the row's index in the batch and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
     """What a committed batch did, in rows.
 
-    `refused` counts the runs that the tables refused; `rejected` holds the rejected events that
-    were not there before.
+    `rows_rejected` counts the rows that were rejected by a constraint or trigger. `rejected` holds
+    the rejected events that are new. After a retry, `removed` names the rejected events that were
+    deleted because their row was written, and `still_rejected` has the reasons of the others; an
+    event in neither was deleted by another program.
     """
 
     inserted: int
-    refused: int = 0
+    rows_rejected: int = 0
     rejected: list[RejectedEvent] = field(default_factory=list)
+    still_rejected: Mapping[Key, str] = field(default_factory=dict)
+    removed: frozenset[Key] = frozenset()
     promotion_failures: list[PromotionFailure] = field(default_factory=list)
 
 
-class BatchWriter:
+@dataclass(frozen=True, slots=True)
+class RowBatch(Generic[Row]):
+    """What is written in one transaction, and the checkpoint that it reaches."""
+
+    rows: Sequence[Row]
+    rejected: Sequence[RejectedEvent]
+    reject: Reject
+    reached: Checkpoint = NO_CHECKPOINT
+    policy: RejectedPolicy = keep_new
+
+
+class BatchWriter(Generic[Row]):
     """Writes batches through one connection."""
 
-    def __init__(self, connection: Connection, guard: CheckpointGuard | None = None) -> None:
+    def __init__(self, connection: Connection, writer: Writer[Row], guard: Guard) -> None:
         self._connection = connection
+        self._writer = writer
         self._guard = guard
-        self._reached: Checkpoint | None = None
-        self._last_inserted: Run | None = None
+        self._last_inserted: Row | None = None
 
-    def write(
-        self,
-        runs: Sequence[Run],
-        rejected: Sequence[RejectedEvent],
-        refusal: Refusal,
-        reached: Checkpoint | None = None,
-    ) -> WriteResult:
-        """Write a batch and return when it is committed; raises where it may not be."""
-        self._reached = reached
+    def write(self, batch: RowBatch[Row]) -> WriteResult:
+        """Write a batch and return when it is committed; raises if it may not be."""
+        promotion = self._writer.promotion
         try:
-            return self._write_together(runs, rejected)
+            return self._write_together(batch)
         except (RowRejected, SchemaError):
-            pass  # by at least one row of the batch, or by the tables: find out which
+            pass  # at least one row, or the tables: find out which
         try:
-            return self._write_rows_apart(runs, rejected, refusal, executions.promote)
+            return self._write_apart(batch, promotion.apart)
         except TransactionAborted:
-            # By a trigger on executions. The rows do without a promotion rather than not be there.
-            later: list[str] = []
+            # By a trigger on the parents. A promotion must not cost the rows.
+            parents: list[str] = []
 
-            def put_off(_: Connection, exec_ids: Sequence[str]) -> list[PromotionFailure]:
-                later[:] = exec_ids
+            def postpone(_: Connection, accepted: Sequence[str]) -> list[PromotionFailure]:
+                parents[:] = accepted
                 return []
 
-            written = self._write_rows_apart(runs, rejected, refusal, put_off)
-        failures = executions.promote_each(self._connection, later)
+            written = self._write_apart(batch, postpone)
+        failures = promotion.afterwards(self._connection, parents)
         return replace(written, promotion_failures=failures)
 
-    def _write_rows_apart(
-        self,
-        runs: Sequence[Run],
-        rejected: Sequence[RejectedEvent],
-        refusal: Refusal,
-        promote: Promote,
-    ) -> WriteResult:
-        refused: dict[int, RepositoryError] = {}
+    def _write_together(self, batch: RowBatch[Row]) -> WriteResult:
+        connection, rows = self._connection, batch.rows
+        with self._transaction(batch.reached):
+            inserted = self._writer.insert_all(connection, rows)
+            kept = batch.policy(connection, batch.rejected, list(enumerate(rows)))
+            self._writer.promotion.together(connection, self._writer.parents(rows))
+        if rows and inserted == len(rows):
+            self._last_inserted = rows[-1]
+        return WriteResult(inserted, 0, *kept)
+
+    def _write_apart(self, batch: RowBatch[Row], promote: Promote) -> WriteResult:
+        """Write row by row; begins again without each row that ends the transaction."""
+        ended: dict[int, RepositoryError] = {}
         while True:
             try:
-                return self._write_apart(runs, rejected, refusal, promote, refused)
-            except _RowEndedTransaction as ended:
-                refused[ended.index] = ended.refusal
+                return self._write_each(batch, promote, dict(ended))
+            except _RowEndedTransaction as error:
+                ended[error.index] = error.cause
 
-    def _write_together(
-        self, runs: Sequence[Run], rejected: Sequence[RejectedEvent]
+    def _write_each(
+        self, batch: RowBatch[Row], promote: Promote, rejected: dict[int, RepositoryError]
     ) -> WriteResult:
+        """Write row by row in one transaction, so that a rejected row costs only itself."""
         connection = self._connection
-        with self._transaction():
-            inserted = execution_results.insert_all(connection, runs)
-            new = self._keep(rejected)
-            executions.promote_together(connection, _exec_ids(runs))
-        if runs and inserted == len(runs):
-            self._last_inserted = runs[-1]
-        return WriteResult(inserted, 0, new)
+        with self._transaction(batch.reached):
+            inserted = self._insert_each(batch.rows, rejected)
+            if rejected and not inserted:
+                self._try_probes(batch.rows, rejected)
+            events = [batch.reject(index, str(error)) for index, error in sorted(rejected.items())]
+            accepted = [(at, row) for at, row in enumerate(batch.rows) if at not in rejected]
+            kept = batch.policy(connection, [*batch.rejected, *events], accepted)
+            failures = promote(connection, self._writer.parents([row for _, row in accepted]))
+        return WriteResult(inserted, len(rejected), *kept, promotion_failures=failures)
 
-    def _write_apart(
-        self,
-        runs: Sequence[Run],
-        rejected: Sequence[RejectedEvent],
-        refusal: Refusal,
-        promote: Promote,
-        known_refused: dict[int, RepositoryError],
-    ) -> WriteResult:
-        """Write row by row, still in one transaction, so that a refused row costs only itself."""
-        connection = self._connection
-        refused = dict(known_refused)
+    def _insert_each(self, rows: Sequence[Row], rejected: dict[int, RepositoryError]) -> int:
+        """Return how many rows are new; adds the rejected ones to `rejected`, by their index."""
         inserted = 0
-        with self._transaction():
-            for index, run in enumerate(runs):
-                if index in refused:
-                    continue
-                try:
-                    inserted += self._insert(run)
-                except (RowRejected, SchemaError) as error:
-                    refused[index] = error
-                except TransactionAborted as error:
-                    raise _RowEndedTransaction(index, error) from error
-            if refused and not inserted:
-                self._suspect_the_schema(runs[min(refused)], refused[min(refused)])
-            refusals = [refusal(index, str(error)) for index, error in sorted(refused.items())]
-            new = self._keep([*rejected, *refusals])
-            accepted = [run for index, run in enumerate(runs) if index not in refused]
-            failures = promote(connection, _exec_ids(accepted))
-        return WriteResult(inserted, len(refused), new, failures)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Commit what is inside together with the checkpoint that it reaches."""
-        guard, reached = self._guard, self._reached
-        with self._connection.write():
-            yield
-            if guard is not None and reached is not None:
-                sequence = guard.advance(self._connection, reached)
-        if guard is not None and reached is not None:
-            guard.committed(reached.stream_created_at, sequence)
-
-    def _keep(self, rejected: Sequence[RejectedEvent]) -> list[RejectedEvent]:
-        """Keep what is rejected, inside the transaction, and return what was not there before."""
-        return rejected_events.insert_all(self._connection, rejected)
-
-    def _insert(self, run: Run) -> int:
-        # The savepoint is for a trigger with RAISE(FAIL), which keeps the row that it refuses.
-        with self._connection.savepoint():
-            inserted = execution_results.insert(self._connection, run)
-        if inserted:
-            self._last_inserted = run
+        for index, row in enumerate(rows):
+            if index in rejected:
+                continue
+            try:
+                inserted += self._insert(row)
+            except (RowRejected, SchemaError) as error:
+                rejected[index] = error
+            except TransactionAborted as error:
+                raise _RowEndedTransaction(index, error) from error
         return inserted
 
-    def _suspect_the_schema(self, refused: Run, error: RepositoryError) -> None:
-        """Raise SchemaError if the table takes no row at all, when none of a batch was inserted.
+    def _insert(self, row: Row) -> int:
+        # The savepoint is for a trigger with RAISE(FAIL), which keeps the row that it rejects.
+        with self._connection.savepoint():
+            inserted = self._writer.insert(self._connection, row)
+        if inserted:
+            self._last_inserted = row
+        return inserted
 
-        A schema that drifted refuses everything; rejecting on its account would lose good messages.
+    def _try_probes(self, rows: Sequence[Row], rejected: dict[int, RepositoryError]) -> None:
+        """Raise SchemaError if the table takes no row at all.
+
+        A schema that drifted rejects everything; rejecting messages for that would lose good ones.
         """
-        probe = f"probe-{uuid.uuid4()}"
-        probes = [refused._replace(result_id=probe, request_id=probe, pc_id=probe, job_id=probe)]
-        if self._last_inserted is not None:
-            # Plain text may break somebody's CHECK on good data; this one is known to fit.
-            probes.append(self._last_inserted._replace(result_id=str(uuid.uuid4())))
-        for run in probes:
+        first = min(rejected)
+        for probe in self._writer.probes(rows[first], self._last_inserted):
             try:
                 with self._connection.trial():
-                    execution_results.insert(self._connection, run)
+                    self._writer.insert(self._connection, probe)
             except (RowRejected, SchemaError):
                 continue
             except TransactionAborted:
                 break
             return
-        raise SchemaError(f"every row is refused, also a plain one: {error}") from error
+        error = rejected[first]
+        raise SchemaError(f"every row is rejected, also a plain one: {error}") from error
+
+    @contextmanager
+    def _transaction(self, reached: Checkpoint) -> Iterator[None]:
+        """Commit the body together with the checkpoint that it reaches."""
+        with self._connection.write():
+            yield
+            sequence = self._guard.advance(self._connection, reached)
+        self._guard.committed(reached.stream_created_at, sequence)
 
 
 class _RowEndedTransaction(Exception):
-    """The row at `index` is refused, and took the whole transaction with it."""
+    """The row at `index` was rejected and took the whole transaction with it."""
 
-    def __init__(self, index: int, refusal: RepositoryError) -> None:
-        super().__init__(str(refusal))
+    def __init__(self, index: int, cause: RepositoryError) -> None:
+        super().__init__(str(cause))
         self.index = index
-        self.refusal = refusal
-
-
-def _exec_ids(runs: Sequence[Run]) -> list[str]:
-    """Return each execution that the runs name once, in order; an ad-hoc run names none."""
-    return list(dict.fromkeys(run.exec_id for run in runs if run.exec_id))
+        self.cause = cause

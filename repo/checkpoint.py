@@ -1,11 +1,11 @@
-"""The table checkpoints: how far a consumer's messages are committed in this very file."""
+"""The table checkpoints: how far a consumer's messages are committed in this very database."""
 
 import threading
+from collections.abc import Hashable
 from typing import NamedTuple
 
+from repo import Connection
 from repo.errors import UnavailableError
-from repo.sqlite.database import Connection
-from repo.sqlite.files import FileIdentity
 from repo.statements import statement
 
 _READ = statement("read_checkpoint")
@@ -26,80 +26,101 @@ class Checkpoint(NamedTuple):
     committed_at: str
 
 
+NO_CHECKPOINT = Checkpoint("", 0, 0, "")
+"""Reached by a batch that belongs to no position in a stream."""
+
+
 class Position(NamedTuple):
-    """The stream and the consumer that a checkpoint is of."""
+    """The stream and the consumer that a checkpoint belongs to."""
 
     stream: str
     consumer: str
 
 
 class Committed(NamedTuple):
-    """How far this process has committed a stream, in whichever file; the time is stored text."""
+    """How far this process has committed a stream, in any database; the time is stored text."""
 
     stream_created_at: str = ""
     sequence: int = 0
 
 
 class StoredCheckpoint(NamedTuple):
-    """What the database knows before a pull, and in which file it was read."""
+    """What the database holds before a pull, and the place that it was read in."""
 
     checkpoint: Checkpoint | None
     has_rows: bool
-    file: FileIdentity
+    place: Hashable
     committed: Committed = Committed()
 
 
-class CheckpointGuard:
-    """What this process has made sure of: which file it writes to, and how far it has come.
+class Guard:
+    """Accepts every write and advances no checkpoint, as commands need it."""
 
-    Shared by all threads. Nothing is written before `begin`, nor to any other file afterwards.
+    def check(self, place: Hashable) -> None:
+        """Accept any place."""
+
+    def advance(self, connection: Connection, reached: Checkpoint) -> int:  # noqa: ARG002
+        """Advance nothing."""
+        return 0
+
+    def committed(self, stream_created_at: str, sequence: int) -> None:
+        """Remember nothing."""
+
+
+UNGUARDED = Guard()
+
+
+class CheckpointGuard(Guard):
+    """Which database this process has verified, and how far it has committed.
+
+    Shared by all threads. Nothing is written before `begin`, nor to any other database afterwards.
     """
 
     def __init__(self, position: Position) -> None:
         self.position = position
         self._lock = threading.Lock()
-        self._file: FileIdentity | None = None
+        self._place: Hashable = None
         self._stream_created_at = ""
         self._highest_sequence = 0
 
-    def begin(self, file: FileIdentity, checkpoint: Checkpoint) -> None:
-        """Trust a file from now on, with the checkpoint that was put into it."""
+    def begin(self, place: Hashable, checkpoint: Checkpoint) -> None:
+        """Accept writes to a database from now on, with the checkpoint that was put into it."""
         with self._lock:
-            self._file = file
+            self._place = place
             self._stream_created_at = checkpoint.stream_created_at
             self._highest_sequence = checkpoint.highest_sequence
 
     @property
     def reached(self) -> Committed:
-        """How far this process has come."""
+        """How far this process has committed."""
         with self._lock:
             return Committed(self._stream_created_at, self._highest_sequence)
 
-    def check(self, file: FileIdentity) -> None:
-        """Raise UnavailableError for a file that was not compared with the broker."""
+    def check(self, place: Hashable) -> None:
+        """Raise UnavailableError for a database that was not compared with the broker."""
         with self._lock:
-            if self._file != file:
-                raise UnavailableError("the database file is another one than was compared")
+            if self._place != place:
+                raise UnavailableError("this database was not compared with the broker")
 
     def advance(self, connection: Connection, reached: Checkpoint) -> int:
-        """Move the checkpoint on, inside the batch's transaction, and return where it is then.
+        """Advance the checkpoint inside the batch's transaction; return its new sequence.
 
-        Raises UnavailableError where it is not where this process left it, or farther on: the
-        file's content went back. A late batch of a stream that is no more moves nothing.
+        Raises UnavailableError if it is behind what this process has committed: an older copy was
+        restored into the open database. A late batch of a former stream advances nothing.
         """
         with self._lock:
             least = self._highest_sequence
             if reached.stream_created_at != self._stream_created_at:
                 return 0
-        created, highest, low, now = reached
-        values = (highest, low, now, *self.position, created, least)
-        if moved := connection.fetch(_ADVANCE, values):
-            return int(moved[0][0])
+        created, highest, caught_up_to, now = reached
+        values = (highest, caught_up_to, now, *self.position, created, least)
+        if advanced := connection.fetch(_ADVANCE, values):
+            return int(advanced[0][0])
         found = connection.fetch(_READ, self.position)
-        # Another worker may have started it anew, for a stream that was created later.
+        # Another worker may have reset it for a stream that was created later.
         if not found or found[0][0] <= created:
             raise UnavailableError(
-                "the checkpoint went back: an older copy was put into the open file"
+                "the checkpoint went back: an older copy was restored into the open database"
             )
         return 0
 
@@ -111,17 +132,17 @@ class CheckpointGuard:
 
 
 def recall(connection: Connection, position: Position) -> StoredCheckpoint:
-    """Return a checkpoint, or None, and whether any run or rejected event is there."""
+    """Return a checkpoint, or None, and whether any run or rejected event exists."""
     found = connection.fetch(_READ, position)
     checkpoint = Checkpoint(*found[0]) if found else None
     has_rows = checkpoint is not None or bool(connection.fetch(_HAS_ROWS)[0][0])
-    return StoredCheckpoint(checkpoint, has_rows, connection.file)
+    return StoredCheckpoint(checkpoint, has_rows, connection.place)
 
 
 def put(connection: Connection, position: Position, checkpoint: Checkpoint) -> Checkpoint:
-    """Start a checkpoint, inside a transaction, and return it as it stands then.
+    """Insert or advance a checkpoint inside a transaction; return it as it is then.
 
-    One that is there for the same stream only moves on.
+    For the same stream it only moves forward.
     """
     connection.execute(_PUT, (*position, *checkpoint))
     return Checkpoint(*connection.fetch(_READ, position)[0])

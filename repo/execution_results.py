@@ -1,12 +1,16 @@
 """The table execution_results: a started run becomes one in-flight row."""
 
+import uuid
 from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
+from repo import Connection, executions
+from repo import rejected as rejected_events
 from repo.errors import RowRejected
-from repo.sqlite.database import Connection
+from repo.rejected import Key
 from repo.statements import statement
+from repo.writer import Promotion, Writer
 
 _INSERT_RUN = statement("insert_run")
 _INSERT_MANY = statement("insert_100_runs")
@@ -35,12 +39,12 @@ class Run(NamedTuple):
 
 
 def insert_all(connection: Connection, runs: Sequence[Run]) -> int:
-    """Insert runs and return how many are new; a result_id that is there already stays as it is.
+    """Insert runs and return how many are new; an existing run is left unchanged.
 
-    Raises RowRejected at the first row that the table refuses; some of the others may be inserted.
+    Raises RowRejected at the first row that is rejected; some of the others may be inserted.
     """
     inserted = start = 0
-    if connection.most_values >= _MANY * len(Run._fields):
+    if connection.max_values >= _MANY * len(Run._fields):
         for start in range(_MANY, len(runs) + 1, _MANY):
             values = tuple(chain.from_iterable(runs[start - _MANY : start]))
             inserted += connection.execute(_INSERT_MANY, values)
@@ -48,19 +52,51 @@ def insert_all(connection: Connection, runs: Sequence[Run]) -> int:
         inserted += connection.execute_many(_INSERT_RUN, runs[start:])
     if inserted < len(runs):
         for run in runs:
-            _make_sure_it_is_there(connection, run)
+            _verify_exists(connection, run)
     return inserted
 
 
 def insert(connection: Connection, run: Run) -> int:
-    """Insert one run and return 1, or 0 if its result_id is there; may raise RowRejected."""
+    """Insert one run and return 1, or 0 if its result_id exists; may raise RowRejected."""
     inserted = connection.execute(_INSERT_RUN, run)
     if not inserted:
-        _make_sure_it_is_there(connection, run)
+        _verify_exists(connection, run)
     return inserted
 
 
-def _make_sure_it_is_there(connection: Connection, run: Run) -> None:
-    # RAISE(IGNORE) in a trigger drops a row without a word: acking its message would lose it.
+def _verify_exists(connection: Connection, run: Run) -> None:
+    # RAISE(IGNORE) in a trigger drops a row without an error: acking its message would lose it.
     if connection.fetch(_RUN_EXISTS, (run.result_id,)) == [(0,)]:
-        raise RowRejected("execution_results took no row of it, and gave no reason")
+        raise RowRejected("execution_results dropped the row without an error")
+
+
+def _probes(rejected: Run, last_inserted: Run | None) -> list[Run]:
+    """Return the rejected run with plain texts, and the last inserted run under a new id."""
+    probe = f"probe-{uuid.uuid4()}"
+    probes = [rejected._replace(result_id=probe, request_id=probe, pc_id=probe, job_id=probe)]
+    if last_inserted is not None:
+        # A CHECK that good data passes may still reject plain text; this row is known to fit.
+        probes.append(last_inserted._replace(result_id=str(uuid.uuid4())))
+    return probes
+
+
+def _delete_rejected(connection: Connection, key: Key, run: Run) -> bool:
+    return rejected_events.delete_projected(connection, key, run.result_id)
+
+
+def _exec_ids(runs: Sequence[Run]) -> list[str]:
+    """Return each execution that the runs name once, in order; an ad-hoc run names none."""
+    return list(dict.fromkeys(run.exec_id for run in runs if run.exec_id))
+
+
+START_WRITER = Writer(
+    insert_all=insert_all,
+    insert=insert,
+    probes=_probes,
+    delete_rejected=_delete_rejected,
+    parents=_exec_ids,
+    promotion=Promotion(
+        executions.promote_together, executions.promote_apart, executions.promote_afterwards
+    ),
+)
+"""Writes started runs, and turns their executions from pending to running."""

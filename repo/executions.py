@@ -2,47 +2,40 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple
 
+from repo import Connection
 from repo.errors import RowRejected, SchemaError
-from repo.sqlite.database import Connection
 from repo.statements import statement
+from repo.writer import PromotionFailure
 
 _PROMOTE = statement("promote_execution")
-
-
-class PromotionFailure(NamedTuple):
-    """An execution that could not be promoted, and why."""
-
-    exec_id: str
-    reason: str
 
 
 def promote_together(connection: Connection, exec_ids: Sequence[str]) -> None:
     """Turn pending executions to running, inside the caller's transaction.
 
-    Raises RowRejected or SchemaError where one of them is refused.
+    Raises RowRejected or SchemaError if one of them is rejected.
     """
     if exec_ids:
         connection.execute_many(_PROMOTE, [(exec_id,) for exec_id in exec_ids])
 
 
-def promote(connection: Connection, exec_ids: Sequence[str]) -> list[PromotionFailure]:
+def promote_apart(connection: Connection, exec_ids: Sequence[str]) -> list[PromotionFailure]:
     """Turn pending executions to running, one by one, inside the caller's transaction.
 
-    Best effort: what the table refuses, or a table that is not there, is returned and does not
-    raise, so that it never costs the rows of the runs. Raises TransactionAborted where they are
-    lost already; `promote_each` is for after that.
+    Best effort: a rejection or a missing table is returned, not raised, so that it never costs the
+    rows of the runs. Raises TransactionAborted if the transaction and its rows are lost already;
+    then `promote_afterwards` follows.
     """
-    return _promote_apart(connection, exec_ids, connection.savepoint)
+    return _promote(connection, exec_ids, connection.savepoint)
 
 
-def promote_each(connection: Connection, exec_ids: Sequence[str]) -> list[PromotionFailure]:
+def promote_afterwards(connection: Connection, exec_ids: Sequence[str]) -> list[PromotionFailure]:
     """Turn pending executions to running, each in a transaction of its own; best effort."""
-    return _promote_apart(connection, exec_ids, connection.write)
+    return _promote(connection, exec_ids, connection.write)
 
 
-def _promote_apart(
+def _promote(
     connection: Connection,
     exec_ids: Sequence[str],
     scope: Callable[[], AbstractContextManager[None]],

@@ -1,20 +1,20 @@
-"""What somebody outside may be told of the database, by the thread that it happens in."""
+"""What the database reports to an observer, in the thread where it happens."""
 
 
 class Observer:
-    """Takes note of nothing. Calls must be cheap, and may not raise."""
+    """Ignores every report. Methods must be cheap and must not raise."""
 
     def committing(self) -> None:
         """Note that a commit begins; it may hang for as long as the disk does."""
 
     def committed(self, seconds: float) -> None:
-        """Take how long the commit of a write transaction took."""
+        """Note how long the commit of a write transaction took."""
 
     def locked(self) -> None:
-        """Note that an attempt met somebody else's lock."""
+        """Note that an attempt met the lock of another connection."""
 
     def retrying(self) -> None:
-        """Note that it is tried again."""
+        """Note that the attempt is repeated."""
 
 
 NOBODY = Observer()

@@ -1,11 +1,12 @@
-"""Runs and rejected events, as commands read them; nothing here writes."""
+"""The queries of commands: runs, rejected events, query plans; nothing here writes."""
 
 from typing import NamedTuple
 
+from repo import Connection
+from repo.errors import RepositoryError
 from repo.execution_results import Run
 from repo.rejected import Key
-from repo.sqlite.database import Connection
-from repo.statements import statement
+from repo.statements import Statement, statement
 
 _LIST_IN_FLIGHT_AFTER = statement("list_runs_in_flight_after")
 _COUNT_IN_FLIGHT = statement("count_runs_in_flight")
@@ -64,7 +65,7 @@ def list_in_flight_after(
 
 
 def find(connection: Connection, result_id: str) -> FoundRun | None:
-    """Return a run's row, or None if there is none."""
+    """Return a run's row, or None if it does not exist."""
     rows = connection.fetch(_FIND, (result_id,))
     if not rows:
         return None
@@ -73,7 +74,7 @@ def find(connection: Connection, result_id: str) -> FoundRun | None:
 
 
 def rejection_reason(connection: Connection, key: Key) -> str | None:
-    """Return why a message was rejected, or None if it was not."""
+    """Return why a message was rejected, or None if it was not rejected."""
     rows = connection.fetch(_REJECTION_REASON, key)
     return str(rows[0][0]) if rows else None
 
@@ -83,3 +84,18 @@ def count(connection: Connection, now: str, most_rejected: int) -> Counted:
     with_deadline, overdue, without = connection.fetch(_COUNT_IN_FLIGHT, (now,))[0]
     rejected = connection.fetch(_COUNT_REJECTED, (most_rejected,))[0][0]
     return Counted(with_deadline + without, overdue, without, rejected)
+
+
+class Plan(NamedTuple):
+    """The engine's steps for a statement; or why the statement does not fit the tables."""
+
+    steps: list[str]
+    error: str = ""
+
+
+def plan(connection: Connection, name: Statement) -> Plan:
+    """Return how the engine would run a statement on the tables as they are; nothing is run."""
+    try:
+        return Plan(connection.plan(name))
+    except RepositoryError as error:
+        return Plan([], str(error))

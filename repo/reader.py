@@ -1,12 +1,12 @@
-"""Reading for commands: one read-only connection, patient with locks."""
+"""Reading for commands: one read-only connection that retries while the database is locked."""
 
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
+from repo import Connection, Database
 from repo.retry import retry_policy
-from repo.sqlite.database import Connection, Database
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -15,12 +15,12 @@ _Result = TypeVar("_Result")
 class Reader:
     """Runs queries of this package; belongs to one thread and cannot write.
 
-    No transaction is held between two queries, so that a slow reader of their results holds back
-    no checkpoint.
+    No transaction is held between two queries, so that a slow reader of their results never makes
+    the write-ahead log grow.
     """
 
     def __init__(self, database: Database, *, retry_for: float) -> None:
-        """Open the file, which must exist; `retry_for` is the patience with locks in seconds."""
+        """Open the database, which must exist; locks are retried for `retry_for` seconds."""
         self._retry = retry_policy(retry_for, threading.Event())
         self._open = ExitStack()
         self._connection: Connection = self._retry(

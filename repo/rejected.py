@@ -1,9 +1,9 @@
-"""The table rejected_events: messages that no run could be made of, kept as they came."""
+"""The table rejected_events: messages that could not become a row, stored as they came."""
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from repo.sqlite.database import Connection
+from repo import Connection
 from repo.statements import statement
 
 _INSERT_REJECTED_EVENT = statement("insert_rejected_event")
@@ -13,11 +13,11 @@ _CHANGE_REASON = statement("change_rejection_reason")
 _DELETE_PROJECTED = statement("delete_projected_rejected_event")
 _DISCARD = statement("discard_rejected_event")
 
-# The newest id there can be is one below: what is after everything.
+# Above every id: the largest one is one below.
 AFTER_ALL = 2**63 - 1
 
 Key = tuple[str, int, str]
-"""What names a message: its stream, its sequence there, and when the broker stored it."""
+"""Identifies a message: its stream, its sequence there, and when the broker stored it."""
 
 
 class RejectedEvent(NamedTuple):
@@ -33,12 +33,12 @@ class RejectedEvent(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """What names the message; no two rejected events have the same."""
+        """Identifies the message; unique among rejected events."""
         return self.stream, self.stream_sequence, self.recorded_at
 
 
 class Listed(NamedTuple):
-    """A rejected event without its payload, of which `bytes` tells the length."""
+    """A rejected event without its payload; `bytes` is the payload's length."""
 
     rejected_id: int
     rejected_at: str
@@ -50,8 +50,51 @@ class Listed(NamedTuple):
     reason: str
 
 
+class Kept(NamedTuple):
+    """What a policy did: the new events, the reasons of existing ones, and the deleted ones."""
+
+    new: list[RejectedEvent]
+    still_rejected: Mapping[Key, str]
+    removed: frozenset[Key]
+
+
+RejectedPolicy = Callable[[Connection, Sequence[RejectedEvent], Sequence[tuple[int, Any]]], Kept]
+"""Stores rejected events inside a batch's transaction, given the rows with their indexes."""
+
+
+def keep_new(
+    connection: Connection, rejected: Sequence[RejectedEvent], _written: Sequence[tuple[int, Any]]
+) -> Kept:
+    """Insert the rejected events that are new: the policy for messages of a stream."""
+    return Kept(insert_all(connection, rejected), {}, frozenset())
+
+
+def update_existing(
+    keys: Sequence[Key], delete: Callable[[Connection, Key, Any], bool]
+) -> RejectedPolicy:
+    """Return the policy for messages that are rejected events already; `keys` are their rows'.
+
+    An event whose row is written is deleted, any other gets its new reason. Nothing is inserted: an
+    event that another program deletes meanwhile must not come back.
+    """
+
+    def apply(
+        connection: Connection,
+        rejected: Sequence[RejectedEvent],
+        written: Sequence[tuple[int, Any]],
+    ) -> Kept:
+        reasons = {event.key: event.reason for event in rejected}
+        for event in rejected:
+            change_reason(connection, event)
+        candidates = [(keys[index], row) for index, row in written if keys[index] not in reasons]
+        removed = frozenset(key for key, row in candidates if delete(connection, key, row))
+        return Kept([], reasons, removed)
+
+    return apply
+
+
 def insert_all(connection: Connection, events: Iterable[RejectedEvent]) -> list[RejectedEvent]:
-    """Insert rejected events and return the ones that were not there already."""
+    """Insert rejected events and return the ones that are new."""
     return [event for event in events if connection.execute(_INSERT_REJECTED_EVENT, event)]
 
 
@@ -61,24 +104,24 @@ def list_before(connection: Connection, rejected_id: int, limit: int) -> list[Li
 
 
 def find(connection: Connection, rejected_id: int) -> RejectedEvent | None:
-    """Return one rejected event with its payload, or None if there is none of this id."""
+    """Return one rejected event with its payload, or None if the id is unknown."""
     found = connection.fetch(_FIND, (rejected_id,))
     return RejectedEvent(*found[0]) if found else None
 
 
 def change_reason(connection: Connection, event: RejectedEvent) -> bool:
-    """Give the message's row the reason of `event`; tell whether it had another.
+    """Update the reason of the message's row; return whether it had another.
 
-    The row keeps its id and the time of its rejection. Nothing is inserted where there is no row.
+    The row keeps its id and the time of its rejection. A missing row is not inserted.
     """
     return connection.execute(_CHANGE_REASON, (event.reason, *event.key, event.reason)) > 0
 
 
 def delete_projected(connection: Connection, key: Key, result_id: str) -> bool:
-    """Delete a message's row if there is a run `result_id`; tell whether it was deleted."""
+    """Delete a message's row if the run `result_id` exists; return whether it was deleted."""
     return connection.execute(_DELETE_PROJECTED, (*key, result_id)) > 0
 
 
 def discard(connection: Connection, key: Key) -> bool:
-    """Delete a message's row, whatever becomes of the message; tell whether it was there."""
+    """Delete a message's row unconditionally; return whether it existed."""
     return connection.execute(_DISCARD, key) > 0

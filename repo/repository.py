@@ -1,46 +1,54 @@
-"""What a pool thread writes through: batches, with retries, on a connection of its own.
+"""Writes batches with retries, on a connection of its own.
 
-The connection is opened at the first write, and again after a fault of the place.
+The connection is opened at the first write, and again after the database was unavailable.
 """
 
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
+from repo import Connection, Database
 from repo import checkpoint as checkpoints
 from repo import rejected as rejected_events
-from repo.batch_writer import BatchWriter, Refusal, WriteResult
-from repo.checkpoint import Checkpoint, CheckpointGuard, Position, StoredCheckpoint
+from repo.batch_writer import BatchWriter, Reject, RowBatch, WriteResult
+from repo.checkpoint import (
+    NO_CHECKPOINT,
+    UNGUARDED,
+    Checkpoint,
+    CheckpointGuard,
+    Guard,
+    StoredCheckpoint,
+)
 from repo.errors import RepositoryError, RowRejected, SchemaError, TransientError, UnavailableError
-from repo.execution_results import Run
-from repo.rejected import Key, RejectedEvent
+from repo.rejected import Key, RejectedEvent, update_existing
 from repo.retry import retry_policy
-from repo.rewriting import RetryResult, RewriteWriter
-from repo.sqlite.database import Connection, Database
+from repo.writer import Row, Writer
 
 _Result = TypeVar("_Result")
 
 
-class Repository:
+class Repository(Generic[Row]):
     """Writes whole batches; belongs to one thread.
 
-    Passing faults are tried again for up to `retry_for` seconds, or until `give_up` is set, after
-    which nothing is tried at all. With a `guard`, nothing is written before `begin`.
+    Transient errors are retried for up to `retry_for` seconds, or until `give_up` is set; then
+    nothing is attempted any more.
     """
 
     def __init__(
         self,
         database: Database,
+        writer: Writer[Row],
         *,
         retry_for: float,
         give_up: threading.Event,
-        guard: CheckpointGuard | None = None,
+        guard: Guard = UNGUARDED,
     ) -> None:
         self._database = database
+        self._writer = writer
         self._guard = guard
         self._connection: Connection | None = None
-        self._writer: BatchWriter | None = None
+        self._batches: BatchWriter[Row] | None = None
         self._give_up = give_up
         self._retry = retry_policy(retry_for, give_up, database.observer)
 
@@ -50,83 +58,73 @@ class Repository:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def recall(self) -> StoredCheckpoint:
-        """Return what the database knows of the guard's stream and consumer; raises as `write`.
-
-        It takes and gives back the write lock first: a database that cannot be written to is of no
-        use, and a reader would not find out.
-        """
-        recalled: StoredCheckpoint = self._retry(self._attempt, self._recall_once)
-        return recalled
-
-    def begin(self, checkpoint: Checkpoint, recalled: StoredCheckpoint) -> None:
-        """Put a checkpoint into the file that was recalled from; raises as `write`.
-
-        From now on batches may be written there, and there only.
-        """
-        self._retry(self._attempt, self._begin_once, checkpoint, recalled)
-
     def write(
         self,
-        runs: Sequence[Run],
+        rows: Sequence[Row],
         rejected: Sequence[RejectedEvent],
-        refusal: Refusal,
-        reached: Checkpoint | None = None,
+        reject: Reject,
+        reached: Checkpoint = NO_CHECKPOINT,
     ) -> WriteResult:
-        """Write a batch and return when it is committed in the file that the path names.
+        """Write a batch and return when it is committed in the database that the URL names.
 
-        The checkpoint moves on to `reached` in the same transaction.
+        The checkpoint advances to `reached` in the same transaction.
 
         Raises TransientError when every retry met a lock, UnavailableError and CorruptDatabaseError
-        at once; a batch may be written then, and is not known to be: it has to come again.
+        at once. The batch may be written then, but is not known to be: it has to come again.
         """
-        written: WriteResult = self._retry(
-            self._attempt, self._write_once, runs, rejected, refusal, reached
-        )
-        return written
+        return self._write(RowBatch(rows, rejected, reject, reached))
 
     def write_again(
-        self, runs: Sequence[Run], rejected: Sequence[RejectedEvent], refusal: Refusal
-    ) -> RetryResult:
-        """Write rejected events after all, and return when that is committed.
+        self, rows: Sequence[Row], rejected: Sequence[RejectedEvent], reject: Reject
+    ) -> WriteResult:
+        """Write rejected events after all; arguments and errors as for `write`.
 
-        `runs` are what the projection makes of them now, `rejected` the ones it still refuses,
-        `refusal` as for `write`. In one transaction, each event whose run is written leaves the
-        rejected events, each other one keeps its row, with its reason of now. Raises
-        TransientError when every retry met a lock, any other RepositoryError at once; nothing is
-        changed then.
+        `rows` are what the projection makes of the events now, `rejected` those that still cannot
+        be decoded. In one transaction, each event whose row is written is deleted; any other keeps
+        its row and gets its new reason. Nothing is changed if this raises.
         """
-        rewritten: RetryResult = self._retry(
-            self._attempt,
-            lambda: RewriteWriter(self._open()).write_again(runs, rejected, refusal),
-        )
-        return rewritten
+        keys = [reject(index, "").key for index in range(len(rows))]
+        policy = update_existing(keys, self._writer.delete_rejected)
+        return self._write(RowBatch(rows, rejected, reject, policy=policy))
 
     def discard_rejected(self, keys: Sequence[Key]) -> int:
-        """Delete the rejected events of these messages and return how many were there.
+        """Delete the rejected events of these messages; return how many existed.
 
         One transaction; raises like `write_again`.
         """
-        discarded: int = self._retry(self._attempt, self._discard_once, keys)
-        return discarded
 
-    def _discard_once(self, keys: Sequence[Key]) -> int:
-        connection = self._open()
-        with connection.write():
-            return sum(rejected_events.discard(connection, key) for key in keys)
+        def discard() -> int:
+            connection = self._open()
+            with connection.write():
+                return sum(rejected_events.discard(connection, key) for key in keys)
+
+        return self._retrying(discard)
 
     def close(self) -> None:
         """Close the connection, if one is open; the next write opens another."""
-        connection, self._connection, self._writer = self._connection, None, None
+        connection, self._connection, self._batches = self._connection, None, None
         if connection is not None:
             connection.close()
 
-    def _attempt(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
+    def _write(self, batch: RowBatch[Row]) -> WriteResult:
+        def write() -> WriteResult:
+            try:
+                return self._open_batches().write(batch)
+            except RowRejected as error:
+                raise SchemaError(f"rejected events cannot be stored either: {error}") from error
+
+        return self._retrying(write)
+
+    def _retrying(self, work: Callable[[], _Result]) -> _Result:
+        result: _Result = self._retry(self._attempt, work)
+        return result
+
+    def _attempt(self, work: Callable[[], Any]) -> Any:
         if self._give_up.is_set():
-            # One more attempt could wait for a lock for longer than anybody waits for us.
+            # One more attempt could wait for a lock for longer than the drain may take.
             raise TransientError("given up at the stop")
         try:
-            return work(*arguments)
+            return work()
         except TransientError:
             self._database.observer.locked()
             raise
@@ -136,50 +134,67 @@ class Repository:
                 self.close()
             raise
 
-    def _write_once(
-        self,
-        runs: Sequence[Run],
-        rejected: Sequence[RejectedEvent],
-        refusal: Refusal,
-        reached: Checkpoint | None,
-    ) -> WriteResult:
-        try:
-            return self._open_writer().write(runs, rejected, refusal, reached)
-        except RowRejected as error:
-            raise SchemaError(f"not even a rejected event can be stored: {error}") from error
-
-    def _recall_once(self) -> StoredCheckpoint:
-        connection = self._open()
-        with connection.write():
-            recalled = checkpoints.recall(connection, self._position())
-        assert self._guard is not None
-        return recalled._replace(committed=self._guard.reached)
-
-    def _begin_once(self, checkpoint: Checkpoint, recalled: StoredCheckpoint) -> None:
-        connection = self._open()
-        if connection.file != recalled.file:
-            raise UnavailableError("the database file was replaced while it was compared")
-        with connection.write():
-            stands = checkpoints.put(connection, self._position(), checkpoint)
-        assert self._guard is not None
-        self._guard.begin(connection.file, stands)
-
-    def _position(self) -> Position:
-        assert self._guard is not None
-        return self._guard.position
-
     def _open(self) -> Connection:
-        # Another thread may have begun with the file that took this one's place.
-        if self._guard and self._connection and not self._connection.is_current():
-            self.close()
         if self._connection is None:
             self._connection = self._database.connect()
         return self._connection
 
-    def _open_writer(self) -> BatchWriter:
+    def _open_batches(self) -> BatchWriter[Row]:
         connection = self._open()
-        if self._guard is not None:
-            self._guard.check(connection.file)
-        if self._writer is None:
-            self._writer = BatchWriter(connection, self._guard)
-        return self._writer
+        self._guard.check(connection.place)
+        if self._batches is None:
+            self._batches = BatchWriter(connection, self._writer, self._guard)
+        return self._batches
+
+
+class GuardedRepository(Repository[Row]):
+    """What a pool thread of the worker writes through: nothing is written before `begin`."""
+
+    def __init__(
+        self,
+        database: Database,
+        writer: Writer[Row],
+        *,
+        retry_for: float,
+        give_up: threading.Event,
+        guard: CheckpointGuard,
+    ) -> None:
+        super().__init__(database, writer, retry_for=retry_for, give_up=give_up, guard=guard)
+        self._checkpoint_guard = guard
+
+    def recall(self) -> StoredCheckpoint:
+        """Return the stored checkpoint of the guard's stream and consumer; raises as `write`.
+
+        It takes and releases the write lock first: a database that cannot be written to is useless
+        here, and a reader would not notice.
+        """
+
+        def recall() -> StoredCheckpoint:
+            connection = self._open()
+            with connection.write():
+                stored = checkpoints.recall(connection, self._checkpoint_guard.position)
+            return stored._replace(committed=self._checkpoint_guard.reached)
+
+        return self._retrying(recall)
+
+    def begin(self, checkpoint: Checkpoint, recalled: StoredCheckpoint) -> None:
+        """Put a checkpoint into the database that was recalled from; raises as `write`.
+
+        From now on batches may be written there, and there only.
+        """
+
+        def begin() -> None:
+            connection = self._open()
+            if connection.place != recalled.place:
+                raise UnavailableError("the database was replaced after its checkpoint was read")
+            with connection.write():
+                stored = checkpoints.put(connection, self._checkpoint_guard.position, checkpoint)
+            self._checkpoint_guard.begin(connection.place, stored)
+
+        self._retrying(begin)
+
+    def _open(self) -> Connection:
+        # Another thread may have begun with the database that took this one's place.
+        if self._connection is not None and not self._connection.is_current():
+            self.close()
+        return super()._open()

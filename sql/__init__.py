@@ -1,1 +1,1 @@
-"""The SQL, as package data: `migrations/` (the schema, applied with yoyo) and `queries/`."""
+"""The SQL, as package data: migrations (applied with yoyo), schema and queries of each engine."""

@@ -12,7 +12,6 @@ from tests.support.faulty_worker import faulty
 from tests.support.nats_server import NatsServer
 from tests.support.rows import Rows
 from tests.support.worker_process import PROJECTOR, WorkerProcess
-from worker.schema import migrate
 
 StartWorker = Callable[..., WorkerProcess]
 RunUntilIdle = Callable[..., WorkerProcess]
@@ -44,9 +43,9 @@ def make_server(tmp_path: Path) -> Iterator[MakeServer]:
 
 @pytest.fixture(scope="session")
 def _migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("database") / "migrated.db"
-    migrate(f"sqlite:///{path}")
-    return path
+    rows = Rows(tmp_path_factory.mktemp("database") / "migrated.db")
+    rows.migrate()
+    return rows.path
 
 
 @pytest.fixture

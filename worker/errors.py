@@ -1,29 +1,28 @@
 """What ends the worker or a session with the broker, and the exit codes of the process.
 
 WorkerError
-├── SettingError        an option has a value that cannot be used: exit 64
-├── ConfigurationError  the broker or the database is not set up for this worker: exit 78
-├── DatabaseUnavailable        the database takes nothing just now: pause, then try again
-│   └── DatabaseBroken  it is not just locked: the file, the disk, the schema
-└── BrokerError         the session with the broker is over: make a new one
-    └── PullLost        only the pull is over: bind and pull again on the same connection
+├── SettingError         an option has a value that cannot be used: exit 64
+├── ConfigurationError   the broker or the database is not set up for this worker: exit 78
+├── DatabaseUnavailable  the database took no batch: pause, then try again
+└── BrokerError          the session with the broker is over: start another one
+    └── PullLost         only the pull is over: bind and pull again on the same connection
         ├── ConnectionLost  with the connection, which comes back by itself
-        └── NoResponse      nothing comes back: after a few times a new connection is tried
+        └── NoResponse      a request was not answered: after a few of them, connect again
 
-What lets the worker wait has a `cause`, for those who look from outside.
+An error that makes the worker wait has a `cause`: the state that health and metrics show.
 """
 
 from repo.errors import CorruptDatabaseError, DiskError, RepositoryError, TransientError
 
-# What kind of thing is in the way.
+# Why the worker waits.
 STARTING = "starting"
-BROKER_AWAY = "broker_away"
+BROKER_UNREACHABLE = "broker_unreachable"
 PERMISSION_DENIED = "permission_denied"
 STREAM_MISSING = "stream_missing"
 PULL_LOST = "pull_lost"
 DATABASE_BLOCKED = "database_blocked"
 
-# sysexits.h, so that a unit file can tell what a restart may mend.
+# sysexits.h, so that a unit file can tell systemd when a restart may help.
 EXIT_OK = 0
 EXIT_PARTLY = 1
 EXIT_USAGE = 64
@@ -47,23 +46,17 @@ class SettingError(WorkerError):
 
 
 class ConfigurationError(WorkerError):
-    """Only a person can mend it: a restart would find the same."""
+    """Only a person can fix it: a restart would find the same."""
 
 
 class DatabaseUnavailable(WorkerError):
-    """Nothing can be written for now: the database is locked, full, or not there."""
-
-    cause = DATABASE_BLOCKED
-
-
-class DatabaseBroken(DatabaseUnavailable):
-    """The file, the disk or the schema is at fault; another worker's may be well."""
+    """The database took no batch: it is locked, full, or not there."""
 
 
 class BrokerError(WorkerError):
     """The connection is of no more use."""
 
-    cause = BROKER_AWAY
+    cause = BROKER_UNREACHABLE
 
 
 class PullLost(BrokerError):
@@ -73,16 +66,16 @@ class PullLost(BrokerError):
 
 
 class ConnectionLost(PullLost):
-    """The connection went away; whatever was asked over it is not answered any more."""
+    """The connection was lost; requests sent over it are not answered any more."""
 
-    cause = BROKER_AWAY
+    cause = BROKER_UNREACHABLE
 
 
 class NoResponse(PullLost):
-    """A request got no answer in time: a right is missing, or the connection is deaf."""
+    """A request got no answer in time: a permission is missing, or the connection is dead."""
 
 
-def unanswered(problem: str, error: BaseException) -> PullLost:
+def no_response(problem: str, error: BaseException) -> PullLost:
     """Return the error for a request that failed, with `error` as its cause."""
     lost = NoResponse(problem) if isinstance(error, TimeoutError) else PullLost(problem)
     lost.__cause__ = error
@@ -90,7 +83,7 @@ def unanswered(problem: str, error: BaseException) -> PullLost:
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code for what ended the worker or a command."""
+    """Return the exit code for the error that ended the worker or a command."""
     if isinstance(error, SettingError):
         return EXIT_USAGE
     if isinstance(error, ConfigurationError):
@@ -99,7 +92,7 @@ def exit_code(error: BaseException) -> int:
         return EXIT_DATA
     if isinstance(error, BrokerError | TransientError | DiskError):
         return EXIT_TEMPORARY
-    if isinstance(error, RepositoryError):  # rights, tables, rules of others: a person's to mend
+    if isinstance(error, RepositoryError):  # rights, tables, constraints: a person has to fix them
         return EXIT_CONFIGURATION
     return EXIT_SOFTWARE
 

@@ -1,25 +1,99 @@
-"""The frozen values that cross between the broker thread and the pool. No broker objects here."""
+"""The frozen values that cross between the consumer thread and the pool. No NATS objects here."""
 
 import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from worker.codec.timestamps import is_representable
-from worker.decisions import Decision
+
+FIRST_NAK_DELAY = 1.0
+LONGEST_NAK_DELAY = 60.0
 
 
 class Message(NamedTuple):
-    """One message of the stream, as much of it as the projection may know.
+    """One message of the stream, as much of it as a projection needs.
 
-    `recorded_at` is the instant at which the broker stored it, in nanoseconds since 1970;
-    `delivery` counts from 1.
+    `stored_at` is when the broker stored it, in nanoseconds since 1970; `delivery` counts from 1.
     """
 
     subject: str
     payload: bytes
     stream_sequence: int
     delivery: int
-    recorded_at: int
+    stored_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The message is committed, as a row or as a rejected event: never deliver it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nak:
+    """The message is not committed: deliver it again after `delay` seconds."""
+
+    delay: float
+
+
+Decision = Ack | Nak
+
+
+def nak_delay(delivery: int, jitter: float) -> float:
+    """Return the seconds until a message should be delivered again.
+
+    Doubles from 1 s with each delivery up to 60 s. `jitter`, from 0 to 1, takes up to half of it
+    away, so that messages that failed together do not all come back together.
+    """
+    doublings = min(max(delivery, 1) - 1, 10)
+    return min(FIRST_NAK_DELAY * 2.0**doublings, LONGEST_NAK_DELAY) * (1.0 - jitter / 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPosition:
+    """Where the consumer was when a batch was dispatched.
+
+    `stream_created_at` is stored text; every message at or below the stream sequence `ack_floor`
+    is acked, and so committed.
+    """
+
+    stream_created_at: str
+    ack_floor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages that are written in one transaction, in the order of their arrival.
+
+    `number` counts from 1. `position` is None for messages of a stream that was deleted meanwhile.
+    """
+
+    number: int
+    messages: tuple[Message, ...]
+    position: StreamPosition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """The decision for each message of a batch, in the batch's order.
+
+    `failure` is why the database takes no batch at present, or None.
+    """
+
+    batch: Batch
+    decisions: tuple[Decision, ...]
+    failure: str | None = None
+
+
+class Delivery(NamedTuple):
+    """What the reply subject of a message says.
+
+    A consumer numbers its deliveries by `consumer_sequence`, from 1, redeliveries included.
+    """
+
+    delivery: int
+    stream_sequence: int
+    consumer_sequence: int
+    stored_at: int
 
 
 _NUMBERS = r"\.([0-9]{1,20})" * 4
@@ -27,56 +101,8 @@ _ACK_REPLY = re.compile(rf"\$JS\.ACK(?:\.[^.]*){{2}}{_NUMBERS}\.[^.]*")
 _ACK_REPLY_WITH_DOMAIN = re.compile(rf"\$JS\.ACK(?:\.[^.]*){{4}}{_NUMBERS}\..*", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """How far the consumer was known to be when a batch began.
-
-    `stream_created_at` is stored text; every start at or below the stream sequence `floor` is
-    settled, and so committed.
-    """
-
-    stream_created_at: str
-    floor: int
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Messages that are projected in one transaction, in the order of their arrival.
-
-    `position` is None for messages of a stream that is no more.
-    """
-
-    number: int
-    messages: tuple[Message, ...]
-    position: Position | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Decisions:
-    """What is to become of each message of a batch, in the batch's order.
-
-    `fault` is why the database cannot take any batch just now, or empty.
-    """
-
-    batch: Batch
-    decisions: tuple[Decision, ...]
-    fault: str = ""
-
-
-class Delivery(NamedTuple):
-    """What the broker's reply subject tells of a message.
-
-    The consumer numbers its deliveries by `consumer_sequence`, from 1, redeliveries included.
-    """
-
-    delivery: int
-    stream_sequence: int
-    consumer_sequence: int
-    recorded_at: int
-
-
 def read_delivery(reply: str) -> Delivery | None:
-    """Return what a JetStream reply subject tells; None if it is not one.
+    """Return what a JetStream reply subject says; None for any other subject.
 
     `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>` has 9
     tokens; the form with a domain and an account hash after `$JS.ACK` has 11 or more. The time is
@@ -85,7 +111,7 @@ def read_delivery(reply: str) -> Delivery | None:
     match = _ACK_REPLY.fullmatch(reply) or _ACK_REPLY_WITH_DOMAIN.fullmatch(reply)
     if match is None:
         return None
-    delivery, stream_sequence, consumer_sequence, recorded_at = map(int, match.groups())
-    if not is_representable(recorded_at):
+    delivery, stream_sequence, consumer_sequence, stored_at = map(int, match.groups())
+    if not is_representable(stored_at):
         return None
-    return Delivery(delivery, stream_sequence, consumer_sequence, recorded_at)
+    return Delivery(delivery, stream_sequence, consumer_sequence, stored_at)

@@ -1,10 +1,8 @@
 """The process: check, start, wait, drain. The main thread, which owns signals and the exit code."""
 
-import contextlib
 import logging
 import os
 import platform
-import queue
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -22,21 +20,22 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from repo import Database, open_database
 from repo.checkpoint import CheckpointGuard, Position
 from repo.errors import DiskError, RepositoryError, TransientError
-from repo.sqlite.database import ENGINE, ENGINE_VERSION, Database
 from worker import __version__
 from worker.errors import EXIT_OK, ConfigurationError, describe, exit_code
-from worker.jetstream.thread import Broker
-from worker.messages import Decisions
-from worker.observability.exporter import Outside
-from worker.processing.pool import Pool
-from worker.processing.processor import Projection
+from worker.jetstream.thread import ConsumerThread
+from worker.observability.exporter import Exporter
+from worker.processing.pool import RepositoryPool
+from worker.processing.processor import BatchProcessor
+from worker.processing.queues import ResultQueue
 from worker.projections.manifests import ManifestCache
+from worker.projections.starts import STARTS
 from worker.schema import check_schema
 from worker.settings import Settings
-from worker.status.counters import Counters
-from worker.status.readiness import Readiness
+from worker.status.worker_status import WorkerStatus
+from worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -46,178 +45,149 @@ _LEAVE_TIMEOUT = 1.0
 class Service:
     """One run of the worker, from the schema check to the exit code.
 
-    `stop` may be called twice, from any thread, and before `run`.
+    `stop` may be called more than once, from any thread, and before `run`.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._counters = Counters()
-        self._readiness = Readiness()
-        self._outside = Outside(settings, self._counters, self._readiness, self._fail)
-        measures = self._outside.measures
-        self._database = Database(
-            settings.database, busy_timeout=settings.busy_timeout, observer=measures
+        self._supervisor = Supervisor()
+        self._status = status = WorkerStatus(
+            stalled_after=settings.stalled_after,
+            busy_timeout=settings.busy_timeout,
+            is_observed=Exporter.is_wanted(settings),
         )
-        # Not an Event: a signal handler may call `stop` while the main thread waits, and an
-        # Event's lock is not reentrant.
-        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._stopping = False
-        self._failure: BaseException | None = None
-        self._manifests = manifests = ManifestCache()
-        self._pool = Pool(
-            settings.threads,
-            self._database,
-            CheckpointGuard(Position(settings.stream, settings.consumer)),
-            Projection(settings.stream, manifests, self._counters),
+        self._database = open_database(
+            settings.database, busy_timeout=settings.busy_timeout, observer=status
+        )
+        self._manifests = ManifestCache()
+        self._exporter = Exporter(settings, status, self._supervisor)
+        results = ResultQueue()
+        self._pool = RepositoryPool(
+            threads=settings.threads,
             retry_for=settings.retry_for,
-            settle=self._settle,
-            failed=self._fail,
-            projected=measures.projected,
+            database=self._database,
+            guard=CheckpointGuard(Position(settings.stream, settings.consumer)),
+            processor=BatchProcessor(STARTS, settings.stream, self._manifests, status.counters),
+            results=results,
+            status=status,
+            supervisor=self._supervisor,
         )
-        self._broker = Broker(
-            settings,
-            manifests,
-            self._counters,
-            self._readiness,
-            self._outside.progress,
-            submit=self._pool.submit,
-            records=self._pool,
-            failed=self._fail,
-            idle=self.stop,
-            connected=self._log_started,
+        self._consumer_thread = ConsumerThread(
+            settings=settings,
+            projection=STARTS,
+            manifests=self._manifests,
+            pool=self._pool,
+            results=results,
+            status=status,
+            supervisor=self._supervisor,
+            versions=_versions(self._database),
         )
 
     def stop(self) -> None:
         """Ask the run to drain and end."""
-        self._stopping = True
-        self._wake.put(None)
-
-    def _stop_within(self, seconds: float | None) -> bool:
-        """Wait for the stop, up to some seconds or for ever; tell whether it was asked for."""
-        if not self._stopping:
-            with contextlib.suppress(queue.Empty):
-                self._wake.get(timeout=seconds)
-        return self._stopping
+        self._supervisor.request_stop()
 
     def run(self) -> int:
         """Project until stopped; returns the exit code of the process."""
         self._log_starting()
         with stopping_on_signals(self.stop):
             try:
-                self._outside.open(self._database, self._manifests, _versions())
+                self._exporter.open(self._database, self._manifests, _versions(self._database))
                 self._check_schema()
                 self._pool.start()
-                self._broker.start()
-                self._outside.running()
+                self._consumer_thread.start()
+                self._exporter.running()
                 self._wait()
-            except Exception as error:  # noqa: BLE001 (it ends the process, with the code it has)
-                self._fail(error)
+            except Exception as error:  # noqa: BLE001 (it decides the exit code)
+                self._supervisor.fail(error)
             self._drain()
             code = self._log_stop()
-            self._outside.close()
-        if self._broker.is_alive():
-            # Something hangs in the system, a look-up of a name say, which the interpreter's own
-            # end would wait for.
+            self._exporter.close()
+        if self._consumer_thread.is_alive():
+            # It hangs in the system, in a name look-up for example, and the interpreter's own end
+            # would wait for it.
             logging.shutdown()
             os._exit(code)
         return code
 
     def _check_schema(self) -> None:
-        while not self._stopping:
+        while not self._supervisor.stop_requested:
             try:
                 check_schema(self._database, apply=self._settings.migrate)
                 break
             except (TransientError, DiskError) as error:
-                log.warning("batch.failed", extra={"error": describe(error)})
-                self._outside.waiting()
-                self._stop_within(1.0)
-
-    def _settle(self, decisions: Decisions) -> None:
-        self._broker.settle(decisions)
-
-    def _fail(self, error: BaseException) -> None:
-        """Take the error that ended a thread; the first one decides the exit code."""
-        if self._failure is None:
-            self._failure = error
-        self.stop()
+                log.warning("database.unavailable", extra={"error": describe(error)})
+                self._exporter.waiting()
+                self._supervisor.wait(1.0)
 
     def _wait(self) -> None:
         console = Console(stderr=True)
         if not (self._settings.until_idle and console.is_terminal):
-            self._stop_within(None)
+            self._supervisor.wait()
             return
-        with Progress(
-            TextColumn("projecting"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-        ) as progress:
+        columns = (TextColumn("projecting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console) as progress:
             task = progress.add_task("projecting", total=None)
-            while not self._stop_within(0.1):
-                self._show(progress, task)
-            self._show(progress, task)
+            while not self._supervisor.wait(0.1):
+                self._update(progress, task)
+            self._update(progress, task)
 
-    def _show(self, progress: Progress, task: TaskID) -> None:
-        if self._broker.expected is not None:
-            done = self._counters["messages"]
-            progress.update(task, completed=done, total=max(done, self._broker.expected))
+    def _update(self, progress: Progress, task: TaskID) -> None:
+        expected = self._status.expected
+        if expected is not None:
+            done = self._status.counters["messages"]
+            progress.update(task, completed=done, total=max(done, expected))
 
     def _drain(self) -> None:
-        """Leave so that nothing is lost and nothing is stuck, within the drain timeout."""
+        """Stop such that no message is lost and none is stuck, within the drain timeout."""
         timeout = self._settings.drain_timeout
         deadline = time.monotonic() + max(timeout - _LEAVE_TIMEOUT, timeout / 2)
-        self._outside.draining()
+        self._exporter.draining()
         log.info("worker.draining", extra={"drain_timeout": timeout})
-        self._broker.stop_pulling(deadline - time.monotonic())
+        self._consumer_thread.stop_pulling(deadline - time.monotonic())
         finished = self._pool.stop(deadline)
-        ack_pending = self._broker.close(_LEAVE_TIMEOUT)
-        if ack_pending or not finished:
+        outstanding = self._consumer_thread.close(_LEAVE_TIMEOUT)
+        if outstanding or not finished:
             # They stay unacked on the broker, which delivers them to the next worker.
-            log.warning("worker.drain_incomplete", extra={"ack_pending": ack_pending})
+            log.warning("worker.drain_incomplete", extra={"outstanding": outstanding})
 
     def _log_starting(self) -> None:
         log.info(
             "worker.starting",
             extra={
-                "versions": _versions(),
+                "versions": _versions(self._database),
                 "nats": list(self._settings.nats_urls),
                 "database": self._settings.database,
             },
         )
 
-    def _log_started(self, server: str) -> None:
-        versions = {**_versions(), "server": server}
-        log.info(
-            "worker.started", extra={"versions": versions, "settings": self._settings.public()}
-        )
-
     def _log_stop(self) -> int:
-        failure = self._failure
-        code = EXIT_OK if failure is None else exit_code(failure)
-        if failure is not None:
-            expected = isinstance(failure, ConfigurationError | RepositoryError)
+        error = self._supervisor.error
+        code = EXIT_OK if error is None else exit_code(error)
+        if error is not None:
+            expected = isinstance(error, ConfigurationError | RepositoryError)
             log.critical(
                 "worker.failed",
-                extra={"error": describe(failure)},
-                exc_info=None if expected else failure,
+                extra={"error": describe(error)},
+                exc_info=None if expected else error,
             )
-        log.info("worker.stopped", extra={"exit_code": code, "counters": self._counters.as_dict()})
+        counters = self._status.counters.as_dict()
+        log.info("worker.stopped", extra={"exit_code": code, "counters": counters})
         return code
 
 
-def _versions() -> dict[str, str]:
+def _versions(database: Database) -> dict[str, str]:
     return {
         "worker": __version__,
         "python": platform.python_version(),
-        ENGINE: ENGINE_VERSION,
+        database.engine: database.engine_version,
         "nats-py": version("nats-py"),
     }
 
 
 @contextmanager
 def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at SIGTERM or SIGINT, end the process at a second one, and restore the old."""
+    """Call `stop` at SIGTERM or SIGINT, end the process at a second one; restore the handlers."""
     signals = (signal.SIGTERM, signal.SIGINT)
     received: list[int] = []
 

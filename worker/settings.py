@@ -16,13 +16,12 @@ from urllib.parse import unquote, urlsplit
 import nkeys
 import yoyo.config
 
-from repo.sqlite.database import database_path
+from repo import check_url
 from worker.codec.durations import parse_duration
 from worker.codec.timestamps import NANOSECONDS, parse_instant
 from worker.errors import SettingError
+from worker.projections.starts import STARTS
 
-DEFAULT_STREAM = "EVENTS"
-DEFAULT_CONSUMER = "backend_events_projector"
 _DEFAULT_PORT = 4222
 _NAME = re.compile(r"[^\s.*>/\\\x00-\x1f]+")
 _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
@@ -78,8 +77,8 @@ class Settings:
 
     nats_urls: tuple[str, ...]
     database: str
-    stream: str = DEFAULT_STREAM
-    consumer: str = DEFAULT_CONSUMER
+    stream: str = STARTS.stream.name
+    consumer: str = STARTS.default_consumer
     bucket: str = "jobs"
     create_stream: bool = False
     migrate: bool = False
@@ -234,8 +233,7 @@ def parse_host(text: str) -> str:
 
 def parse_database(text: str) -> str:
     """Check that both yoyo and the worker accept a database URL."""
-    database_path(text)
-    return text
+    return check_url(text)
 
 
 def default_database() -> str | None:

@@ -1,10 +1,9 @@
-"""A whole copy of a database that is in use, and the way back.
+"""Copy a database that is in use, and restore such a copy.
 
-Copies are written beside their place, checked and synced, and take their place in one step; nothing
-that was there before is overwritten.
+A copy is written beside its final path, checked and synced, and renamed in one step; no existing
+file is overwritten.
 """
 
-import errno
 import fcntl
 import os
 import stat
@@ -14,48 +13,50 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from repo.errors import CorruptDatabaseError, DiskError, TransientError, UnavailableError
-from repo.sqlite.database import Connection, Database, database_url
+from repo.errors import CorruptDatabaseError, DiskError, TransientError
+from repo.sqlite.connection import Connection, DatabaseFile
+from repo.sqlite.errors import translated_os_errors
 from repo.statements import statement
 
-_COPY_INTO = statement("copy_into")
-_QUICK_CHECK = statement("quick_check")
-_SET_WRITE_AHEAD_LOG = statement("set_write_ahead_log")
-_HAS_MIGRATION_TABLE = statement("has_migration_table")
+_COPY_INTO = statement("copy_into", "sqlite")
+_QUICK_CHECK = statement("quick_check", "sqlite")
+_SET_WRITE_AHEAD_LOG = statement("set_write_ahead_log", "sqlite")
+_HAS_MIGRATION_TABLE = statement("has_migration_table", "sqlite")
 
-# Whoever has the file open holds a lock somewhere in here: https://www.sqlite.org/fileformat.html,
-# "the lock-byte page", and os.h of the engine's source.
+# Every process that has the file open locks some of these bytes:
+# https://www.sqlite.org/fileformat.html, "the lock-byte page", and os.h of the engine's source.
 _FIRST_LOCK_BYTE = 0x40000000
 _LOCK_BYTES = 512
 
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
+def back_up(database: DatabaseFile, target: Path) -> Path:
+    """Copy a database, which may be in use, into a new file and return its path.
 
-def back_up(database: Database, target: Path) -> None:
-    """Copy a database, which may be in use, into a new file.
-
-    The copy is one file without a log. Raises UnavailableError where `target` is there already,
-    DiskError where the disk is full, and CorruptDatabaseError where the database or its copy is
-    damaged.
+    In a folder the copy is named after the database and the time. It is one file without a log.
+    Raises UnavailableError if the file exists already, DiskError if the disk is full, and
+    CorruptDatabaseError if the database or its copy is corrupt.
     """
-    with _copied(database, target, like=database.path) as copy, _own_errors():
+    if target.is_dir():
+        target /= f"{database.path.stem}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db"
+    with _copied(database, target, like=database.path) as copy, translated_os_errors():
         # Reserved, so that the rename overwrites nothing; the name is never seen half-written.
         os.close(os.open(target, os.O_CREAT | os.O_EXCL, 0o600))
         copy.replace(target)
+    return target
 
 
-def restore(database: Database, source: Path) -> Path | None:
-    """Put a copy of `source` in a database's place; return where the former one is kept, or None.
+def restore(database: DatabaseFile, source: Path) -> Path | None:
+    """Replace a database by a copy of `source`; return where the former file is kept, if any.
 
-    The former file and its log are renamed as they are. Raises TransientError where another process
+    The former file and its log are renamed as they are. Raises TransientError if another process
     has the database open, and otherwise as `back_up`; nothing is changed then.
     """
     place = database.path.resolve()
-    backup = Database(database_url(source), busy_timeout=database.busy_timeout)
+    backup = DatabaseFile(source.absolute(), busy_timeout=database.busy_timeout)
     like = place if place.exists() else source
     with _copied(backup, place, like=like) as copy:
         _give_a_log(copy)
-        with _own_errors(), _nobody_else(place):
+        with translated_os_errors(), _locked_out(place):
             aside = _set_aside(database, place) if place.exists() else None
             # A log without its database, which the engine would take for the copy's.
             _remove_log(database)
@@ -64,12 +65,12 @@ def restore(database: Database, source: Path) -> Path | None:
 
 
 @contextmanager
-def _copied(database: Database, place: Path, *, like: Path) -> Iterator[Path]:
-    """Yield a checked copy beside its place, with the rights of the file `like`.
+def _copied(database: DatabaseFile, place: Path, *, like: Path) -> Iterator[Path]:
+    """Yield a checked copy beside its final path, with the permissions of the file `like`.
 
-    It goes at the end unless it was renamed.
+    It is deleted at the end unless it was renamed.
     """
-    with _own_errors():
+    with translated_os_errors():
         handle, partial = tempfile.mkstemp(".partial", f".{place.name}.", place.parent)
     os.close(handle)
     copy = Path(partial)
@@ -77,11 +78,11 @@ def _copied(database: Database, place: Path, *, like: Path) -> Iterator[Path]:
         with database.reading() as connection:
             _copy(connection, partial)
         _check(copy)
-        with _own_errors():
+        with translated_os_errors():
             _sync(copy)
-            _take_after(copy, like)
+            _copy_permissions(copy, like)
         yield copy
-        with _own_errors():
+        with translated_os_errors():
             _sync(place.parent)
     finally:
         copy.unlink(missing_ok=True)
@@ -91,7 +92,7 @@ def _copy(connection: Connection, path: str) -> None:
     try:
         connection.execute(_COPY_INTO, (path,))
     except DiskError:
-        # A row of a damaged file can pretend to be larger than any disk.
+        # A row of a corrupt file can pretend to be larger than any disk.
         _quick_check(connection)
         raise
 
@@ -103,62 +104,64 @@ def _quick_check(connection: Connection) -> None:
 
 
 def _check(copy: Path) -> None:
-    with Database(database_url(copy)).reading() as connection:
+    with DatabaseFile(copy).reading() as connection:
         _quick_check(connection)
         if connection.fetch(_HAS_MIGRATION_TABLE) == [(0,)]:
             raise CorruptDatabaseError(
-                "it is no database of this program: nothing was ever migrated"
+                "not a database of this program: no migration was ever applied"
             )
 
 
 def _give_a_log(copy: Path) -> None:
-    connection: Connection = Database(database_url(copy)).connect()
+    connection: Connection = DatabaseFile(copy).connect()
     try:
         connection.fetch(_SET_WRITE_AHEAD_LOG)
     finally:
         connection.close()
-    with _own_errors():
+    with translated_os_errors():
         _sync(copy)
 
 
-def _set_aside(database: Database, place: Path) -> Path:
-    """Rename the former database and its log, such that they still belong together."""
+def _set_aside(database: DatabaseFile, place: Path) -> Path:
+    """Rename the former database and its log, so that they still belong together."""
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     aside = place.with_name(f"{place.name}.before-restore-{stamp}")
     log_path = database.log.path()
-    # Linked first: at no moment is there a name for the one and none for the other.
+    # Linked first: a crash never leaves a name for one of them and none for the other.
     aside.hardlink_to(place)
     if log_path.exists():
         aside.with_name(f"{aside.name}-wal").hardlink_to(log_path)
     return aside
 
 
-def _remove_log(database: Database) -> None:
+def _remove_log(database: DatabaseFile) -> None:
     for suffix in ("-wal", "-shm"):
         database.log.path(suffix).unlink(missing_ok=True)
 
 
 @contextmanager
-def _nobody_else(path: Path) -> Iterator[None]:
-    """Keep every other process out of a database file, if it is there; raises TransientError."""
+def _locked_out(path: Path) -> Iterator[None]:
+    """Keep every other process out of a database file, if it exists; raises TransientError."""
     if not path.exists():
         yield
         return
-    # Not by the engine: a damaged file could not be replaced then. No connection of this process
+    # Not by the engine: a corrupt file could not be replaced then. No connection of this process
     # may be open meanwhile: closing one would give up the lock.
     handle = os.open(path, os.O_RDWR)
     try:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, _LOCK_BYTES, _FIRST_LOCK_BYTE)
         except OSError as error:
-            raise TransientError(f"{path} is open: stop the workers and all who read it") from error
+            raise TransientError(
+                f"{path} is open: stop the workers and every other program that uses it"
+            ) from error
         yield
     finally:
         os.close(handle)
 
 
-def _take_after(copy: Path, like: Path) -> None:
-    """Give a copy the rights of a file, and where that is allowed its owner."""
+def _copy_permissions(copy: Path, like: Path) -> None:
+    """Give a copy the permissions of a file and, if that is allowed, its owner."""
     status = like.stat()
     with suppress(PermissionError):
         os.chown(copy, status.st_uid, status.st_gid)
@@ -171,12 +174,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-@contextmanager
-def _own_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        kind = DiskError if error.errno in _OF_THE_DISK else UnavailableError
-        raise kind(str(error)) from error

@@ -7,23 +7,23 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
-from repo.errors import translated_os_errors
+from repo.sqlite.errors import translated_os_errors
 
 log = logging.getLogger(__name__)
 
 FileIdentity = tuple[int, int]
-"""What tells a file from another of its name: device and inode."""
+"""Distinguishes a file from another of the same name: device and inode."""
 
 
 def file_identity(path: Path) -> FileIdentity:
-    """Return what tells a file from another of its name; raises UnavailableError if it is gone."""
+    """Return a file's identity; raises UnavailableError if it does not exist."""
     with translated_os_errors():
         status = path.stat()
     return status.st_dev, status.st_ino
 
 
-def is_there(path: Path) -> bool:
-    """Tell whether a file is there; raises UnavailableError where this process may not look."""
+def exists(path: Path) -> bool:
+    """Return whether a file exists; raises UnavailableError if this process may not look."""
     with translated_os_errors():
         try:
             path.stat()
@@ -47,20 +47,20 @@ class WriteAheadLog:
         return path.with_name(path.name + suffix)
 
     def belongs_to(self, file: FileIdentity, log_file: FileIdentity) -> None:
-        """Note which log was written for a file."""
+        """Remember which log was written for a file."""
         with self._lock:
             self._forget()
-            # While it is open, no other file gets its number.
+            # While it is open, no other file gets its inode number.
             with suppress(OSError):
                 held = os.open(self.path(), os.O_RDONLY | os.O_CLOEXEC)
                 self._release = weakref.finalize(self, os.close, held)
             self._log_of = (file, log_file)
 
     def set_aside_if_stale(self) -> None:
-        """Move the log of a file that was replaced out of the way of the file that took its place.
+        """Rename the log of a file that was replaced.
 
-        The engine would take it for the new file's own, and mix the two. It is kept, under another
-        name; the events in it are projected again.
+        The engine would take it for the new file's own and mix the two. The log is kept under
+        another name; the events in it are projected again.
         """
         with self._lock:
             if self._log_of is None:

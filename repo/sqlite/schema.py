@@ -1,17 +1,38 @@
-"""Is every migration applied? Read without writing, which yoyo's own `list` does not."""
+"""The migrations in `sql/sqlite/migrations`: which are applied, and applying them with yoyo.
 
+What is applied is read without writing; yoyo's own `list` writes.
+"""
+
+import contextlib
+import getpass
+import io
+import os
+import sqlite3
 import stat
+import threading
+from collections.abc import Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
+
+import yoyo
+from yoyo.migrations import read_sql_migration
 
 from repo.errors import UnavailableError
-from repo.sqlite.database import Database
+from repo.retry import retry_policy
+from repo.sqlite.connection import DatabaseFile
+from repo.sqlite.errors import translated
+from repo.sqlite.files import exists
 from repo.statements import statement
 
-_HAS_MIGRATION_TABLE = statement("has_migration_table")
-_LIST_APPLIED_MIGRATIONS = statement("list_applied_migrations")
+_HAS_MIGRATION_TABLE = statement("has_migration_table", "sqlite")
+_LIST_APPLIED_MIGRATIONS = statement("list_applied_migrations", "sqlite")
 
-ROLLBACK_SUFFIX = ".rollback.sql"
+_LOCK_TIMEOUT = 30.0
+_RETRY_FOR = 10.0
+
+# The databases whose lock, a row of yoyo's, this process took and may not have released.
+_taken: set[str] = set()
 
 
 def migrations_folder() -> Path:
@@ -22,28 +43,111 @@ def migrations_folder() -> Path:
 
 def known_migrations() -> list[str]:
     """Return the ids of all migrations, in the order in which they apply."""
-    return sorted(
-        file.name.removesuffix(".sql")
-        for file in migrations_folder().glob("*.sql")
-        if not file.name.endswith(ROLLBACK_SUFFIX)
-    )
+    return sorted(path.stem for path in _migration_files())
 
 
-def pending_migrations(database: Database) -> list[str]:
-    """Return the ids of the migrations that the database lacks; all of them for a missing file.
+def applied_migrations(file: DatabaseFile) -> list[str]:
+    """Return the ids of the migrations that are applied, in order; none for a missing file.
 
-    Raises a RepositoryError if the file is there and cannot be read.
+    Raises a RepositoryError if the file exists and cannot be read.
     """
     try:
-        mode = database.path.stat().st_mode
+        mode = file.path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        return known_migrations()
+        return []
     except OSError as error:
-        raise UnavailableError(f"the database file cannot be seen: {error}") from error
+        raise UnavailableError(f"the database file cannot be read: {error}") from error
     if not stat.S_ISREG(mode):
-        raise UnavailableError(f"no file: {database.path}")
-    with database.reading() as connection:
+        raise UnavailableError(f"not a file: {file.path}")
+    with file.reading() as connection:
         if connection.fetch(_HAS_MIGRATION_TABLE) == [(0,)]:
-            return known_migrations()
-        applied = {row[0] for row in connection.fetch(_LIST_APPLIED_MIGRATIONS)}
+            return []
+        found = {row[0] for row in connection.fetch(_LIST_APPLIED_MIGRATIONS)}
+    return [migration for migration in known_migrations() if migration in found]
+
+
+def pending_migrations(file: DatabaseFile) -> list[str]:
+    """Return the ids of the migrations that are not applied; raises as `applied_migrations`."""
+    applied = applied_migrations(file)
     return [migration for migration in known_migrations() if migration not in applied]
+
+
+def migrate(url: str) -> None:
+    """Apply every pending migration; safe beside another process that does the same.
+
+    The whole is retried for some seconds, since yoyo reads before it marks a migration, and a
+    commit of another program in between rejects that at once. Raises a RepositoryError, or yoyo's
+    own error where another process has its lock.
+    """
+    _name_the_user()
+    retry_policy(_RETRY_FOR, threading.Event())(_apply, url)
+
+
+def migration_sql(file: DatabaseFile) -> list[str]:
+    """Return the statements that `migrate` would run on this very database; changes nothing.
+
+    A missing file counts as an empty database. Raises as `applied_migrations`.
+    """
+    pending = pending_migrations(file)
+    migrations = {one.id: one for one in yoyo.read_migrations(str(migrations_folder()))}
+    with _driver_of(file) as driver, translated():
+        return [sql for name in pending for sql in _statements(migrations[name], driver)]
+
+
+def _migration_files() -> list[Path]:
+    return [
+        path
+        for path in migrations_folder().iterdir()
+        if path.suffix in (".sql", ".py") and not path.name.endswith(".rollback.sql")
+    ]
+
+
+@contextlib.contextmanager
+def _driver_of(file: DatabaseFile) -> Iterator[sqlite3.Connection]:
+    if exists(file.path):
+        with file.reading() as connection:
+            yield connection.driver
+    else:
+        with contextlib.closing(sqlite3.connect(":memory:")) as empty:
+            yield empty
+
+
+def _statements(migration: Any, driver: sqlite3.Connection) -> list[str]:
+    """Return a migration's statements; one in Python chooses them for the database."""
+    if migration.is_raw_sql():
+        _, _, statements = read_sql_migration(migration.path)
+        return list(statements)
+    migration.load()
+    return list(migration.module.statements(driver))
+
+
+def _apply(url: str) -> None:
+    migrations = yoyo.read_migrations(str(migrations_folder()))
+    # yoyo prints what a statement returns; standard output belongs to the commands.
+    with (
+        translated(),
+        contextlib.redirect_stdout(io.StringIO()),
+        yoyo.get_backend(url) as backend,
+        _locked(backend, url),
+    ):
+        # Inside the lock: another process may have applied a migration meanwhile.
+        backend.apply_migrations(backend.to_apply(migrations))
+
+
+@contextlib.contextmanager
+def _locked(backend: Any, url: str) -> Iterator[None]:
+    """Hold yoyo's lock, whose row stays if the database is too busy to delete it."""
+    if url in _taken:
+        backend._delete_lock_row(os.getpid())  # only this process's
+    with backend.lock(timeout=_LOCK_TIMEOUT):
+        _taken.add(url)
+        yield
+    _taken.discard(url)
+
+
+def _name_the_user() -> None:
+    # yoyo notes who migrated; without any name it applies a migration and cannot mark it.
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())

@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from repo.execution_results import Run
-from repo.statements import statement
+from repo.statements import statement, texts
 from tests.bench.data import TIMEOUTS, make_events
 from tests.support.broker import BUCKET, CONSUMER, STREAM
 from worker.codec.durations import parse_duration
@@ -28,9 +28,9 @@ from worker.codec.timestamps import format_instant
 from worker.projections.deadline import deadline
 from worker.projections.starts import decode_start
 
-_INSERT_RUN = statement("insert_run")
-_INSERT_100_RUNS = statement("insert_100_runs")
-_PROMOTE_EXECUTION = statement("promote_execution")
+_INSERT_RUN = texts("sqlite")[statement("insert_run")]
+_INSERT_100_RUNS = texts("sqlite")[statement("insert_100_runs")]
+_PROMOTE_EXECUTION = texts("sqlite")[statement("promote_execution")]
 _LIMIT_BATCH = 1000
 
 

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from repo.statements import STATEMENTS
+from repo.statements import statement, texts
 from tests.demo.fleet import Event, Execution
 from worker.codec.timestamps import format_instant
 
@@ -39,8 +39,8 @@ class Tables:
 
     def query(self, name: str) -> list[sqlite3.Row]:
         """Return the rows of a statement of this folder or of `sql/sqlite/queries`."""
-        statement = _SQL[name] if name in _SQL else STATEMENTS[name]
-        return self._connection.execute(statement).fetchall()
+        sql = _SQL[name] if name in _SQL else texts("sqlite")[statement(name)]
+        return self._connection.execute(sql).fetchall()
 
     def counts(self) -> tuple[int, int]:
         """Return the numbers of runs and rejected events."""

@@ -38,7 +38,7 @@ def test_starts_are_projected_without_a_bucket_and_a_recreated_bucket_is_read_fr
     stream: Broker, rows: Rows, start_worker: StartWorker, times: int
 ) -> None:
     worker = start_worker(rows)
-    worker.wait_for("manifests.unavailable", error="there is no such bucket")
+    worker.wait_for("manifests.unavailable", error="the bucket does not exist")
     deadlines = Deadlines(stream, rows, worker)
     assert deadlines.of_a_start("job") is None
     stream.make_bucket()

@@ -30,7 +30,7 @@ def projector(rows: Rows, *arguments: object) -> Done:
     return run_projector(*arguments, "--database", rows.url, cwd=rows.path.parent)
 
 
-def test_what_was_backed_up_under_load_comes_back_and_the_stream_fills_in_the_rest(
+def test_a_backup_taken_under_load_is_restored_and_the_stream_fills_in_the_rest(
     server: NatsServer, broker: Broker, rows: Rows, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     broker.make_stream()
@@ -69,7 +69,9 @@ def test_what_was_backed_up_under_load_comes_back_and_the_stream_fills_in_the_re
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
-def test_a_restore_is_refused_while_somebody_reads(rows: Rows, tmp_path: Path, mode: str) -> None:
+def test_a_restore_is_rejected_while_another_program_reads(
+    rows: Rows, tmp_path: Path, mode: str
+) -> None:
     assert projector(rows, "backup", "b.db").code == 0
     identity = rows.path.stat().st_ino
     with closing(sqlite3.connect(rows.path, isolation_level=None)) as reader:
@@ -92,9 +94,9 @@ def test_a_backup_into_a_folder_is_named_by_the_time(rows: Rows, tmp_path: Path)
     assert re.fullmatch(r"projector-\d{8}T\d{6}Z\.db", made.name)
 
 
-def test_a_backup_of_what_cannot_be_backed_up_says_why(rows: Rows, tmp_path: Path) -> None:
+def test_a_backup_that_fails_reports_the_reason(rows: Rows, tmp_path: Path) -> None:
     for target, code, text in (
-        ("projector.db", 64, "is there already"),
+        ("projector.db", 64, "exists already"),
         ("no folder/b.db", 78, "No such file"),
     ):
         done = projector(rows, "backup", target)
@@ -108,14 +110,14 @@ def test_a_backup_of_what_cannot_be_backed_up_says_why(rows: Rows, tmp_path: Pat
     assert projector(rows, "restore", "projector.db").code == 65
 
 
-def test_a_backup_from_before_a_migration_is_restored_and_the_command_told(
+def test_restoring_a_backup_from_before_a_migration_names_the_command_to_run(
     rows: Rows, tmp_path: Path
 ) -> None:
-    rows.write("DELETE FROM _yoyo_migration WHERE migration_id LIKE '%_09_%'")
+    rows.write("DELETE FROM _yoyo_migration WHERE migration_id GLOB '*_02_*'")
     assert projector(rows, "backup", "old.db").code == 0
     done = projector(rows, "restore", "old.db")
     assert done.code == 0
-    assert "1 migrations are newer than the backup; run: " in done.errors
+    assert "the backup lacks 1 migrations; run: " in done.errors
 
 
 def test_the_scripts_do_the_same_from_any_folder(rows: Rows, tmp_path: Path) -> None:

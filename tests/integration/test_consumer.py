@@ -8,6 +8,7 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType
 from tests.integration.conftest import RunUntilIdle, StartWorker
 from tests.support.broker import CONSUMER, Broker
 from tests.support.events import start
+from tests.support.outcome import recovery_lines
 from tests.support.rows import Rows
 
 # A consumer's settings, and what the error names.
@@ -45,7 +46,7 @@ def test_a_missing_consumer_is_created_as_the_contract_says_and_then_differs_in_
 def test_a_consumer_with_a_small_max_batch_gets_small_pull_requests(
     stream: Broker, rows: Rows, run_until_idle: RunUntilIdle
 ) -> None:
-    stream.make_consumer_with_limits(max_batch=10)
+    stream.make_consumer(max_batch=10)
     stream.publish_starts(start() for _ in range(100))
     worker = run_until_idle(rows)
     assert rows.count() == 100
@@ -66,6 +67,17 @@ def test_a_consumer_with_other_settings_is_kept_and_each_difference_is_logged_wi
     assert {line["level"] for line in logged.values()} == {"warning"}
     assert {line["consumer"] for line in logged.values()} == {CONSUMER}
     assert stream.consumer().config == before
+
+
+def test_a_consumer_that_starts_at_a_later_sequence_is_kept_and_logged(
+    stream: Broker, rows: Rows, run_until_idle: RunUntilIdle
+) -> None:
+    stream.publish_starts(start() for _ in range(10))
+    stream.make_consumer(deliver_policy="by_start_sequence", opt_start_seq=6)
+    worker = run_until_idle(rows)
+    assert recovery_lines(worker) == []
+    assert rows.count() == 5
+    assert [line["setting"] for line in worker.logged("consumer.differs")] == ["deliver_policy"]
 
 
 def test_a_consumer_that_would_lose_messages_is_a_configuration_error_and_stays_unchanged(
@@ -94,7 +106,7 @@ def test_the_worker_waits_for_a_missing_stream_and_logs_how_to_create_it(
     worker = start_worker(rows)
     lost = worker.wait_for("pull.lost", times=2)
     assert lost["level"] == "warning"
-    assert "there is no stream EVENTS" in lost["error"]
+    assert "stream EVENTS does not exist" in lost["error"]
     assert "--create-stream" in lost["error"]
     assert not broker.has_stream()
     broker.make_stream()

@@ -81,6 +81,8 @@ def test_every_column_of_a_start_is_exactly_what_the_contract_says(
             "job_id": start["manifest_id"],
             "reaped": 0,
             "expires_at": None if span is None else events.stored_text(stored_at, plus=span),
+            "parent_result_id": None,
+            "skipped": 0,
         }
     assert {
         row["exec_id"]: (row["status"], row["success_count"], row["failure_count"])

@@ -86,6 +86,6 @@ def test_explain_shows_why_a_run_has_no_row(
 def test_explain_works_without_manifests(projector: Projector, broker: Broker) -> None:
     broker.delete_bucket()
     without = projector("explain", "r1", "--json").document
-    assert "no such bucket" in without["problems"][0]
+    assert "does not exist" in without["problems"][0]
     assert without["calculation"]["timeout_seconds"] is None
     assert len(without["events"]) == 1

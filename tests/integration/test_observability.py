@@ -74,8 +74,8 @@ def test_the_metrics_after_a_drain_equal_the_counters_of_the_stop_line(
         'projector_messages_total{outcome="run_duplicate"}': "runs_duplicate",
         'projector_messages_total{outcome="rejected"}': "rejected",
         'projector_messages_total{outcome="rejected_duplicate"}': "rejected_duplicate",
-        'projector_messages_total{outcome="naks"}': "naks",
-        'projector_acks_total{outcome="sent"}': "settled",
+        'projector_messages_total{outcome="nak"}': "naks",
+        'projector_acks_total{outcome="sent"}': "acks_sent",
         'projector_acks_total{outcome="dropped"}': "acks_dropped",
         "projector_batch_messages_sum": "messages",
         "projector_batch_messages_count": "batches",
@@ -84,7 +84,7 @@ def test_the_metrics_after_a_drain_equal_the_counters_of_the_stop_line(
     assert {name: metrics[name] for name in names} == {
         name: counters[counter] for name, counter in names.items()
     }
-    assert counters["settled"] == counters["messages"] == published
+    assert counters["acks_sent"] == counters["messages"] == published
     assert (counters["runs_inserted"], counters["runs_duplicate"]) == (701, 50)
     assert (counters["rejected"], counters["acks_dropped"]) == (2, 0)
     assert counters["deadline_missing_manifest_unknown"] == 1
@@ -126,7 +126,7 @@ def test_a_worker_listens_on_no_port_by_default_and_a_used_port_is_exit_78(
         failing = start_worker(rows, "--metrics-port", str(port), environment=supervised(notify))
         assert failing.exit_code() == 78
     (failed,) = failing.logged("worker.failed")
-    assert f"127.0.0.1 port {port} cannot be listened on" in failed["error"]
+    assert f"cannot listen on 127.0.0.1 port {port}" in failed["error"]
     assert "Address already in use" in failed["error"]
     assert "READY=1" not in notify.lines()
     assert run_until_idle(rows).logged("metrics.listening") == []
@@ -196,12 +196,12 @@ def test_a_worker_without_a_broker_is_live_but_not_ready_and_keeps_its_watchdog(
     port = Port(worker)
     port.wait_for("idle", 200)
     server.stop()
-    health = port.wait_for("broker_away", 200)
+    health = port.wait_for("broker_unreachable", 200)
     assert "broker" in health.document["reason"]
     assert health.document["restart_helps"] is False
     assert port.readyz().status == 503
     assert_watchdog_is_kept(notify)
-    assert port.livez().state == "broker_away"
+    assert port.livez().state == "broker_unreachable"
     server.start()
     port.wait_for("idle", 200)
     eventually(lambda: port.readyz().status == 200, 5)
@@ -313,7 +313,7 @@ def test_a_start_that_waits_for_a_locked_database_asks_systemd_for_more_time(
         port.wait_for("database_blocked", 200)
         assert "READY=1" not in notify.lines()
         for waiting in (stopped, worker):
-            assert "locked" in waiting.wait_for("batch.failed")["error"]
+            assert "locked" in waiting.wait_for("database.unavailable")["error"]
         assert stopped.stop(within=5) == 0
         other.execute("COMMIT")
     notify.wait_for("READY=1")

@@ -220,7 +220,7 @@ def test_a_retry_of_an_event_that_a_worker_rejected_leaves_it_as_it_was(
 @pytest.mark.usefixtures("broker")
 @pytest.mark.parametrize(
     ("environment", "code", "text"),
-    [({}, 78, "no such bucket"), (NO_BROKER, 75, "cannot be reached")],
+    [({}, 78, "does not exist"), (NO_BROKER, 75, "cannot be reached")],
 )
 def test_retry_changes_nothing_without_manifests_unless_deadlines_are_declined(
     rejected: Rejected, rows: Rows, environment: dict[str, str], code: int, text: str

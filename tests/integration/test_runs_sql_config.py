@@ -107,7 +107,7 @@ def test_sql_shows_every_statement_with_its_purpose_and_plan_and_runs_none(
     assert done.code == 0
     found = {one["name"]: one for one in done.document["statements"]}
     assert all(one["purpose"] and one["frequency"] for one in found.values() if one["plan"])
-    assert "the primary key" in found["insert_run"]["index_used"]
+    assert "primary key" in found["insert_run"]["index_used"]
     assert any("in_flight_expires_at" in step for step in found["overdue_runs"]["plan"])
     assert rows.path.read_bytes() == before
 

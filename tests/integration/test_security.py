@@ -102,7 +102,7 @@ def test_a_server_that_does_not_require_tls_gets_no_credentials_and_is_exit_78(
         for worker in workers:
             assert worker.exit_code() == 78
             (failed,) = worker.logged("worker.failed")
-            assert "TLS was asked for and the server does not offer it" in failed["error"]
+            assert "TLS is required, but the server does not offer it" in failed["error"]
             assert_keeps_secret(worker, PASSWORD, seed)
         assert plain.clients >= len(workers)
         assert b"CONNECT" not in plain.received
@@ -126,7 +126,7 @@ def test_a_server_that_stops_offering_tls_gets_no_credentials_at_a_reconnect(
     with PlainServer(port=server.port or 0) as plain:
         worker.until(lambda: plain.clients > 0)
         worker.wait_for_error(
-            "broker.error", "TlsNotOffered: TLS was asked for and the server does not offer it"
+            "broker.error", "TlsNotOffered: TLS is required, but the server does not offer it"
         )
         assert worker.stop(within=6) == 0
         assert b"CONNECT" not in plain.received

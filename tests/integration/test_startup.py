@@ -66,7 +66,7 @@ def test_every_log_line_is_json_and_the_counters_of_the_stop_line_add_up(
     assert stopped["event"] == "worker.stopped"
     assert stopped["exit_code"] == 0
     counters = stopped["counters"]
-    assert counters["messages"] == counters["settled"] == 21
+    assert counters["messages"] == counters["acks_sent"] == 21
     assert counters["runs_inserted"] == rows.count() == 15
     assert (counters["runs_duplicate"], counters["rejected"]) == (5, 1)
     assert counters["redelivered"] == counters["naks"] == counters["acks_dropped"] == 0

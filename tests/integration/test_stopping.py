@@ -39,7 +39,7 @@ def test_past_the_drain_timeout_every_outstanding_message_is_nakd_for_the_next_w
         assert worker.stop(within=4) == 0
         assert rows.count() == 0
     assert worker.counters["runs_inserted"] == 0
-    assert worker.counters["naks"] == worker.counters["settled"] == 10
+    assert worker.counters["naks"] == worker.counters["acks_sent"] == 10
     run_until_idle(rows)
     assert rows.count() == 10
     assert stream.is_acked()

@@ -56,6 +56,6 @@ def test_each_command_shows_what_it_can_and_returns_the_exit_code_for_it(
     assert text.output.startswith("problem: the broker cannot be reached")
     levels = {finding["name"]: finding["level"] for finding in check.document["findings"]}
     worst = check.document["level"]
-    assert (levels["database"], levels["broker"], worst) == ("ok", "problem", "problem")
+    assert (levels["database"], levels["broker"], worst) == ("ok", "error", "error")
     assert "cannot be reached" in explain.document["problems"][0]
     assert explain.document["next"] == "the run has no deadline: only its result ends it"

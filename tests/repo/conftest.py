@@ -1,6 +1,7 @@
 """A migrated database file for each test, copied from one that is made once."""
 
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -8,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from repo.repository import Repository
-from repo.sqlite.database import Connection, Database
-from tests.repo.rows import url
-from worker.schema import migrate
+from repo import open_database
+from repo.execution_results import START_WRITER
+from repo.sqlite.connection import Connection
+from repo.sqlite.database import Database
+from tests.repo.rows import Repository, url
 
 OpenRepository = Callable[[Database], Repository]
 
@@ -19,7 +21,7 @@ OpenRepository = Callable[[Database], Repository]
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("template") / "template.db"
-    migrate(url(path))
+    open_database(url(path)).migrate()
     assert not path.with_name("template.db-wal").exists()  # else a copy of the file lacks pages
     return path
 
@@ -46,7 +48,9 @@ def open_repository() -> Iterator[OpenRepository]:
     with ExitStack() as stack:
 
         def open_one(database: Database) -> Repository:
-            repository = Repository(database, retry_for=0.1, give_up=threading.Event())
+            repository = Repository(
+                database, START_WRITER, retry_for=0.1, give_up=threading.Event()
+            )
             return stack.enter_context(repository)
 
         yield open_one
@@ -55,3 +59,13 @@ def open_repository() -> Iterator[OpenRepository]:
 @pytest.fixture
 def repository(database: Database, open_repository: OpenRepository) -> Repository:
     return open_repository(database)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Path:
+    """A database that the fleet's own program created and owns."""
+    path = tmp_path / "fleet.db"
+    connection = sqlite3.connect(path)
+    connection.executescript((Path(__file__).parent / "fleet.sql").read_text("utf-8"))
+    connection.close()
+    return path

@@ -5,10 +5,16 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from repo.batch_writer import WriteResult
 from repo.execution_results import Run
 from repo.rejected import RejectedEvent
-from repo.sqlite.database import URL_PREFIX
+from repo.repository import GuardedRepository as AnyGuardedRepository
+from repo.repository import Repository as AnyRepository
+
+Repository = AnyRepository[Run]
+GuardedRepository = AnyGuardedRepository[Run]
 
 STARTED_AT = "2026-05-20T12:00:00.123456789+00:00"
 RECORDED_AT = "2026-05-20T12:00:01.500+00:00"
@@ -22,7 +28,7 @@ VALUES (?, 'job-1', '1.0.0', 'operator', '2026-05-20T11:59:59+00:00', 3, ?)
 
 
 def url(path: Path) -> str:
-    return f"{URL_PREFIX}{path}"
+    return f"sqlite:///{quote(str(path))}"
 
 
 def run(result_id: str, **columns: Any) -> Run:
@@ -54,21 +60,26 @@ def rejected_event(stream_sequence: int = 1, **columns: Any) -> RejectedEvent:
         stream_sequence=stream_sequence,
         recorded_at=RECORDED_AT,
         subject="events.started.execution-1.pc-1",
-        payload=b"no start",
+        payload=b"not JSON",
         reason="expected a JSON object",
         rejected_at=REJECTED_AT,
     )
     return plain._replace(**columns)
 
 
-def refusal_of(batch: Sequence[Run]) -> Callable[[int, str], RejectedEvent]:
-    """Return the `refusal` of a batch: sequences from 1, the run's result_id as payload."""
+def write(
+    repository: Repository, batch: Sequence[Run], rejected: Sequence[RejectedEvent] = ()
+) -> WriteResult:
+    """Write a batch; a rejected run has its index + 1 as sequence, its result_id as payload."""
+    return repository.write(batch, rejected, reject_of(batch))
 
-    def refusal(index: int, reason: str) -> RejectedEvent:
-        payload = batch[index].result_id.encode()
+
+def reject_of(batch: Sequence[Run]) -> Callable[[int, str], RejectedEvent]:
+    def reject(index: int, reason: str) -> RejectedEvent:
+        payload = batch[index].result_id.encode("utf-8", "replace")
         return rejected_event(index + 1, payload=payload, reason=reason)
 
-    return refusal
+    return reject
 
 
 def ask(path: Path, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -101,18 +112,22 @@ def statuses(path: Path) -> dict[str, str]:
     return dict(ask(path, "SELECT exec_id, status FROM executions"))
 
 
-def refuse_bad_pc(path: Path) -> None:
-    ask(
-        path,
-        """
-        CREATE TRIGGER foreign_rule BEFORE INSERT ON execution_results WHEN NEW.pc_id = 'bad'
-        BEGIN SELECT RAISE(ABORT, 'no such PC'); END
-        """,
-    )
+def add_trigger(path: Path, event: str, body: str) -> None:
+    """Add a trigger as another program would: `event` is all between its name and BEGIN."""
+    ask(path, f"CREATE TRIGGER foreign_rule {event} BEGIN {body}; END")
+
+
+def reject_bad_pc(path: Path, when: str = "BEFORE", action: str = "ABORT") -> None:
+    rule = "SELECT RAISE(IGNORE)" if action == "IGNORE" else f"SELECT RAISE({action}, 'no such PC')"
+    add_trigger(path, f"{when} INSERT ON execution_results WHEN NEW.pc_id = 'bad'", rule)
+
+
+def reject_every_run(path: Path, when: str = "AFTER", action: str = "ABORT, 'closed'") -> None:
+    add_trigger(path, f"{when} INSERT ON execution_results", f"SELECT RAISE({action})")
 
 
 def require_foreign_column(path: Path) -> None:
-    """Make the table anew with a NOT NULL column that has no default, as a drifted schema has."""
+    """Recreate the table with a NOT NULL column that has no default, as a drifted schema has."""
     ((sql,),) = ask(path, "SELECT sql FROM sqlite_schema WHERE name = 'execution_results'")
     ask(path, "DROP TABLE execution_results")
     ask(path, sql.strip().removesuffix(")") + ", site TEXT NOT NULL)")

@@ -11,7 +11,7 @@ import pytest
 
 from repo.errors import CorruptDatabaseError, UnavailableError
 from repo.sqlite.backup import back_up, restore
-from repo.sqlite.database import Database, database_url
+from repo.sqlite.database import Database
 from tests.repo.rows import add_executions, ask, statuses, url
 
 ROOT = Path(__file__).parents[2]
@@ -48,20 +48,20 @@ def source(database: Database, path: Path, tmp_path: Path) -> Path:
     return target
 
 
-def test_a_backup_is_one_whole_file_without_a_log(source: Path, tmp_path: Path) -> None:
+def test_a_backup_is_one_complete_file_without_a_log(source: Path, tmp_path: Path) -> None:
     assert statuses(source) == {"one": "pending"}
     assert ask(source, "PRAGMA journal_mode") == [("delete",)]
     assert ask(source, "PRAGMA integrity_check") == [("ok",)]
     assert [name for name in files(tmp_path) if "backup" in name] == ["backup.db"]
 
 
-def test_a_backup_holds_what_stands_in_the_log_alone(path: Path, tmp_path: Path) -> None:
+def test_a_backup_contains_what_is_only_in_the_log(path: Path, tmp_path: Path) -> None:
     crash(path)
     back_up(Database(url(path)), tmp_path / "backup.db")
     assert statuses(tmp_path / "backup.db") == {"in the log": "pending"}
 
 
-def test_a_backup_has_the_rights_of_the_database(
+def test_a_backup_has_the_permissions_of_the_database(
     database: Database, path: Path, tmp_path: Path
 ) -> None:
     path.chmod(0o640)
@@ -69,7 +69,7 @@ def test_a_backup_has_the_rights_of_the_database(
     assert (tmp_path / "backup.db").stat().st_mode & 0o777 == 0o640
 
 
-def test_a_file_that_is_there_is_not_overwritten(
+def test_an_existing_file_is_not_overwritten(
     database: Database, source: Path, tmp_path: Path
 ) -> None:
     before = source.read_bytes()
@@ -84,12 +84,12 @@ def test_a_file_that_is_there_is_not_overwritten(
 def test_a_file_may_have_any_name(database: Database, tmp_path: Path, name: str) -> None:
     target = tmp_path / name
     back_up(database, target)
-    assert Database(database_url(target)).path == target
-    assert restore(Database(database_url(tmp_path / f"x{name}")), target) is None
+    assert Database(url(target)).path == target
+    assert restore(Database(url(tmp_path / f"x{name}")), target) is None
     assert f"x{name}" in files(tmp_path)
 
 
-def test_nothing_is_left_where_there_is_nothing_to_copy(tmp_path: Path) -> None:
+def test_a_backup_of_a_missing_file_or_of_text_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError):
         back_up(Database(url(tmp_path / "missing.db")), tmp_path / "backup.db")
     (tmp_path / "text.db").write_text("this is no database\n" * 100)
@@ -98,7 +98,7 @@ def test_nothing_is_left_where_there_is_nothing_to_copy(tmp_path: Path) -> None:
     assert files(tmp_path) == ["text.db"]
 
 
-def test_a_database_that_is_damaged_gives_no_backup(path: Path, tmp_path: Path) -> None:
+def test_a_corrupt_database_gives_no_backup(path: Path, tmp_path: Path) -> None:
     ask(path, "PRAGMA journal_mode = DELETE")
     for number in range(200):
         ask(
@@ -126,7 +126,7 @@ def test_a_restore_keeps_the_former_file_and_its_log(
     assert statuses(source) == {"one": "pending"}
 
 
-def test_a_log_without_its_database_is_not_mixed_into_what_is_restored(
+def test_a_log_without_its_database_is_not_mixed_into_the_restored_file(
     database: Database, path: Path, source: Path
 ) -> None:
     crash(path)
@@ -136,7 +136,7 @@ def test_a_log_without_its_database_is_not_mixed_into_what_is_restored(
     assert ask(path, "PRAGMA integrity_check") == [("ok",)]
 
 
-def test_a_damaged_file_can_be_replaced(database: Database, path: Path, source: Path) -> None:
+def test_a_corrupt_file_can_be_replaced(database: Database, path: Path, source: Path) -> None:
     path.write_text("this is no database\n" * 100)
     former = restore(database, source)
     assert statuses(path) == {"one": "pending"}
@@ -144,7 +144,9 @@ def test_a_damaged_file_can_be_replaced(database: Database, path: Path, source: 
     assert former.read_text() == "this is no database\n" * 100
 
 
-def test_what_is_no_backup_changes_nothing(database: Database, path: Path, tmp_path: Path) -> None:
+def test_a_source_that_is_not_a_backup_changes_nothing(
+    database: Database, path: Path, tmp_path: Path
+) -> None:
     add_executions(path, one="running")
     other = tmp_path / "other.db"
     ask(other, "CREATE TABLE executions (exec_id TEXT PRIMARY KEY)")
@@ -179,7 +181,7 @@ restore(Database(sys.argv[2]), Path(sys.argv[3]))
 """
 
 
-def test_a_restore_that_is_killed_at_any_step_may_be_run_again_and_loses_no_former_row(
+def test_a_restore_killed_at_any_step_can_be_repeated_and_loses_no_former_row(
     database: Database, path: Path, source: Path, tmp_path: Path
 ) -> None:
     killed = 0

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from repo.sqlite.schema import known_migrations
-from repo.statements import STATEMENTS
+from repo.statements import texts
 from tests.repo.rows import EXPIRES_AT, add_executions, ask, run
 from tests.repo.test_statements import plan
 
+STATEMENTS = {str(name): text for name, text in texts("sqlite").items()}
 TEXT = (Path(__file__).parents[2] / "sql" / "README.md").read_text("utf-8")
 WORD = re.compile(r"`(\w+)`")
 

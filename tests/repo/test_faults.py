@@ -1,4 +1,4 @@
-"""Faults with real causes: nothing is written, the kind is right, and it works again after."""
+"""Faults with real causes: nothing is written, the error is the right one, and writing resumes."""
 
 import resource
 import shutil
@@ -20,18 +20,20 @@ from repo.errors import (
     SchemaError,
     TransientError,
     UnavailableError,
-    translated,
 )
-from repo.repository import Repository
-from repo.sqlite.database import Connection, Database
+from repo.execution_results import START_WRITER, Run
+from repo.sqlite.connection import Connection
+from repo.sqlite.database import Database
+from repo.sqlite.errors import translated
+from repo.statements import statement
 from tests.repo.conftest import OpenRepository
-from tests.repo.rows import ask, count, refusal_of, refuse_bad_pc, run, runs, url
+from tests.repo.rows import Repository, ask, count, reject_bad_pc, reject_of, run, runs, url, write
 
 PATIENCE = 30.0
 
 
 class WatchedEvent(threading.Event):
-    """An event that tells when somebody waits for it, as a retry does between two attempts."""
+    """An event that records a wait, such as that of a retry between two attempts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,8 +53,11 @@ def locked(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def write_three(repository: Repository) -> WriteResult:
-    batch = runs(3)
-    return repository.write(batch, [], refusal_of(batch))
+    return write(repository, runs(3))
+
+
+def large(count: int) -> list[Run]:
+    return [run(f"r{index}", version="x" * 5000) for index in range(count)]
 
 
 def cause_of(fault: pytest.ExceptionInfo[RepositoryError]) -> str:
@@ -62,7 +67,7 @@ def cause_of(fault: pytest.ExceptionInfo[RepositoryError]) -> str:
 
 
 def replace_by_copy(path: Path, template: Path) -> None:
-    """Restore a backup as the manual says: old log and index away, then the file in one move."""
+    """Restore a backup as the manual says: delete the log and index, then rename the file."""
     copy = path.with_name("copy.db")
     shutil.copyfile(template, copy)
     for suffix in ("-wal", "-shm"):
@@ -70,7 +75,10 @@ def replace_by_copy(path: Path, template: Path) -> None:
     copy.replace(path)
 
 
-def test_a_lock_that_outlasts_the_retries_is_a_passing_fault_and_nothing_is_written(
+# --- locks ----------------------------------------------------------------------------------------
+
+
+def test_a_lock_that_outlasts_the_retries_is_transient_and_nothing_is_written(
     repository: Repository, path: Path
 ) -> None:
     with locked(path), pytest.raises(TransientError) as fault:
@@ -80,114 +88,86 @@ def test_a_lock_that_outlasts_the_retries_is_a_passing_fault_and_nothing_is_writ
     assert write_three(repository).inserted == 3
 
 
-def test_a_write_succeeds_as_soon_as_the_lock_goes(database: Database, path: Path) -> None:
+@pytest.mark.parametrize("ending", ["unlocked", "given up"])
+def test_a_retry_ends_as_soon_as_the_lock_is_released_or_the_worker_gives_up(
+    database: Database, path: Path, ending: str
+) -> None:
     give_up = WatchedEvent()
 
-    def write() -> WriteResult:
-        with Repository(database, retry_for=PATIENCE, give_up=give_up) as repository:
-            return write_three(repository)
+    def write_patiently() -> WriteResult:
+        with Repository(database, START_WRITER, retry_for=3600, give_up=give_up) as patient:
+            return write_three(patient)
 
     with ThreadPoolExecutor() as pool, locked(path) as other:
-        writing = pool.submit(write)
+        writing = pool.submit(write_patiently)
         met_the_lock = give_up.waited_for.wait(PATIENCE)
         rows = count(path, "execution_results")
-        other.execute("ROLLBACK")
+        other.execute("ROLLBACK") if ending == "unlocked" else give_up.set()
         assert met_the_lock
         assert rows == 0
-        assert writing.result(PATIENCE).inserted == 3
-    assert count(path, "execution_results") == 3
+        if ending == "unlocked":
+            assert writing.result(PATIENCE).inserted == 3
+        else:
+            with pytest.raises(TransientError):
+                writing.result(PATIENCE)
+    assert count(path, "execution_results") == (3 if ending == "unlocked" else 0)
 
 
-def test_giving_up_ends_the_retries_with_a_passing_fault(database: Database, path: Path) -> None:
-    give_up = WatchedEvent()
-
-    def write() -> WriteResult:
-        with Repository(database, retry_for=3600, give_up=give_up) as repository:
-            return write_three(repository)
-
-    with ThreadPoolExecutor() as pool, locked(path):
-        writing = pool.submit(write)
-        met_the_lock = give_up.waited_for.wait(PATIENCE)
-        give_up.set()
-        assert met_the_lock
-        with pytest.raises(TransientError):
-            writing.result(PATIENCE)
-    assert count(path, "execution_results") == 0
-
-
-def test_who_has_given_up_tries_no_more_and_writes_nothing(database: Database, path: Path) -> None:
+def test_nothing_is_attempted_after_giving_up(database: Database, path: Path) -> None:
     give_up = threading.Event()
     give_up.set()
     with (
-        Repository(database, retry_for=1, give_up=give_up) as repository,
+        Repository(database, START_WRITER, retry_for=1, give_up=give_up) as repository,
         pytest.raises(TransientError),
     ):
         write_three(repository)
     assert count(path, "execution_results") == 0
 
 
+# --- the disk -------------------------------------------------------------------------------------
+
+
 class SmallDatabase(Database):
-    """A disk with room for `pages` pages."""
+    """A disk with space for `pages` pages."""
 
     pages = 0
 
     def connect(self) -> Connection:
         connection = super().connect()
-        connection.execute(f"PRAGMA max_page_count = {self.pages}")
+        connection.driver.execute(f"PRAGMA max_page_count = {self.pages}")
         return connection
 
 
-def test_a_full_disk_is_a_fault_of_the_place_and_works_again_once_there_is_room(
-    open_repository: OpenRepository, path: Path
+@pytest.mark.parametrize("rejected", [0, 1])
+def test_a_full_disk_rejects_nothing_and_writing_resumes_when_there_is_space(
+    open_repository: OpenRepository, path: Path, rejected: int
 ) -> None:
+    reject_bad_pc(path)
     database = SmallDatabase(url(path))
     ((database.pages,),) = ask(path, "PRAGMA page_count")
     repository = open_repository(database)
-    batch = [run(f"r{index}", version="x" * 5000) for index in range(50)]
+    batch = [*runs(rejected, bad=[0]), *large(50)[rejected:]]
     for _ in range(2):
-        with pytest.raises(UnavailableError) as fault:
-            repository.write(batch, [], refusal_of(batch))
-        assert not isinstance(fault.value, SchemaError)
+        with pytest.raises(DiskError) as fault:
+            write(repository, batch)
         assert cause_of(fault) == "SQLITE_FULL"
         assert count(path, "execution_results") == count(path, "rejected_events") == 0
     database.pages = 1_000_000
-    assert repository.write(batch, [], refusal_of(batch)).inserted == 50
+    written = write(repository, batch)
+    assert (written.inserted, written.rows_rejected) == (50 - rejected, rejected)
 
 
-def test_a_disk_that_fills_up_amid_rows_that_are_written_apart_rejects_nothing(
-    open_repository: OpenRepository, path: Path
-) -> None:
-    refuse_bad_pc(path)
-    database = SmallDatabase(url(path))
-    ((database.pages,),) = ask(path, "PRAGMA page_count")
-    repository = open_repository(database)
-    batch = [
-        run("r0", pc_id="bad"),
-        *(run(f"r{index}", version="x" * 5000) for index in range(1, 50)),
-    ]
-    with pytest.raises(UnavailableError) as fault:
-        repository.write(batch, [], refusal_of(batch))
-    assert cause_of(fault) == "SQLITE_FULL"
-    assert count(path, "execution_results") == count(path, "rejected_events") == 0
-    database.pages = 1_000_000
-    written = repository.write(batch, [], refusal_of(batch))
-    assert (written.inserted, written.refused) == (49, 1)
-
-
-def test_a_write_that_the_system_refuses_is_a_fault_of_the_place(
-    repository: Repository, path: Path
-) -> None:
-    batch = [run(f"r{index}", version="x" * 5000) for index in range(50)]
+def test_a_write_that_the_system_denies_is_unavailable(repository: Repository, path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, hard))
     try:
         with pytest.raises(UnavailableError) as fault:
-            repository.write(batch, [], refusal_of(batch))
+            write(repository, large(50))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert cause_of(fault).startswith(("SQLITE_IOERR", "SQLITE_FULL"))
     assert count(path, "execution_results") == 0
-    assert repository.write(batch, [], refusal_of(batch)).inserted == 50
+    assert write(repository, large(50)).inserted == 50
 
 
 def set_write_version(path: Path, version: int) -> None:
@@ -197,7 +177,7 @@ def set_write_version(path: Path, version: int) -> None:
         file.write(bytes([version]))
 
 
-def test_a_read_only_database_is_a_fault_of_the_place(repository: Repository, path: Path) -> None:
+def test_a_read_only_database_is_unavailable(repository: Repository, path: Path) -> None:
     set_write_version(path, 3)
     with pytest.raises(UnavailableError) as fault:
         write_three(repository)
@@ -206,7 +186,10 @@ def test_a_read_only_database_is_a_fault_of_the_place(repository: Repository, pa
     assert write_three(repository).inserted == 3
 
 
-def test_a_missing_file_is_a_fault_of_the_place_and_is_not_made(
+# --- files that are missing or replaced -----------------------------------------------------------
+
+
+def test_a_missing_file_is_unavailable_and_is_not_created(
     repository: Repository, path: Path
 ) -> None:
     away = path.rename(path.with_name("away.db"))
@@ -218,7 +201,7 @@ def test_a_missing_file_is_a_fault_of_the_place_and_is_not_made(
     assert write_three(repository).inserted == 3
 
 
-def test_a_missing_folder_and_a_folder_in_the_files_place_are_faults_of_the_place(
+def test_a_missing_folder_and_a_folder_instead_of_the_file_are_unavailable(
     open_repository: OpenRepository, tmp_path: Path
 ) -> None:
     for place in (tmp_path / "nowhere" / "x.db", tmp_path):
@@ -226,7 +209,7 @@ def test_a_missing_folder_and_a_folder_in_the_files_place_are_faults_of_the_plac
             write_three(open_repository(Database(url(place))))
 
 
-def test_a_file_deleted_under_the_connection_is_a_fault_of_the_place_until_it_is_back(
+def test_a_file_deleted_under_the_connection_is_unavailable_until_it_is_back(
     repository: Repository, path: Path, template: Path
 ) -> None:
     write_three(repository)
@@ -253,24 +236,41 @@ def test_a_file_replaced_under_the_connection_takes_the_next_write(
     assert count(path, "execution_results") == 3
 
 
-def test_a_file_replaced_between_the_rows_and_the_commit_is_a_fault_of_the_place(
+def test_a_file_replaced_between_the_rows_and_the_commit_is_unavailable(
     repository: Repository, path: Path, template: Path
 ) -> None:
-    refuse_bad_pc(path)
+    reject_bad_pc(path)
     batch = runs(3, bad=[1])
-    refusal = refusal_of(batch)
 
-    def replace_and_refuse(index: int, reason: str) -> object:
+    def replace_and_reject(index: int, reason: str) -> object:
         replace_by_copy(path, template)
-        return refusal(index, reason)
+        return reject_of(batch)(index, reason)
 
     with pytest.raises(UnavailableError, match="replaced or deleted"):
-        repository.write(batch, [], replace_and_refuse)  # type: ignore[arg-type]
+        repository.write(batch, [], replace_and_reject)  # type: ignore[arg-type]
     assert count(path, "execution_results") == 0
-    assert repository.write(batch, [], refusal).inserted == 3
+    assert write(repository, batch).inserted == 3
 
 
-def test_a_symbolic_link_that_moves_to_another_file_is_a_fault_of_the_place(
+def test_a_file_replaced_while_it_is_opened_takes_no_write_that_vanishes(
+    repository: Repository, path: Path, template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+
+    def connect_and_replace(*arguments: object, **options: object) -> sqlite3.Connection:
+        monkeypatch.setattr("sqlite3.connect", connect)
+        raw: sqlite3.Connection = connect(*arguments, **options)  # type: ignore[call-overload]
+        replace_by_copy(path, template)
+        return raw
+
+    monkeypatch.setattr("sqlite3.connect", connect_and_replace)
+    with pytest.raises(UnavailableError):
+        write_three(repository)
+    assert write_three(repository).inserted == 3
+    assert count(path, "execution_results") == 3
+
+
+def test_a_symbolic_link_that_changes_its_target_is_unavailable(
     open_repository: OpenRepository, path: Path, template: Path, tmp_path: Path
 ) -> None:
     link = tmp_path / "link.db"
@@ -286,10 +286,22 @@ def test_a_symbolic_link_that_moves_to_another_file_is_a_fault_of_the_place(
     assert count(other, "execution_results") == 3
 
 
+def test_a_log_deleted_under_the_connection_is_unavailable(
+    repository: Repository, path: Path
+) -> None:
+    write_three(repository)
+    path.with_name(path.name + "-wal").unlink()
+    with pytest.raises(UnavailableError):
+        write(repository, [run("r9")])
+
+
+# --- corruption -----------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     "content", [b"this is no database\n" * 100, b"SQLite format 3\x00" + b"\xff" * 4080]
 )
-def test_a_file_that_is_no_database_is_unusable(
+def test_a_file_that_is_not_a_database_is_corrupt_and_left_unchanged(
     repository: Repository, path: Path, content: bytes
 ) -> None:
     path.write_bytes(content)
@@ -300,7 +312,7 @@ def test_a_file_that_is_no_database_is_unusable(
 
 
 @pytest.mark.parametrize("name", ["execution_results", "sqlite_autoindex_execution_results_1"])
-def test_a_damaged_page_makes_the_database_unusable_and_nothing_is_written(
+def test_a_corrupt_page_ends_the_write_and_nothing_is_written(
     repository: Repository, path: Path, name: str
 ) -> None:
     ((page,),) = ask(path, "SELECT rootpage FROM sqlite_schema WHERE name = ?", (name,))
@@ -312,6 +324,9 @@ def test_a_damaged_page_makes_the_database_unusable_and_nothing_is_written(
         write_three(repository)
     assert cause_of(fault).startswith("SQLITE_CORRUPT")
     assert count(path, "rejected_events") == 0
+
+
+# --- kinds of errors ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -337,55 +352,25 @@ def test_a_damaged_page_makes_the_database_unusable_and_nothing_is_written(
         (sqlite3.SQLITE_NOTADB, CorruptDatabaseError),
     ],
 )
-def test_a_result_code_becomes_the_kind_of_fault_that_says_what_to_do(
+def test_a_result_code_becomes_the_error_that_says_what_to_do(
     code: int, kind: type[RepositoryError]
 ) -> None:
-    error = sqlite3.OperationalError("said")
+    error = sqlite3.OperationalError("text")
     error.sqlite_errorcode = code
     error.sqlite_errorname = "SQLITE_NAME"
     with pytest.raises(RepositoryError) as fault, translated():
         raise error
     assert type(fault.value) is kind
-    assert str(fault.value) == "said (SQLITE_NAME)"
+    assert str(fault.value) == "text (SQLITE_NAME)"
     assert fault.value.__cause__ is error
 
 
-def test_misuse_of_the_driver_is_not_hidden_as_a_fault_of_the_database(
-    connection: Connection,
-) -> None:
+def test_misuse_of_the_driver_is_not_reported_as_a_fault(connection: Connection) -> None:
     with pytest.raises(sqlite3.ProgrammingError):
-        connection.execute("SELECT ?", ())
+        connection.fetch(statement("run_exists"), ())
 
 
-def test_a_number_too_large_for_sqlite_is_refused(connection: Connection) -> None:
+def test_a_number_too_large_for_sqlite_is_rejected(connection: Connection) -> None:
     with pytest.raises(RowRejected) as fault:
-        connection.execute("SELECT ?", (2**63,))
+        connection.fetch(statement("run_exists"), (2**63,))
     assert isinstance(fault.value.__cause__, OverflowError)
-
-
-def test_a_log_deleted_under_the_connection_is_a_fault_of_the_place(
-    repository: Repository, path: Path
-) -> None:
-    write_three(repository)
-    path.with_name(path.name + "-wal").unlink()
-    batch = [run("r9")]
-    with pytest.raises(UnavailableError):
-        repository.write(batch, [], refusal_of(batch))
-
-
-def test_a_file_replaced_while_it_is_opened_takes_no_write_that_vanishes(
-    repository: Repository, path: Path, template: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connect = sqlite3.connect
-
-    def connect_and_replace(*arguments: object, **options: object) -> sqlite3.Connection:
-        monkeypatch.setattr("sqlite3.connect", connect)
-        raw: sqlite3.Connection = connect(*arguments, **options)  # type: ignore[call-overload]
-        replace_by_copy(path, template)
-        return raw
-
-    monkeypatch.setattr("sqlite3.connect", connect_and_replace)
-    with pytest.raises(UnavailableError):
-        write_three(repository)
-    assert write_three(repository).inserted == 3
-    assert count(path, "execution_results") == 3

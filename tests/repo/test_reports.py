@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from repo.statements import STATEMENTS
+from repo.statements import texts
 from tests.repo.rows import INSERT_EXECUTION, rejected_event, run
 
+STATEMENTS = {str(name): text for name, text in texts("sqlite").items()}
 REPORTS = (
     "executions_by_status",
     "latest_rejected_events",
@@ -53,7 +54,7 @@ def by_shell(path: Path, name: str) -> list[str]:
             capture_output=True,
             text=True,
             check=True,
-            env={**os.environ, "HOME": str(path.parent)},  # away from somebody's .sqliterc
+            env={**os.environ, "HOME": str(path.parent)},  # without the user's .sqliterc
         )
     assert done.stderr == ""
     return done.stdout.splitlines()

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from repo.errors import RepositoryError, RowRejected, UnavailableError
-from repo.execution_results import insert
-from repo.repository import Repository
-from repo.sqlite.database import Connection, Database, database_path
+from repo.execution_results import START_WRITER, insert
+from repo.sqlite.connection import Connection
+from repo.sqlite.database import Database
 from repo.statements import statement
-from tests.repo.rows import ask, count, refusal_of, run, url
+from tests.repo.rows import Repository, ask, count, run, url, write
 
 DEADLINE = 30.0
 
 
 class Stop(BaseException):
-    """Not an Exception, as KeyboardInterrupt is none."""
+    """A BaseException that is not an Exception, such as KeyboardInterrupt."""
 
 
 def insert_and_raise(connection: Connection, result_id: str, error: BaseException) -> None:
@@ -32,7 +32,7 @@ def deny_rollback(action: int, first: str | None, *_: str | None) -> int:
     return sqlite3.SQLITE_DENY if denied else sqlite3.SQLITE_OK
 
 
-def test_what_is_written_inside_is_there_after_it(connection: Connection, path: Path) -> None:
+def test_a_write_is_visible_to_others_after_its_commit(connection: Connection, path: Path) -> None:
     with connection.write():
         insert(connection, run("r1"))
         assert count(path, "execution_results") == 0
@@ -47,7 +47,7 @@ def test_a_write_has_the_lock_from_its_beginning(connection: Connection, path: P
 
 
 @pytest.mark.parametrize("error", [ValueError("mine"), RowRejected("mine"), Stop("mine")])
-def test_an_error_inside_leaves_nothing_and_is_the_one_that_is_raised(
+def test_an_error_in_a_transaction_undoes_it_and_is_raised_itself(
     connection: Connection, path: Path, error: BaseException
 ) -> None:
     with pytest.raises(type(error)) as caught, connection.write():
@@ -61,7 +61,7 @@ def test_an_error_inside_leaves_nothing_and_is_the_one_that_is_raised(
 
 def test_a_failing_rollback_never_masks_the_first_error(database: Database, path: Path) -> None:
     connection = database.connect()
-    connection._raw.set_authorizer(deny_rollback)
+    connection.driver.set_authorizer(deny_rollback)
     with pytest.raises(RepositoryError):
         connection.execute(statement("rollback"))
     with pytest.raises(ValueError, match="the first"), connection.write():
@@ -77,10 +77,10 @@ def test_a_commit_that_fails_leaves_nothing_and_frees_the_lock(
         denied = action == sqlite3.SQLITE_TRANSACTION and first == "COMMIT"
         return sqlite3.SQLITE_DENY if denied else sqlite3.SQLITE_OK
 
-    connection._raw.set_authorizer(deny_commit)
+    connection.driver.set_authorizer(deny_commit)
     with pytest.raises(UnavailableError, match="not authorized"), connection.write():
         insert(connection, run("r1"))
-    connection._raw.set_authorizer(None)
+    connection.driver.set_authorizer(None)
     assert count(path, "execution_results") == 0
     with connection.write():
         insert(connection, run("r2"))
@@ -119,20 +119,22 @@ def test_two_threads_of_one_process_never_meet_a_busy_database(path: Path) -> No
     database = Database(url(path), busy_timeout=0)
     ready, opening = threading.Barrier(2), threading.Lock()
 
-    def write(name: str) -> int:
-        with Repository(database, retry_for=0, give_up=threading.Event()) as repository:
+    def write_often(name: str) -> int:
+        with Repository(
+            database, START_WRITER, retry_for=0, give_up=threading.Event()
+        ) as repository:
             with opening:  # the first connection to a file recovers its log, which is a lock too
-                repository.write([], [], refusal_of([]))
+                write(repository, [])
             ready.wait(DEADLINE)
             inserted = 0
             for index in range(100):
                 batch = [run(f"{name}-{index}-{row}") for row in range(10)]
-                inserted += repository.write(batch, [], refusal_of(batch)).inserted
+                inserted += write(repository, batch).inserted
             ready.wait(DEADLINE)  # so that neither closes the file while the other writes
             return inserted
 
     with ThreadPoolExecutor() as pool:
-        writing = [pool.submit(write, name) for name in "ab"]
+        writing = [pool.submit(write_often, name) for name in "ab"]
         assert [one.result(DEADLINE) for one in writing] == [1000, 1000]
     assert count(path, "execution_results") == 2000
 
@@ -154,7 +156,7 @@ def test_a_writer_waits_for_the_other_writer_of_its_process(path: Path) -> None:
         connection = database.connect()
         finish.set()
         with connection.write():
-            found = connection.fetch("SELECT count(*) FROM execution_results")
+            found = connection.driver.execute("SELECT count(*) FROM execution_results").fetchall()
         connection.close()
         return int(found[0][0])
 
@@ -166,7 +168,7 @@ def test_a_writer_waits_for_the_other_writer_of_its_process(path: Path) -> None:
 
 def test_reading_cannot_write(database: Database, path: Path) -> None:
     with database.reading() as connection:
-        assert connection.fetch("SELECT count(*) FROM executions") == [(0,)]
+        assert connection.driver.execute("SELECT count(*) FROM executions").fetchall() == [(0,)]
         with pytest.raises(UnavailableError) as caught:
             insert(connection, run("r1"))
     assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
@@ -177,10 +179,10 @@ def test_reading_ends_with_its_block_also_after_an_error(database: Database) -> 
     with pytest.raises(ValueError, match="mine"), database.reading() as connection:
         raise ValueError("mine")
     with pytest.raises(sqlite3.ProgrammingError):
-        connection.fetch("SELECT 1")
+        connection.driver.execute("SELECT 1").fetchall()
 
 
-def test_reading_a_missing_file_is_a_fault_and_makes_none(tmp_path: Path) -> None:
+def test_reading_a_missing_file_is_unavailable_and_creates_none(tmp_path: Path) -> None:
     missing = tmp_path / "missing.db"
     with pytest.raises(UnavailableError), Database(url(missing)).reading():
         pass
@@ -191,21 +193,21 @@ def test_a_reader_does_not_hold_back_a_writer(
     database: Database, connection: Connection, path: Path
 ) -> None:
     with database.reading() as reader, connection.write():
-        assert reader.fetch("SELECT count(*) FROM execution_results") == [(0,)]
+        assert reader.driver.execute("SELECT count(*) FROM execution_results").fetchall() == [(0,)]
         insert(connection, run("r1"))
     assert count(path, "execution_results") == 1
 
 
 def test_a_connection_has_the_settings_that_an_ack_relies_on(connection: Connection) -> None:
     assert connection.journal_mode() == "wal"
-    assert connection.fetch("PRAGMA synchronous") == [(2,)]
-    assert connection.fetch("PRAGMA cache_size") == [(-65536,)]
-    assert connection.fetch("PRAGMA wal_autocheckpoint") == [(8000,)]
-    assert connection.fetch("PRAGMA journal_size_limit") == [(67108864,)]
-    assert connection.fetch("PRAGMA busy_timeout") == [(20,)]
+    assert connection.driver.execute("PRAGMA synchronous").fetchall() == [(2,)]
+    assert connection.driver.execute("PRAGMA cache_size").fetchall() == [(-65536,)]
+    assert connection.driver.execute("PRAGMA wal_autocheckpoint").fetchall() == [(8000,)]
+    assert connection.driver.execute("PRAGMA journal_size_limit").fetchall() == [(67108864,)]
+    assert connection.driver.execute("PRAGMA busy_timeout").fetchall() == [(20,)]
 
 
-def test_what_a_closed_connection_did_not_commit_is_undone(database: Database, path: Path) -> None:
+def test_closing_a_connection_undoes_what_was_not_committed(database: Database, path: Path) -> None:
     connection = database.connect()
     connection.execute(statement("begin_write"))
     insert(connection, run("r1"))
@@ -219,41 +221,7 @@ def test_a_repository_that_was_closed_opens_again_at_the_next_write(
     repository.close()
     for name in ("r1", "r2"):
         batch = [run(name)]
-        assert repository.write(batch, [], refusal_of(batch)).inserted == 1
+        assert write(repository, batch).inserted == 1
         repository.close()
         repository.close()
     assert count(path, "execution_results") == 2
-
-
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("sqlite:///relative.db", "relative.db"),
-        ("sqlite:///folder/relative.db", "folder/relative.db"),
-        ("sqlite:////srv/absolute.db", "/srv/absolute.db"),
-        ("sqlite:////srv/with space.db", "/srv/with space.db"),
-        ("sqlite:////srv/with%20space.db", "/srv/with space.db"),
-        ("sqlite:////srv/100%.db", "/srv/100%.db"),
-    ],
-)
-def test_a_url_names_its_file(name: str, file: str) -> None:
-    assert database_path(name) == Path(file)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        "x.db",
-        "sqlite:",
-        "sqlite:///",
-        "sqlite://x.db",
-        "sqlite:////srv/",
-        "sqlite:///x.db?mode=ro",
-        "sqlite:///x.db#part",
-        "postgresql:///x",
-    ],
-)
-def test_any_other_url_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="sqlite:///"):
-        database_path(name)

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import nats
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import ConsumerConfig, ConsumerInfo, SequenceInfo, StreamConfig, StreamInfo
+from nats.js.api import ConsumerInfo, SequenceInfo, StreamConfig, StreamInfo
 from nats.js.errors import NotFoundError
 from nats.js.kv import KeyValue
 
@@ -28,6 +28,8 @@ _CONSUMER = {
     "durable_name": CONSUMER,
     "filter_subject": "events.started.>",
     "ack_policy": "explicit",
+    "deliver_policy": "all",
+    "ack_wait": 30.0,
     "max_ack_pending": 10_000,
 }
 
@@ -87,15 +89,16 @@ class Broker:
         return True
 
     def make_consumer(self, **config: Any) -> ConsumerInfo:
-        """Create a consumer by hand; `config` replaces what the contract asks for."""
-        wanted = {**_CONSUMER, "ack_wait": 30.0, **config}
-        made: ConsumerInfo = self.run(self._js.add_consumer(STREAM, ConsumerConfig(**wanted)))
-        return made
+        """Create a consumer by hand; `config` replaces what the contract asks for.
 
-    def make_consumer_with_limits(self, **limits: int) -> None:
-        """Create the consumer with limits for which the client library has no names."""
-        config = {**_CONSUMER, "deliver_policy": "all", **limits}
-        self._ask(f"CONSUMER.DURABLE.CREATE.{STREAM}.{CONSUMER}", stream_name=STREAM, config=config)
+        It goes past the client library, which does not know every setting.
+        """
+        wanted = {**_CONSUMER, **config}
+        wanted["ack_wait"] = round(wanted["ack_wait"] * 1e9)
+        given = {name: value for name, value in wanted.items() if value is not None}
+        name = wanted["durable_name"]
+        self._ask(f"CONSUMER.DURABLE.CREATE.{STREAM}.{name}", stream_name=STREAM, config=given)
+        return self.consumer(name)
 
     def _ask(self, subject: str, **request: Any) -> dict[str, Any]:
         """Return the JSON that JetStream's API answers with."""

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from repo.statements import STATEMENTS
+from repo.statements import statement, texts
 
 FOLDER = Path(__file__).parents[2] / "scripts" / "deploy" / "datasette"
 METADATA = FOLDER / "metadata.json"
@@ -55,9 +55,11 @@ def document() -> str:
 
 
 def _query(name: str, title: str) -> dict[str, Any]:
-    comments, code = re.fullmatch(r"((?:--[^\n]*\n)+)(.*);", STATEMENTS[name], re.DOTALL).groups()  # type: ignore[union-attr]
+    comments, code = re.fullmatch(
+        r"((?:--[^\n]*\n)+)(.*);", texts("sqlite")[statement(name)], re.DOTALL
+    ).groups()  # type: ignore[union-attr]
     told = " ".join(line.removeprefix("-- ") for line in comments.splitlines())
-    purpose, _, _ = told.removeprefix("Operators: ").partition(" How often:")
+    purpose, _, _ = told.removeprefix("Operators: ").partition(" Frequency:")
     return {
         "title": title,
         "description": purpose[0].upper() + purpose[1:],

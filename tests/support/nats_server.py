@@ -6,10 +6,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
-_START_TIMEOUT = 15.0
+from tests.support.waiting import eventually
+
+_RELOADED = "Reloaded server configuration"
 _STOP_TIMEOUT = 10.0
 
 
@@ -66,7 +67,7 @@ class NatsServer:
             stderr=subprocess.DEVNULL,
         )
         try:
-            self._wait_until_listening()
+            eventually(self._is_listening, 15, lambda: self.log)
         except BaseException:
             self.kill()
             raise
@@ -89,9 +90,9 @@ class NatsServer:
         self._jetstream = jetstream
         if self._process is not None:
             self._write_config()
-            reloads = self.log.count("Reloaded server configuration")
+            reloads = self.log.count(_RELOADED)
             self.send(signal.SIGHUP)
-            self._wait_for_log("Reloaded server configuration", reloads + 1)
+            eventually(lambda: self.log.count(_RELOADED) > reloads, 15, lambda: self.log)
 
     def _write_config(self) -> Path:
         config = self._folder / "server.conf"
@@ -103,13 +104,6 @@ class NatsServer:
             f"{store}\n{self._config}\n"
         )
         return config
-
-    def _wait_for_log(self, text: str, times: int) -> None:
-        deadline = time.monotonic() + _START_TIMEOUT
-        while self.log.count(text) < times:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"no {text!r} in the log:\n{self.log}")
-            time.sleep(0.02)
 
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -130,19 +124,13 @@ class NatsServer:
             process.kill()
             process.wait()
 
-    def _wait_until_listening(self) -> None:
+    def _is_listening(self) -> bool:
         process = self._process
         assert process is not None
-        deadline = time.monotonic() + _START_TIMEOUT
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                raise RuntimeError(f"nats-server ended with {process.returncode}:\n{self.log}")
-            if self.port is None:
-                self.port = self._read_port()
-            if self.port is not None and _takes_connections(self.port):
-                return
-            time.sleep(0.02)
-        raise TimeoutError(f"nats-server does not listen:\n{self.log}")
+        if process.poll() is not None:
+            raise RuntimeError(f"nats-server ended with {process.returncode}:\n{self.log}")
+        self.port = self.port or self._read_port()
+        return self.port is not None and _accepts_connections(self.port)
 
     def _read_port(self) -> int | None:
         for ports in self._folder.glob("*.ports"):
@@ -153,7 +141,7 @@ class NatsServer:
         return None
 
 
-def _takes_connections(port: int) -> bool:
+def _accepts_connections(port: int) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
             return connection.recv(4) == b"INFO"

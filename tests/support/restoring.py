@@ -8,7 +8,6 @@ from pathlib import Path
 from tests.support import events
 from tests.support.broker import Broker
 from tests.support.rows import Rows
-from worker.schema import migrate
 
 
 def publish(broker: Broker, first: int, last: int) -> None:
@@ -64,4 +63,4 @@ def delete(rows: Rows, *suffixes: str) -> None:
 def wipe(rows: Rows) -> None:
     """Replace the database by an empty one."""
     delete(rows)
-    migrate(rows.url)
+    rows.migrate()

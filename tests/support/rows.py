@@ -6,6 +6,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.commands import run_here
+
 Row = dict[str, Any]
 
 
@@ -16,6 +18,10 @@ class Rows:
     @property
     def url(self) -> str:
         return f"sqlite:///{self.path}"
+
+    def migrate(self) -> None:
+        done = run_here("migrate", "--database", self.url)
+        assert done.code == 0, done
 
     def query(self, sql: str, *values: object) -> list[Row]:
         with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as connection:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from repo.statements import STATEMENTS
+from repo.statements import statement, texts
 from tests.support.datasette import METADATA, TITLES, UNIT, document
 
 
@@ -12,7 +12,7 @@ def test_the_canned_queries_are_the_statements_for_operators() -> None:
 
 @pytest.mark.parametrize("name", TITLES)
 def test_every_canned_query_is_meant_for_operators(name: str) -> None:
-    assert STATEMENTS[name].startswith("-- Operators: ")
+    assert texts("sqlite")[statement(name)].startswith("-- Operators: ")
 
 
 def test_the_unit_opens_the_file_with_locks_and_not_as_immutable() -> None:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.decisions import FIRST_DELAY, LONGEST_DELAY, Ack, Nak, nak_delay
+from worker.messages import FIRST_NAK_DELAY, LONGEST_NAK_DELAY, Ack, Nak, nak_delay
 
 
 def test_the_delay_doubles_with_each_delivery_up_to_60_seconds() -> None:
@@ -17,7 +17,7 @@ def test_jitter_shortens_the_delay_by_up_to_half() -> None:
 @given(st.integers(-10, 10**9), st.integers(-10, 10**9), st.floats(0, 1))
 def test_a_delay_is_bounded_and_never_shrinks(one: int, other: int, jitter: float) -> None:
     shorter, longer = (nak_delay(delivery, jitter) for delivery in sorted((one, other)))
-    assert FIRST_DELAY / 2 <= shorter <= longer <= LONGEST_DELAY
+    assert FIRST_NAK_DELAY / 2 <= shorter <= longer <= LONGEST_NAK_DELAY
 
 
 def test_decisions_are_immutable_values() -> None:

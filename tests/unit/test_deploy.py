@@ -14,18 +14,16 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from repo.sqlite.database import Database
-from repo.sqlite.schema import known_migrations, pending_migrations
+from repo import open_database
+from repo.sqlite.schema import known_migrations
 from tests.support.commands import others_environment
 from worker import errors
 from worker.cli import main as command_line
-from worker.observability.exporter import Outside
 from worker.observability.metrics import Metrics
 from worker.projections.manifests import ManifestCache
 from worker.settings import Settings
-from worker.status.counters import Counters
 from worker.status.health import STATES
-from worker.status.readiness import Readiness
+from worker.status.worker_status import WorkerStatus
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "scripts" / "deploy"
@@ -40,18 +38,9 @@ ALERTED = " ".join(re.findall(r"expr: (.*)", RULES.read_text("utf-8")))
 
 
 def metrics() -> Metrics:
-    settings = Settings(("nats://127.0.0.1",), "sqlite:///nowhere.db")
-    counters, readiness = Counters(), Readiness()
-    outside = Outside(settings, counters, readiness, lambda _: None)
-    return Metrics(
-        outside.measures,
-        counters=counters,
-        progress=outside.progress,
-        readiness=readiness,
-        manifests=ManifestCache(),
-        database=Database(settings.database),
-        versions={"worker": "1", "nats-py": "2"},
-    )
+    status = WorkerStatus(stalled_after=60.0, busy_timeout=1.0, is_observed=True)
+    database = open_database("sqlite:///nowhere.db")
+    return Metrics(status, ManifestCache(), database, {"worker": "1", "nats-py": "2"})
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +144,7 @@ def test_the_migration_unit_migrates_the_database(installed: list[Path], tmp_pat
     url = f"sqlite:///{tmp_path}/projector.db"
     shown = output(*shlex.split(line), env={**others_environment(), "PROJECTOR_DATABASE": url})
     assert shown.splitlines()[: len(known_migrations())] == known_migrations()
-    assert pending_migrations(Database(url)) == []
+    assert open_database(url).pending_migrations() == []
 
 
 def test_systemd_does_not_restart_after_an_exit_code_that_a_restart_does_not_fix() -> None:

@@ -6,7 +6,7 @@ from worker.codec.timestamps import format_instant
 from worker.messages import Delivery, read_delivery
 
 TIME = 1_779_278_400_123_456_789
-DELIVERY = Delivery(delivery=3, stream_sequence=4711, consumer_sequence=99, recorded_at=TIME)
+DELIVERY = Delivery(delivery=3, stream_sequence=4711, consumer_sequence=99, stored_at=TIME)
 NOT_A_SEQUENCE = ["", "x", "-4711", "4_711", "+4711", " 4711", "\u0664", "47\n"]
 NOT_A_TIME = ["", "now", "1779278400e9", "9" * 5000, 2**64 * 1000, -(2**64) * 1000]
 
@@ -22,7 +22,9 @@ tokens = st.sampled_from(["$JS", "ACK", "7", "-1", "x", "", "9" * 30])
         f"$JS.ACK.hub.ACCOUNT.EVENTS.consumer.3.4711.99.{TIME}.0.random.more",
     ],
 )
-def test_a_reply_subject_holds_delivery_count_sequences_and_exact_time(reply: str) -> None:
+def test_a_reply_subject_holds_the_delivery_count_the_sequences_and_the_exact_time(
+    reply: str,
+) -> None:
     assert read_delivery(reply) == DELIVERY
 
 
@@ -39,11 +41,11 @@ def test_a_reply_subject_holds_delivery_count_sequences_and_exact_time(reply: st
     ],
     ids=lambda reply: ascii(reply)[:60],
 )
-def test_any_other_subject_is_not_read(reply: str) -> None:
+def test_any_other_subject_returns_none(reply: str) -> None:
     assert read_delivery(reply) is None
 
 
 @given(st.text() | st.lists(tokens, max_size=14).map(".".join))
 def test_reading_a_reply_subject_never_raises(reply: str) -> None:
     delivery = read_delivery(reply)
-    assert delivery is None or format_instant(delivery.recorded_at)
+    assert delivery is None or format_instant(delivery.stored_at)

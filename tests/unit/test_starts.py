@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from tests.support.events import STARTED_AT, payload, start
 from worker.codec.timestamps import parse_instant
-from worker.projections.starts import MalformedEvent, decode_start
+from worker.projections.base import MalformedEvent
+from worker.projections.starts import decode_start
 
 TEXTS = ["result_id", "request_id", "exec_id", "pc_id", "manifest_id", "version"]
 MEMBERS = [*TEXTS, "started_at"]

@@ -1,25 +1,44 @@
-"""`projector check`: is everything there that a worker needs?"""
+"""`projector check`: does everything that a worker needs exist and work?"""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
+from repo import Database, open_database
 from repo.errors import RepositoryError
-from worker.cli.check_findings import Finding, Level, find_all
+from repo.findings import Finding, Level
 from worker.cli.context import chosen_settings
 from worker.cli.options import json_option
 from worker.cli.output import json_text, safe, user_message
-from worker.errors import EXIT_OK, EXIT_PARTLY, WorkerError
+from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError, WorkerError
+from worker.jetstream.client import BrokerClient
+from worker.jetstream.inspect import (
+    ConsumerView,
+    differing_settings,
+    inspect_broker,
+    why_unusable,
+)
+from worker.jetstream.manifest_sync import read_manifests
+from worker.jetstream.permissions import (
+    create_stream_permissions,
+    missing_permissions,
+    reading_permissions,
+    worker_permissions,
+)
+from worker.projections.manifests import ManifestCache
+from worker.projections.starts import STARTS
+from worker.schema import check_schema
+from worker.settings import Settings
 
 _NAGIOS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 _UNKNOWN = 3
-_WORDS = {Level.OK: "ok", Level.WARNING: "warning", Level.PROBLEM: "problem"}
+_WORDS = {Level.OK: "ok", Level.WARNING: "warning", Level.ERROR: "error"}
 
 
 class _Check(click.Command):
-    """With --nagios, whatever keeps the command from an answer is unknown to the monitoring."""
+    """With --nagios, any error that prevents an answer is UNKNOWN to the monitoring system."""
 
     def make_context(
         self,
@@ -28,45 +47,43 @@ class _Check(click.Command):
         parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:
-        with _unknown(nagios="--nagios" in args):
+        with _unknown_on_error(nagios="--nagios" in args):
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _unknown(nagios=ctx.params["nagios"]):
+        with _unknown_on_error(nagios=ctx.params["nagios"]):
             return super().invoke(ctx)
 
 
-@click.command(cls=_Check, short_help="Is everything there that a worker needs?")
-@click.option(
-    "--thorough", is_flag=True, help="Also read every page of the database, to find damage."
-)
+@click.command(cls=_Check, short_help="Check everything that a worker needs.")
+@click.option("--thorough", is_flag=True, help="Also read the whole database, to find corruption.")
 @click.option(
     "--nagios",
     is_flag=True,
-    help="One line for a monitoring system first, and its exit codes: 0 ok, 1 warning, 2 critical, "
+    help="First one line for a monitoring system, and its exit codes: 0 ok, 1 warning, 2 critical, "
     "3 unknown, such as a wrong option.",
 )
 @json_option
 def check(*, thorough: bool, nagios: bool, as_json: bool, **options: Any) -> int:
-    """Check the settings, the database, its disk, and the broker with every right on it.
+    """Check the settings, the database, its disk, and the broker with every permission on it.
 
     \b
     projector check
     ExecStartPre=-/opt/projector/bin/projector check
     projector check --nagios
 
-    It takes every option of `run`, makes and changes nothing, and may be used before a worker
-    starts or beside one. For the rights it sends the broker what means nothing, and notes what is
-    refused. In a unit file the - matters: without it a problem fails the start, and systemd tries
-    again for ever.
+    It takes every option of `run`, creates and changes nothing, and works before a worker starts or
+    beside one. To test permissions it sends the broker messages without effect and notes which ones
+    are rejected. Keep the - in a unit file: without it an error fails the start, and systemd
+    restarts the unit forever.
 
-    With --json: {"findings": [{"name": "rights", "level": "problem", "text": …}, …], "level":
-    "problem"}.
+    With --json: {"findings": [{"name": "permissions", "level": "error", "text": …}, …], "level":
+    "error"}. The levels are ok, warning and error.
 
-    Exit codes: 0 nothing is amiss, or what is only deserves a warning; 1 there is a problem; 64 a
-    wrong option; with --nagios 0 to 3 alone.
+    Exit codes: 0 no error, warnings at most; 1 an error; 64 a wrong option; with --nagios only 0 to
+    3.
     """
-    # What would be logged stands among the findings; the level is for the worker.
+    # Every problem is a finding; it need not be logged as well.
     options["log_level"] = "critical"
     settings = chosen_settings(options)
     findings = []
@@ -81,12 +98,118 @@ def check(*, thorough: bool, nagios: bool, as_json: bool, **options: Any) -> int
         click.echo(_nagios_lines(findings, worst))
     if nagios:
         return int(worst)
-    return EXIT_PARTLY if worst is Level.PROBLEM else EXIT_OK
+    return EXIT_PARTLY if worst is Level.ERROR else EXIT_OK
+
+
+def find_all(settings: Settings, *, thorough: bool) -> Iterator[Finding]:
+    """Check everything, and yield each finding as soon as it is known."""
+    database = open_database(settings.database, busy_timeout=settings.busy_timeout)
+    yield from _guarded("schema", lambda: _schema(database, settings))
+    yield from database.check(thorough=thorough, retry_for=settings.retry_for)
+    yield from _guarded("broker", lambda: _broker(settings))
+
+
+def _schema(database: Database, settings: Settings) -> Iterator[Finding]:
+    try:
+        check_schema(database, apply=False)
+    except ConfigurationError as error:
+        if not settings.migrate:
+            raise
+        yield Finding("schema", Level.OK, f"--migrate will fix: {error}")
+    else:
+        yield Finding("schema", Level.OK, "every migration is applied")
+
+
+# --- the broker ---
+
+
+def _broker(settings: Settings) -> Iterator[Finding]:
+    with BrokerClient(settings) as client:
+        encrypted = "encrypted" if settings.tls.required else "not encrypted"
+        server = client.connection.server()
+        yield Finding("broker", Level.OK, f"connected to nats-server {server}, {encrypted}")
+        yield from _permissions(client, settings)
+        yield from _guarded("stream", lambda: _stream(client, settings))
+        yield from _guarded("manifests", lambda: _manifests(client, settings))
+
+
+def _permissions(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
+    needed = worker_permissions(settings.stream, settings.consumer, settings.bucket)
+    if settings.create_stream:
+        needed += create_stream_permissions(settings.stream)
+    missing = missing_permissions(client, needed)
+    for right in missing:
+        verb = "subscribe to" if right.subscribe else "publish to"
+        text = f"user may not {verb} {right.subject} (needed to {right.purpose})"
+        yield Finding("permissions", Level.ERROR, text)
+    if missing:
+        return
+    text = f"all {len(needed)} that a worker needs"
+    if missing_permissions(client, reading_permissions(settings.stream)):
+        text += "; verify, rebuild and explain need more"
+    yield Finding("permissions", Level.OK, text)
+
+
+def _stream(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
+    view = inspect_broker(client, settings)
+    if view.stream is None:
+        missing = f"stream {settings.stream} does not exist"
+        if settings.create_stream:
+            yield Finding("stream", Level.OK, f"{missing}; --create-stream will create it")
+        else:
+            text = f"{missing}; create it, or pass --create-stream"
+            yield Finding("stream", Level.ERROR, text)
+        return
+    yield Finding("stream", Level.OK, f"{settings.stream} has {view.stream.messages} messages")
+    if view.consumer is None:
+        text = f"{settings.consumer} does not exist yet; a worker creates it"
+        yield Finding("consumer", Level.OK, text)
+        return
+    yield _consumer(view.consumer, settings)
+
+
+def _consumer(consumer: ConsumerView, settings: Settings) -> Finding:
+    if problem := why_unusable(consumer, settings, STARTS):
+        return Finding("consumer", Level.ERROR, problem)
+    different = differing_settings(consumer, settings, STARTS)
+    if different:
+        listed = ", ".join(
+            f"{name} is {found}, expected {wanted}" for name, (wanted, found) in different.items()
+        )
+        text = f"{settings.consumer}: {listed}; a worker uses it unchanged"
+        return Finding("consumer", Level.WARNING, text)
+    return Finding("consumer", Level.OK, f"{settings.consumer} is as a worker creates it")
+
+
+def _manifests(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
+    manifests = ManifestCache()
+    try:
+        read_manifests(client, settings.bucket, manifests)
+    except (BrokerError, ConfigurationError) as error:
+        text = f"runs will have no deadlines: {user_message(error)}"
+        yield Finding("manifests", Level.WARNING, text)
+        return
+    without = manifests.without_timeout()
+    text = f"{len(manifests)} in bucket {settings.bucket}"
+    if without:
+        text += f", {len(without)} without a readable timeout, such as {without[0]}"
+    yield Finding("manifests", Level.WARNING if without else Level.OK, text)
+
+
+def _guarded(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Yield what a look finds; its error is a finding as well."""
+    try:
+        yield from look()
+    except (RepositoryError, WorkerError) as error:
+        yield Finding(name, Level.ERROR, user_message(error))
+
+
+# --- output ---
 
 
 @contextmanager
-def _unknown(*, nagios: bool) -> Iterator[None]:
-    """Where `nagios` is set, print any error as one line, and end the command with UNKNOWN."""
+def _unknown_on_error(*, nagios: bool) -> Iterator[None]:
+    """If `nagios` is set, print any error as one line and exit with UNKNOWN."""
     try:
         yield
     except click.exceptions.Exit:  # --help
@@ -103,12 +226,12 @@ def _reason(error: Exception) -> str:
         return error.format_message()
     if isinstance(error, WorkerError | RepositoryError):
         return user_message(error)
-    # Its text may hold anything, a secret as well.
-    return f"a bug ({type(error).__name__}); without --nagios it is told in full"
+    # Its text may hold anything, even a secret.
+    return f"a bug ({type(error).__name__}); run without --nagios for the traceback"
 
 
 def _line(finding: Finding) -> str:
-    return f"{_WORDS[finding.level]:8} {finding.name:10} {safe(finding.text)}"
+    return f"{_WORDS[finding.level]:8} {finding.name:11} {safe(finding.text)}"
 
 
 def _document(findings: Sequence[Finding], worst: Level) -> str:
@@ -120,8 +243,8 @@ def _document(findings: Sequence[Finding], worst: Level) -> str:
 
 
 def _nagios_lines(findings: Sequence[Finding], worst: Level) -> str:
-    amiss = [f"{finding.name}: {finding.text}" for finding in findings if finding.level is worst]
-    summary = "; ".join(amiss) if worst else f"{len(findings)} checks"
+    problems = [f"{finding.name}: {finding.text}" for finding in findings if finding.level is worst]
+    summary = "; ".join(problems) if worst else f"{len(findings)} checks"
     first = f"PROJECTOR {_NAGIOS[worst]}: {summary}"
     lines = [first, *(_line(finding) for finding in findings)]
     return "\n".join(_nagios_line(line) for line in lines)

@@ -7,19 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from repo import open_database as open_url
 from repo.reader import Reader
 from repo.repository import Repository
 from repo.retry import retry_policy
-from repo.sqlite.database import Database
+from repo.statements import Description
 from worker.cli.options import build_settings, chosen_database
 from worker.cli.output import user_message
 from worker.errors import BrokerError, ConfigurationError
 from worker.jetstream.client import BrokerClient
-from worker.jetstream.inspect import look_at_broker
-from worker.jetstream.manifest_loader import read_manifests
+from worker.jetstream.inspect import inspect_broker
+from worker.jetstream.manifest_sync import read_manifests
 from worker.jetstream.stream_reader import StreamReader
 from worker.logs import JSON, TEXT, set_up_logging
 from worker.projections.manifests import ManifestCache
+from worker.projections.starts import STARTS
 from worker.schema import check_schema
 from worker.settings import Settings
 
@@ -49,16 +51,24 @@ class CheckedDatabase:
         and a RepositoryError if the file cannot be read.
         """
         self._retry_for = retry_for
-        self._database = Database(chosen_database(url), busy_timeout=busy_timeout)
+        self._database = open_url(chosen_database(url), busy_timeout=busy_timeout)
         retry_policy(retry_for, threading.Event())(check_schema, self._database, apply=False)
 
     def reader(self) -> Reader:
         """Return a reader to use in a `with` statement; it cannot write."""
         return Reader(self._database, retry_for=self._retry_for)
 
-    def repository(self) -> Repository:
+    def statements(self) -> list[Description]:
+        """Return every SQL statement with its comments."""
+        return self._database.statements()
+
+    def repository(self) -> Repository[Any]:
         """Return a repository to use in a `with` statement; it connects at its first write."""
-        return Repository(self._database, retry_for=self._retry_for, give_up=threading.Event())
+        return Repository(
+            *(self._database, STARTS.writer),
+            retry_for=self._retry_for,
+            give_up=threading.Event(),
+        )
 
 
 def open_database(options: dict[str, Any]) -> CheckedDatabase:
@@ -101,14 +111,15 @@ def open_stream(
     """
     manifests = ManifestCache()
     with BrokerClient(settings) as client:
-        view = look_at_broker(client, settings)
+        view = inspect_broker(client, settings)
         if view.stream is None:
             raise ConfigurationError(f"stream {settings.stream} does not exist")
         if not without_deadlines:
             _read_manifests(client, settings, manifests, problems)
-        ack_floor = view.consumer.floor if view.consumer else 0
+        ack_floor = view.consumer.binding.position.ack_floor if view.consumer else 0
         last = view.stream.last_sequence
-        with StreamReader(client, settings.stream, last, since=since) as reader:
+        filter_subject = STARTS.filter_subject
+        with StreamReader(client, settings.stream, filter_subject, last, since=since) as reader:
             yield OpenStream(reader, ack_floor, manifests)
 
 

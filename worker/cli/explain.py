@@ -104,11 +104,11 @@ def _read_events(
     reaches_back = None
     with progress("searching", stream.expected) as bar:
         for page in stream.pages():
-            reaches_back = reaches_back or format_instant(page[0].recorded_at)
+            reaches_back = reaches_back or format_instant(page[0].stored_at)
             read = (read_event(message, result_id) for message in page)
             events += [event for event in read if event is not None]
             bar.advance(len(page))
-            is_past = stored_at is not None and page[-1].recorded_at > stored_at
+            is_past = stored_at is not None and page[-1].stored_at > stored_at
             if is_past or len(events) >= _MOST_EVENTS:
                 break
     return events[:_MOST_EVENTS], reaches_back
@@ -123,7 +123,7 @@ def _calculation(
         return None if stored_at is None else calculate(manifests, job_id, stored_at)
     for event in events:
         if event.start is not None:
-            return calculate(manifests, event.start.manifest_id, event.message.recorded_at)
+            return calculate(manifests, event.start.manifest_id, event.message.stored_at)
     return None
 
 
@@ -184,7 +184,7 @@ def _event_members(event: Event) -> Members:
     members: Members = {
         "stream_sequence": message.stream_sequence,
         "subject": message.subject,
-        "recorded_at": format_instant(message.recorded_at),
+        "recorded_at": format_instant(message.stored_at),
     }
     if start is None:
         return {**members, "problem": event.problem}

@@ -1,13 +1,12 @@
-"""`projector migrate`: the schema brought up to date, by a person or by a unit."""
+"""`projector migrate`: bring the schema up to date, or show what that would do."""
 
 import threading
 from typing import Any
 
 import click
 
+from repo import Database, open_database
 from repo.retry import retry_policy
-from repo.sqlite.database import Database
-from repo.sqlite.schema import pending_migrations
 from worker.cli.context import log_to_standard_error
 from worker.cli.options import chosen_database, database_command
 from worker.errors import EXIT_OK
@@ -15,25 +14,47 @@ from worker.schema import check_schema
 
 
 @click.command(short_help="Apply the migrations that are missing.")
+@click.option("--dry-run", is_flag=True, help="Print the SQL that would run; change nothing.")
+@click.option("--list", "list_only", is_flag=True, help="Print each migration and its state.")
 @database_command
-def migrate(**chosen: Any) -> int:
-    """Apply the migrations that the database lacks; one that is not there is made.
+def migrate(*, dry_run: bool, list_only: bool, **chosen: Any) -> int:
+    """Apply the migrations that the database lacks; a missing database is created.
 
     \b
+    projector migrate --dry-run
     projector backup before.db
     projector migrate
 
-    Stop the workers first. Each migration that was applied is printed. Whatever was interrupted or
-    locked out may be run again. Exit codes: 0 all are applied; 64 a wrong option; 65 the database
-    is damaged or none; 75 another program has it locked, or the disk is full; 78 the database
-    cannot be used, or does not fit a migration.
+    Stop the workers first. Each applied migration is printed. The tables of another program are
+    left as they are: only what is missing beside them is added. A migration that was interrupted or
+    met a lock may be repeated. Exit codes: 0 all are applied, or shown; 64 a wrong option; 65 the
+    database is corrupt or not a database; 75 another program has it locked, or the disk is full; 78
+    the database cannot be used, or does not fit a migration.
     """
+    if dry_run and list_only:
+        raise click.UsageError("--dry-run and --list exclude each other")
     log_to_standard_error(chosen)
     retry = retry_policy(chosen.pop("retry_for"), threading.Event())
-    database = Database(chosen_database(chosen.pop("database")), **chosen)
-    missing = retry(pending_migrations, database)
-    retry(check_schema, database, apply=True)
-    for migration in missing:
-        click.echo(migration)
-    click.echo(f"{len(missing)} migrations applied to {database.url}", err=True)
+    database = open_database(chosen_database(chosen.pop("database")), **chosen)
+    if dry_run:
+        retry(_print_sql, database)
+    elif list_only:
+        retry(_print_states, database)
+    else:
+        missing = retry(database.pending_migrations)
+        retry(check_schema, database, apply=True)
+        for migration in missing:
+            click.echo(migration)
+        click.echo(f"{len(missing)} migrations applied to {database.url}", err=True)
     return EXIT_OK
+
+
+def _print_sql(database: Database) -> None:
+    for sql in database.migration_sql():
+        click.echo(f"{sql.rstrip().rstrip(';')};")
+
+
+def _print_states(database: Database) -> None:
+    applied, pending = database.applied_migrations(), database.pending_migrations()
+    for migration in sorted([*applied, *pending]):
+        click.echo(f"{'applied' if migration in applied else 'pending'}  {migration}")

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from worker import settings
+from worker.cli.output import MOST_LISTED
 from worker.errors import SettingError
 from worker.logs import JSON, TEXT
 
@@ -65,7 +66,7 @@ def _split_urls(text: str) -> list[settings.NatsUrl]:
 
 
 _URLS = _Parsed("url", _split_urls, settings.without_user_information)
-_DATABASE = _Parsed("url", settings.parse_database)
+_DATABASE = _Parsed("url", settings.parse_database, settings.without_user_information)
 _BUCKET = _Parsed("name", settings.parse_bucket)
 _HOST = _Parsed("host", settings.parse_host)
 _NAME = _Parsed("name", settings.parse_name)
@@ -229,6 +230,10 @@ def logs(level: str) -> Decorator:
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
+)
+
+list_all_option = click.option(
+    "--all", "everything", is_flag=True, help=f"List all of them, not only {MOST_LISTED}."
 )
 
 # For a command that needs the database only.

@@ -6,10 +6,9 @@ Results go to standard output; logs, questions, progress and errors go to standa
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from itertools import islice
-from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -25,33 +24,21 @@ from rich.table import Table
 from rich.text import Text
 
 from repo.errors import (
-    CorruptDatabaseError,
-    DiskError,
     RepositoryError,
-    SchemaError,
-    TransientError,
-    UnavailableError,
 )
 from worker.errors import SettingError, WorkerError, describe
 
 Members = dict[str, Any]
+Add = Callable[[Members], None]
 
 _Item = TypeVar("_Item")
 
+MOST_LISTED = 100
 _WIDTH_OF_A_FILE = 1000
 _SHORTEST = 20
 _LONGEST_CELL = 200
 _NAME_WIDTH = 18
 _ROWS_OF_A_TABLE = 500
-
-_FAULTS: tuple[tuple[type[RepositoryError], str], ...] = (
-    (TransientError, "the database is locked by another program"),
-    (DiskError, "the disk of the database is full or does not respond"),
-    (SchemaError, "the tables do not match this version"),
-    (UnavailableError, "the database cannot be used"),
-    (CorruptDatabaseError, "the database is corrupt, or the file is not a database"),
-    (RepositoryError, "a constraint of the database rejects the change"),
-)
 
 # --- text ---
 
@@ -80,9 +67,8 @@ def user_message(error: WorkerError | RepositoryError) -> str:
     """Return the message for an error that ends a command; it never holds a secret."""
     if isinstance(error, SettingError):
         return safe(str(error))
-    kind = next((text for fault, text in _FAULTS if isinstance(error, fault)), None)
-    if kind is not None:
-        return safe(f"{kind}: {error}")
+    if isinstance(error, RepositoryError):
+        return safe(f"{error.summary}: {error}")
     cause = f" ({describe(error.__cause__)})" if error.__cause__ is not None else ""
     return safe(f"{error}{cause}")
 
@@ -144,22 +130,25 @@ def print_list(
     name: str,
     found: Iterator[_Item],
     *,
-    limit: int | None,
+    everything: bool,
+    as_json: bool,
     columns: Iterable[str],
     row: Callable[[_Item], Iterable[object]],
-    members: Callable[[_Item], Members | None] | None,
+    members: Callable[[_Item], Members | None],
     nothing: str,
 ) -> None:
-    """Print up to `limit` items in tables; report on standard error if there are more or `nothing`.
+    """Print a list as tables, or as a JSON document with the list `name`.
 
-    With a function for the `members` of an item, print a JSON document with the list `name`.
+    Unless `everything` is wanted, it ends after some items, and reports whether there are more.
+    `members` returns None for an item that no longer exists.
     """
-    shown = islice(found, limit)
-    if members is not None:
-        with JsonDocument(name) as document:
+    shown = found if everything else islice(found, MOST_LISTED)
+    if as_json:
+        summary: Members = {}
+        with json_document(name, summary) as add:
             for item in filter(None, map(members, shown)):
-                document.add(item)
-            document.end({"more": next(found, None) is not None})
+                add(item)
+            summary["more"] = next(found, None) is not None
         return
     printed = 0
     while page := list(islice(shown, _ROWS_OF_A_TABLE)):
@@ -210,72 +199,57 @@ def progress(what: str, total: int) -> Iterator[Bar]:
         yield Bar(shown, shown.add_task(what, total=total))
 
 
-# --- reports: many items and a summary ---
+# --- many items and a summary ---
 
 
-class Report(Protocol):
-    """The output of a command that handles many items."""
-
-    def add(self, item: Members) -> None:
-        """Print one item; the process has written it when this returns."""
-
-    def end(self, summary: Members) -> None:
-        """Set the summary of all items."""
-
-
-class JsonDocument:
-    """One JSON object with a list of the items, valid even if an error cuts it short."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._summary: Members = {}
-        self._separator = ""
-
-    def __enter__(self) -> Self:
-        click.echo(f"{{{json_text(self._name)}: [", nl=False)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if isinstance(error, OSError):
-            return  # the reader of standard output is gone
-        if isinstance(error, WorkerError | RepositoryError):
-            self._summary["error"] = user_message(error)
-        elif error is not None:
-            self._summary["error"] = describe(error)
-        members = (f",\n{json_text(name)}: {json_text(one)}" for name, one in self._summary.items())
-        click.echo(f"\n]{''.join(members)}}}")
-
-    def add(self, item: Members) -> None:
-        click.echo(f"{self._separator}\n{json_text(item)}", nl=False)
-        self._separator = ","
-
-    def end(self, summary: Members) -> None:
-        self._summary = summary
-
-
-class _Lines:
-    def __init__(self, line: Callable[[Members], str], ending: Callable[[Members], str]) -> None:
-        self._line = line
-        self._ending = ending
-
-    def add(self, item: Members) -> None:
-        click.echo(self._line(item))
-
-    def end(self, summary: Members) -> None:
-        click.echo(self._ending(summary))
-
-
+@contextmanager
 def report(
+    name: str,
+    summary: Members,
     *,
     as_json: bool,
-    name: str,
     line: Callable[[Members], str],
     ending: Callable[[Members], str],
-) -> AbstractContextManager[Report]:
-    """Open a report: a JSON document with the list `name`, or lines made by the two functions."""
-    return JsonDocument(name) if as_json else nullcontext(_Lines(line, ending))
+) -> Iterator[Add]:
+    """Yield a function that prints an item at once, and print `summary` as it is at the end.
+
+    The output is a JSON document with the list `name`, or lines made by `line` and `ending`.
+    """
+    if as_json:
+        with json_document(name, summary) as add:
+            yield add
+        return
+    try:
+        yield lambda item: click.echo(line(item))
+    finally:
+        click.echo(ending(summary))
+
+
+@contextmanager
+def json_document(name: str, summary: Members) -> Iterator[Add]:
+    """Like `report`, as one JSON object that is valid even if an error cuts the list short."""
+    separator = ""
+
+    def add(item: Members) -> None:
+        nonlocal separator
+        click.echo(f"{separator}\n{json_text(item)}", nl=False)
+        separator = ","
+
+    click.echo(f"{{{json_text(name)}: [", nl=False)
+    try:
+        yield add
+    except OSError:  # the reader of standard output is gone
+        raise
+    except BaseException as error:
+        if isinstance(error, WorkerError | RepositoryError):
+            summary["error"] = user_message(error)
+        else:
+            summary["error"] = describe(error)
+        _end_document(summary)
+        raise
+    _end_document(summary)
+
+
+def _end_document(summary: Members) -> None:
+    members = (f",\n{json_text(name)}: {json_text(value)}" for name, value in summary.items())
+    click.echo(f"\n]{''.join(members)}}}")

@@ -16,8 +16,9 @@ from worker.cli.options import (
 )
 from worker.cli.output import counts_text, json_text, progress
 from worker.errors import EXIT_OK
-from worker.messages import Batch, Message
-from worker.processing.processor import Projection
+from worker.messages import Message
+from worker.processing.processor import BatchProcessor
+from worker.projections.starts import STARTS
 from worker.status.counters import Counters
 
 # About 100 MB of hashes. Beyond that, a run with two events is counted as new twice.
@@ -60,14 +61,14 @@ def rebuild(
         database.repository() as repository,
         open_stream(settings, since=since, without_deadlines=without_deadlines) as stream,
     ):
-        projection = Projection(settings.stream, stream.manifests, counters)
+        processor = BatchProcessor(STARTS, settings.stream, stream.manifests, counters)
         try:
             with progress("projecting", stream.reader.expected) as bar:
                 for page in stream.reader.pages():
                     if dry_run:
-                        _count_new(projection, reader, page, counters, new_runs)
+                        _count_new(processor, reader, page, counters, new_runs)
                     else:
-                        projection.replay(page, repository)
+                        processor.replay(page, repository)
                     bar.advance(len(page))
         finally:
             _print_counts(counters, dry_run=dry_run, as_json=as_json)
@@ -75,7 +76,7 @@ def rebuild(
 
 
 def _count_new(
-    projection: Projection,
+    processor: BatchProcessor,
     reader: Reader,
     page: Sequence[Message],
     counters: Counters,
@@ -85,12 +86,12 @@ def _count_new(
 
     The hashes of new runs are added to `new_runs`, so that a run with two events is counted once.
     """
-    prepared = projection.prepare(Batch(1, tuple(page)))
-    ids = {hash(run.result_id): run.result_id for run in prepared.runs}
+    prepared = processor.prepare(page)
+    keys = {hash(key): key for key in map(STARTS.key, prepared.rows)}
     new = {
-        key
-        for key, result_id in ids.items()
-        if key not in new_runs and reader.read(runs.find, result_id) is None
+        hashed
+        for hashed, key in keys.items()
+        if hashed not in new_runs and reader.read(STARTS.find, key) is None
     }
     if len(new_runs) < _MOST_REMEMBERED:
         new_runs |= new
@@ -100,7 +101,7 @@ def _count_new(
     counters.add(
         messages=len(page),
         runs_inserted=len(new),
-        runs_duplicate=len(prepared.runs) - len(new),
+        runs_duplicate=len(prepared.rows) - len(new),
         rejected=len(prepared.rejected) - duplicates,
         rejected_duplicate=duplicates,
     )

@@ -22,6 +22,7 @@ from worker.cli.options import (
     credentials,
     database_command,
     json_option,
+    list_all_option,
     servers,
     without_deadlines_option,
 )
@@ -35,13 +36,12 @@ from worker.cli.output import (
     shortened,
 )
 from worker.errors import EXIT_OK, EXIT_PARTLY
-from worker.jetstream.manifest_loader import load_manifests
+from worker.jetstream.manifest_sync import load_manifests
 from worker.processing import rejections
 from worker.processing.rejections import REJECTED, UNKNOWN, WRITTEN, Outcome, Retry, Stored
 from worker.projections.manifests import ManifestCache
 from worker.status.counters import Counters
 
-_SHOWN = 100
 _LONGEST_SUBJECT = 100
 _COLUMNS = ("id#", "rejected at", "sequence#", "subject", "bytes#", "reason")
 
@@ -72,7 +72,7 @@ def rejected() -> None:
 
 @rejected.command("list", short_help="List rejected events, newest first.")
 @_reason_option
-@click.option("--all", "everything", is_flag=True, help=f"List all of them, not only {_SHOWN}.")
+@list_all_option
 @json_option
 @database_command
 def list_(*, reason: str | None, everything: bool, as_json: bool, **options: Any) -> int:
@@ -97,10 +97,11 @@ def list_(*, reason: str | None, everything: bool, as_json: bool, **options: Any
         print_list(
             "events",
             rejections.newest_first(reader, reason),
-            limit=None if everything else _SHOWN,
+            everything=everything,
+            as_json=as_json,
             columns=_COLUMNS,
             row=_row,
-            members=members if as_json else None,
+            members=members,
             nothing="no matching rejected events",
         )
     return EXIT_OK
@@ -244,18 +245,16 @@ def _retry_all(
 ) -> dict[str, int]:
     """Retry events, print each outcome, and return how many events had which outcome."""
     counters = Counters()
-    counts = dict.fromkeys((WRITTEN, REJECTED, UNKNOWN), 0)
+    counts = dict.fromkeys((WRITTEN, REJECTED, UNKNOWN, "runs_duplicate"), 0)
     with (
         database.repository() as repository,
-        report(as_json=as_json, name="events", line=_outcome_line, ending=counts_text) as printed,
+        report("events", counts, as_json=as_json, line=_outcome_line, ending=counts_text) as add,
     ):
-        try:
-            for outcome in _outcomes(Retry(repository, manifests, counters), reader, ids):
-                counts[outcome.outcome] += 1
-                members = outcome._asdict()
-                printed.add({name: one for name, one in members.items() if one is not None})
-        finally:
-            printed.end({**counts, "runs_duplicate": counters["runs_duplicate"]})
+        for outcome in _outcomes(Retry(repository, manifests, counters), reader, ids):
+            counts[outcome.outcome] += 1
+            counts["runs_duplicate"] = counters["runs_duplicate"]
+            members = outcome._asdict()
+            add({name: value for name, value in members.items() if value is not None})
     return counts
 
 
@@ -330,19 +329,17 @@ def _discard_all(
     """Discard events and return the ids that do not exist."""
     discarded: list[int] = []
     unknown: list[int] = []
+    summary: Members = {"discarded": discarded, "unknown": unknown}
     with (
         database.repository() as repository,
-        report(as_json=as_json, name="events", line=json_text, ending=_discarded_text) as printed,
+        report("events", summary, as_json=as_json, line=json_text, ending=_discarded_text) as add,
     ):
-        try:
-            for page in rejections.pages(reader, ids, unknown):
-                # Print first, then delete: no failure of either can lose an event.
-                for stored in page:
-                    printed.add(_members(stored))
-                repository.discard_rejected([stored.event.key for stored in page])
-                discarded += [stored.rejected_id for stored in page]
-        finally:
-            printed.end({"discarded": discarded, "unknown": unknown})
+        for page in rejections.pages(reader, ids, unknown):
+            # Print first, then delete: no failure of either can lose an event.
+            for stored in page:
+                add(_members(stored))
+            repository.discard_rejected([stored.event.key for stored in page])
+            discarded += [stored.rejected_id for stored in page]
     return unknown
 
 

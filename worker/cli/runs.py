@@ -1,7 +1,6 @@
 """`projector runs`: which runs are in flight, and which are overdue."""
 
 import time
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,13 +9,12 @@ import click
 from repo.queries import Filters, InFlight, list_in_flight_after
 from repo.reader import Reader
 from worker.cli.context import open_database
-from worker.cli.options import database_command, json_option
+from worker.cli.options import database_command, json_option, list_all_option
 from worker.cli.output import Members, json_text, print_list, print_table
 from worker.codec.timestamps import format_instant
 from worker.errors import EXIT_OK
 
 _PAGE_ROWS = 500
-_SHOWN = 100
 _NOTHING = "no matching runs in flight"
 _GROUPS = {"job": "job_id", "pc": "pc_id", "execution": "exec_id"}
 _COLUMNS = ("started at", "job", "pc", "execution", "result id", "deadline", "overdue")
@@ -29,7 +27,7 @@ _COLUMNS = ("started at", "job", "pc", "execution", "result id", "deadline", "ov
 @click.option("--overdue", is_flag=True, help="List the runs whose deadline has passed.")
 @click.option("--without-deadline", is_flag=True, help="List the runs that have no deadline.")
 @click.option("--by", type=click.Choice(list(_GROUPS)), help="Count runs by job, PC or execution.")
-@click.option("--all", "everything", is_flag=True, help=f"List all of them, not only {_SHOWN}.")
+@list_all_option
 @json_option
 @database_command
 def runs(
@@ -69,10 +67,11 @@ def runs(
         print_list(
             "runs",
             found,
-            limit=None if everything else _SHOWN,
+            everything=everything,
+            as_json=as_json,
             columns=_COLUMNS,
             row=lambda run: _row(run, now),
-            members=(lambda run: _members(run, now)) if as_json else None,
+            members=lambda run: _members(run, now),
             nothing=_NOTHING,
         )
     return EXIT_OK
@@ -116,21 +115,12 @@ def _print_groups(by: str, found: Iterator[InFlight], now: str, *, as_json: bool
 
 def _groups(by: str, found: Iterator[InFlight], now: str) -> list[Members]:
     """Return the counts of each group, largest first; memory grows with the number of groups."""
-    count, overdue, without = Counter[str](), Counter[str](), Counter[str]()
-    first: dict[str, str] = {}
+    groups: dict[str, Members] = {}
     for run in found:
         name = getattr(run, _GROUPS[by]) or ""
-        count[name] += 1
-        overdue[name] += _is_overdue(run, now)
-        without[name] += run.expires_at is None
-        first.setdefault(name, run.started_at)
-    return [
-        {
-            by: name,
-            "runs": number,
-            "overdue": overdue[name],
-            "without_deadline": without[name],
-            "first_started_at": first[name],
-        }
-        for name, number in sorted(count.items(), key=lambda item: (-item[1], item[0]))
-    ]
+        empty = {by: name, "runs": 0, "overdue": 0, "without_deadline": 0}
+        group = groups.setdefault(name, {**empty, "first_started_at": run.started_at})
+        group["runs"] += 1
+        group["overdue"] += _is_overdue(run, now)
+        group["without_deadline"] += run.expires_at is None
+    return sorted(groups.values(), key=lambda group: (-group["runs"], group[by]))

@@ -1,11 +1,11 @@
 """`projector sql`: which statements run, and how the engine runs them on the tables as they are."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import click
 
-from repo.sqlite.plans import Described, Plan, described, plan
+from repo.queries import Plan, plan
+from repo.statements import Description
 from worker.cli.context import open_database
 from worker.cli.options import database_command, json_option
 from worker.cli.output import Members, json_text, safe
@@ -19,7 +19,7 @@ _WIDTH = 10
 @json_option
 @database_command
 def sql(*, names: tuple[str, ...], as_json: bool, **options: Any) -> int:
-    """Show the SQL statements with their purpose, how often they run, and their query plans.
+    """Show the SQL statements with their purpose, their frequency, and their query plans.
 
     \b
     projector sql
@@ -27,43 +27,37 @@ def sql(*, names: tuple[str, ...], as_json: bool, **options: Any) -> int:
     projector sql --json | jq -r '.statements[] | select(.error) | .name'
 
     The plans are the engine's own, for the tables and indexes of the database as it is, which may
-    have more of them than the migrations make. Nothing is run.
+    have more of them than the migrations create. Nothing is run.
 
     With --json: {"statements": [{"name": …, "file": …, "purpose": …, "frequency": …,
     "index_used": …, "sql": …, "plan": ["SEARCH …"], "error": ""}, …]}.
 
-    Exit codes: 0 every statement fits the tables; 1 one does not, or there is none of that name; 64
-    a wrong option; 65 the database is damaged or none; 75 it cannot be read just now; 78 it is not
-    set up.
+    Exit codes: 0 every statement fits the tables; 1 a statement does not fit, or a NAME is unknown;
+    64 a wrong option; 65 the database is corrupt or not a database; 75 it cannot be read at the
+    moment; 78 it is not set up.
     """
-    with open_database(options).reader() as reader:
-        found = [
-            (one, reader.read(plan, one.sql))
-            for one in described()
-            if not names or one.name in names
-        ]
+    opened = open_database(options)
+    shown = [one for one in opened.statements() if not names or one.name in names]
+    with opened.reader() as reader:
+        found = [(one, reader.read(plan, one.name)) for one in shown]
     if as_json:
         click.echo(json_text({"statements": [_members(one, plan) for one, plan in found]}))
     else:
         click.echo("\n\n".join(_text(one, plan) for one, plan in found))
-    unknown = sorted(set(names) - {one.name for one, _ in found})
+    unknown = sorted(set(names) - {one.name for one in shown})
     for name in unknown:
-        click.echo(f"Error: there is no statement {safe(name)}", err=True)
-    return EXIT_PARTLY if unknown or _do_not_fit(plan for _, plan in found) else EXIT_OK
+        click.echo(f"Error: statement {safe(name)} does not exist", err=True)
+    return EXIT_PARTLY if unknown or any(plan.error for _, plan in found) else EXIT_OK
 
 
-def _do_not_fit(plans: Iterable[Plan]) -> bool:
-    return any(plan.error for plan in plans)
-
-
-def _members(one: Described, plan: Plan) -> Members:
+def _members(one: Description, plan: Plan) -> Members:
     return {**one._asdict(), "plan": plan.steps, "error": plan.error}
 
 
-def _text(one: Described, plan: Plan) -> str:
-    told = {"purpose": one.purpose, "how often": one.frequency, "index": one.index_used}
+def _text(one: Description, plan: Plan) -> str:
+    labelled = {"purpose": one.purpose, "frequency": one.frequency, "index": one.index_used}
     lines = [f"{one.name}  ({one.file})"]
-    lines += [f"  {name:{_WIDTH}} {text}" for name, text in told.items() if text]
+    lines += [f"  {name:{_WIDTH}} {text}" for name, text in labelled.items() if text]
     lines += [f"  {'plan' if not at else '':{_WIDTH}} {s}" for at, s in enumerate(plan.steps)]
     if plan.error:
         lines.append(f"  {'error':{_WIDTH}} {plan.error}")

@@ -27,23 +27,24 @@ from worker.jetstream.client import BrokerClient
 from worker.jetstream.inspect import (
     BrokerView,
     ConsumerView,
-    StoredStart,
-    look_at_broker,
-    next_start,
+    StoredMessage,
+    inspect_broker,
+    missing_messages,
+    next_message,
 )
-from worker.jetstream.reconcile import look_for_missing
-from worker.jetstream.reconciliation import Case, Comparison, compare
+from worker.jetstream.reconcile import Case, Comparison, compare
+from worker.projections.starts import STARTS
 from worker.settings import Settings
 
 # Counting stops here; `rejected list --all` lists the rest.
 _MOST_REJECTED = 10_000
 
 _CASES = {
-    Case.IN_STEP: "caught up",
+    Case.CAUGHT_UP: "caught up",
     Case.NEW: "new database",
     Case.ADOPTED: "rows without a checkpoint",
     Case.WIPED: "new or wiped database",
-    Case.OLDER: "database behind the stream",
+    Case.BEHIND: "database behind the stream",
 }
 
 
@@ -112,7 +113,7 @@ class _Answers:
     broker: BrokerView | None = None
     stored: StoredCheckpoint | None = None
     counted: Counted | None = None
-    oldest: StoredStart | None = None
+    oldest: StoredMessage | None = None
     comparison: Comparison | None = None
     is_missing: bool = False
     errors: list[BrokerError | ConfigurationError | RepositoryError] = field(default_factory=list)
@@ -128,7 +129,7 @@ def _ask(settings: Settings) -> _Answers:
         with BrokerClient(settings) as client:
             # The broker first: otherwise a running worker could ack in between, and the broker
             # would seem to be ahead of the database.
-            answers.broker = look_at_broker(client, settings)
+            answers.broker = inspect_broker(client, settings)
             _ask_database(settings, answers)
             _compare(client, settings, answers)
     except (BrokerError, ConfigurationError) as error:
@@ -153,14 +154,16 @@ def _compare(client: BrokerClient, settings: Settings, answers: _Answers) -> Non
     consumer = answers.consumer
     if consumer is None:
         return
-    if consumer.pending or consumer.ack_pending:
-        answers.oldest = next_start(client, settings.stream, consumer.floor + 1)
+    binding = consumer.binding
+    if binding.has_work:
+        above = binding.position.ack_floor + 1
+        answers.oldest = next_message(client, settings.stream, STARTS, above)
     if answers.stored is None:
         return
-    footing = consumer.binding.footing
-    comparison = compare(answers.stored, footing)
-    looking = look_for_missing(client.connection, settings.stream, comparison, footing)
-    answers.comparison, answers.is_missing = client.do(looking)
+    comparison = compare(answers.stored, binding.position)
+    answers.comparison, answers.is_missing = missing_messages(
+        client, settings.stream, STARTS, comparison, binding
+    )
 
 
 def _code(answers: _Answers) -> int:
@@ -190,14 +193,15 @@ def _members(settings: Settings, answers: _Answers) -> Members:
 def _consumer_members(settings: Settings, consumer: ConsumerView | None) -> Members | None:
     if consumer is None:
         return None
+    binding = consumer.binding
     return {
         "name": settings.consumer,
-        "pending": consumer.pending,
-        "ack_pending": consumer.ack_pending,
+        "pending": binding.pending,
+        "ack_pending": binding.ack_pending,
         "redelivered": consumer.redelivered,
-        "pull_requests": consumer.requests,
-        "delivered": consumer.delivered,
-        "ack_floor": consumer.floor,
+        "pull_requests": consumer.pull_requests,
+        "delivered": binding.position.delivered,
+        "ack_floor": binding.position.ack_floor,
     }
 
 
@@ -224,7 +228,7 @@ def _behind_seconds(answers: _Answers) -> float | None:
         return None
     if answers.oldest is None:
         return 0.0
-    return round((time.time_ns() - answers.oldest.recorded_at) / NANOSECONDS, 3)
+    return round((time.time_ns() - answers.oldest.stored_at) / NANOSECONDS, 3)
 
 
 def _finding(settings: Settings, answers: _Answers) -> str:
@@ -249,7 +253,7 @@ def _finding(settings: Settings, answers: _Answers) -> str:
         )
     if comparison.stream_recreated:
         return "the stream was recreated; a worker starts a new checkpoint"
-    return _CASES[Case.IN_STEP] if comparison.case is Case.OLDER else case
+    return _CASES[Case.CAUGHT_UP] if comparison.case is Case.BEHIND else case
 
 
 # --- as text ---

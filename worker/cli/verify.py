@@ -1,6 +1,5 @@
 """`projector verify`: compare the tables with the stream."""
 
-from collections import Counter
 from typing import Any
 
 import click
@@ -12,10 +11,11 @@ from worker.cli.options import (
     since_option,
     without_deadlines_option,
 )
-from worker.cli.output import Members, Report, counts_text, progress, report, safe
+from worker.cli.output import Add, Members, counts_text, progress, report, safe
 from worker.errors import EXIT_OK, EXIT_PARTLY
-from worker.inspection.verification import OUTCOMES, WRONG, Verification
+from worker.inspection.verification import OUTCOMES, WRONG, Verdict, Verification
 from worker.jetstream.stream_reader import StreamReader
+from worker.projections.starts import STARTS
 
 
 @click.command(short_help="Compare the tables with the stream.")
@@ -52,36 +52,39 @@ def verify(*, since: int | None, without_deadlines: bool, as_json: bool, **optio
     is not set up.
     """
     settings = chosen_settings(options)
-    counts = Counter(dict.fromkeys(OUTCOMES, 0))
+    counts = dict.fromkeys(OUTCOMES, 0)
     with (
         database_of(settings).reader() as reader,
         open_stream(settings, since=since, without_deadlines=without_deadlines) as stream,
-        report(as_json=as_json, name="events", line=_line, ending=counts_text) as printed,
+        report("events", counts, as_json=as_json, line=_line, ending=counts_text) as add,
     ):
         verification = Verification(
-            *(reader, settings.stream, stream.ack_floor, stream.manifests),
+            *(reader, STARTS, settings.stream, stream.ack_floor, stream.manifests),
             deadlines=not without_deadlines,
         )
-        try:
-            _verify_all(stream.reader, verification, printed, counts)
-        finally:
-            printed.end(dict(counts))
+        _verify_all(stream.reader, verification, add, counts)
     return EXIT_PARTLY if any(counts[outcome] for outcome in WRONG) else EXIT_OK
 
 
 def _verify_all(
-    stream: StreamReader, verification: Verification, printed: Report, counts: Counter[str]
+    stream: StreamReader, verification: Verification, add: Add, counts: dict[str, int]
 ) -> None:
     with progress("verifying", stream.expected) as bar:
         for page in stream.pages():
             verdicts = list(verification.verify(page))
-            counts.update(verdict.outcome for verdict in verdicts)
+            for verdict in verdicts:
+                counts[verdict.outcome] += 1
             wrong = [verdict for verdict in verdicts if verdict.outcome in WRONG]
             if wrong:
                 with bar.hidden():
                     for verdict in wrong:
-                        printed.add(verdict._asdict())
+                        add(_item(verdict))
             bar.advance(len(page))
+
+
+def _item(verdict: Verdict) -> Members:
+    members = verdict._asdict()
+    return {**members, "result_id": members.pop("key")}
 
 
 def _line(item: Members) -> str:

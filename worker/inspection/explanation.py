@@ -7,9 +7,10 @@ from repo.execution_results import Run
 from repo.queries import FoundRun
 from worker.codec.timestamps import NANOSECONDS, format_instant, parse_stored
 from worker.messages import Message
+from worker.projections.base import MalformedEvent
 from worker.projections.deadline import LEAST_SLACK, deadline
 from worker.projections.manifests import ManifestCache, NoTimeout
-from worker.projections.starts import EventStarted, MalformedEvent, decode_start
+from worker.projections.starts import EventStarted, decode_start
 
 
 class Event(NamedTuple):

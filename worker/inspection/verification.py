@@ -1,29 +1,28 @@
-"""Compare the events in the stream with the tables. Reads, and writes nothing."""
+"""Compares every message of a stream with the database. Reads only."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from repo import queries as runs
-from repo.execution_results import Run
-from repo.queries import FoundRun
+from repo import queries
 from repo.reader import Reader
 from repo.rejected import RejectedEvent
-from worker.codec.timestamps import NANOSECONDS, format_instant, parse_stored
-from worker.messages import Batch, Message
-from worker.processing.processor import Projection
-from worker.projections.deadline import deadline
+from worker.messages import Message
+from worker.processing.processor import BatchProcessor
+from worker.projections.base import Differences, Projection
 from worker.projections.manifests import ManifestCache
+from worker.projections.starts import (
+    DEADLINE_CHANGED,
+    DEADLINE_MISSING,
+    DIFFERENT,
+    EQUAL,
+    EXISTING,
+)
 from worker.status.counters import Counters
 
-# Outcomes.
-EQUAL = "equal"
-REJECTED = "rejected"  # the event is among the rejected events
-PENDING = "pending"  # no row, and the event may not have been acked
-EXISTING = "existing"  # an earlier event of the run, or another program, wrote the row
-DEADLINE_CHANGED = "deadline_changed"  # the manifest changed later; the row keeps its deadline
-DEADLINE_MISSING = "deadline_missing"  # the manifest was unknown at the time
-DISCARDED = "discarded"  # cannot be decoded, was acked, and is not among the rejected events
-DIFFERENT = "different"
+# A row's own outcomes are the projection's; these are of messages without a row.
+REJECTED = "rejected"  # kept in rejected_events
+PENDING = "pending"  # not in the database: not acked yet, or above a message that is not
+DISCARDED = "discarded"  # malformed, acked, and not in rejected_events any more
 MISSING = "missing"
 OUTCOMES = (
     *(EQUAL, REJECTED, PENDING, EXISTING, DEADLINE_CHANGED, DEADLINE_MISSING, DISCARDED),
@@ -31,27 +30,26 @@ OUTCOMES = (
 )
 WRONG = (DIFFERENT, MISSING)
 
-Differences = dict[str, tuple[str | None, str | None]]
-
 
 class Verdict(NamedTuple):
-    """The outcome of one event, and the expected and found value of each column that differs."""
+    """One message: its outcome, its row's key, and each column that differs, expected and found."""
 
     outcome: str
     stream_sequence: int
-    result_id: str | None
+    key: str | None
     columns: Differences
 
 
 class Verification:
-    """Compares pages of a stream with the tables.
+    """Compares pages of a stream with the database.
 
-    `ack_floor` is the consumer's ack floor before the first read.
+    `ack_floor` is the stream sequence up to which everything was acked before the first read.
     """
 
     def __init__(
         self,
         reader: Reader,
+        projection: Projection[Any, Any],
         stream: str,
         ack_floor: int,
         manifests: ManifestCache,
@@ -59,70 +57,33 @@ class Verification:
         deadlines: bool = True,
     ) -> None:
         self._reader = reader
+        self._projection = projection
         self._ack_floor = ack_floor
         self._manifests = manifests
         self._deadlines = deadlines
-        self._projection = Projection(stream, manifests, Counters())
+        self._processor = BatchProcessor(projection, stream, manifests, Counters())
 
     def verify(self, page: Sequence[Message]) -> Iterator[Verdict]:
         """Yield a verdict for each message of a page; raises RepositoryError."""
-        prepared = self._projection.prepare(Batch(1, tuple(page)))
+        prepared = self._processor.prepare(page)
         for event in prepared.rejected:
-            yield self._rejected(event)
-        for run, message in zip(prepared.runs, prepared.sources, strict=True):
-            yield self._start(run, message)
+            outcome = self._without_row(event, DISCARDED)
+            yield Verdict(outcome, event.stream_sequence, None, {})
+        for row, message in zip(prepared.rows, prepared.sources, strict=True):
+            yield self._verify_row(row, message)
 
-    def _rejected(self, event: RejectedEvent) -> Verdict:
-        sequence = event.stream_sequence
-        if self._reader.read(runs.rejection_reason, event.key) is not None:
-            return Verdict(REJECTED, sequence, None, {})
-        outcome = PENDING if sequence > self._ack_floor else DISCARDED
-        return Verdict(outcome, sequence, None, {})
+    def _verify_row(self, row: Any, message: Message) -> Verdict:
+        projection, sequence = self._projection, message.stream_sequence
+        key = projection.key(row)
+        found = self._reader.read(projection.find, key)
+        if found is None:
+            outcome = self._without_row(self._processor.rejected(message, ""), MISSING)
+            return Verdict(outcome, sequence, key, {})
+        comparison = projection.compare(row, found, self._manifests, self._deadlines)
+        return Verdict(comparison.outcome, sequence, key, comparison.columns)
 
-    def _start(self, run: Run, message: Message) -> Verdict:
-        sequence = message.stream_sequence
-        found = self._reader.read(runs.find, run.result_id)
-        if found is not None:
-            columns = differences(run, found.run)
-            return Verdict(self._compared(run, found, columns), sequence, run.result_id, columns)
-        event = self._projection.rejected(message, "")
-        if self._reader.read(runs.rejection_reason, event.key) is not None:
-            return Verdict(REJECTED, sequence, run.result_id, {})
-        outcome = PENDING if sequence > self._ack_floor else MISSING
-        return Verdict(outcome, sequence, run.result_id, {})
-
-    def _compared(self, run: Run, found: FoundRun, columns: Differences) -> str:
-        if not self._deadlines:
-            columns.pop("expires_at", None)
-        if not columns:
-            return EQUAL
-        if "recorded_at" in columns:
-            # The first event of a run wins, and another program may insert a finished run's row.
-            is_earlier = found.run.recorded_at < run.recorded_at
-            return EXISTING if is_earlier or found.finished_at is not None else DIFFERENT
-        return self._of_deadline(run, found.run) if set(columns) == {"expires_at"} else DIFFERENT
-
-    def _of_deadline(self, expected: Run, found: Run) -> str:
-        """Distinguish a deadline from another timeout from one that no timeout can produce."""
-        if found.expires_at is None:
-            return DEADLINE_MISSING
-        if found.expires_at < _earliest_deadline(found):
-            return DIFFERENT
-        manifest = self._manifests.find(expected.job_id)
-        changed_at = manifest.put_at if manifest is not None else 0.0
-        is_gone = expected.expires_at is None
-        put_after = format_instant(int(changed_at * NANOSECONDS)) > expected.recorded_at
-        return DEADLINE_CHANGED if is_gone or put_after else DIFFERENT
-
-
-def differences(expected: Run, found: Run) -> Differences:
-    """Return the expected and found value of each column in which two rows differ."""
-    return {
-        name: (ours, theirs)
-        for name, ours, theirs in zip(Run._fields, expected, found, strict=True)
-        if ours != theirs
-    }
-
-
-def _earliest_deadline(run: Run) -> str:
-    return format_instant(deadline(parse_stored(run.recorded_at), 0))
+    def _without_row(self, event: RejectedEvent, otherwise: str) -> str:
+        """Return the outcome of a message that has no row."""
+        if self._reader.read(queries.rejection_reason, event.key) is not None:
+            return REJECTED
+        return PENDING if event.stream_sequence > self._ack_floor else otherwise

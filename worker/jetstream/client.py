@@ -1,4 +1,4 @@
-"""A connection to the broker for a command: one thread, no worker around it.
+"""A connection to the broker for a command: one thread, without a worker around it.
 
 The loop runs only while something is asked for, so that a command reads as one sequence. That is
 enough for the broker, which waits for minutes for an answer to its pings.
@@ -10,15 +10,26 @@ from collections.abc import Coroutine
 from typing import Any, Self, TypeVar
 
 from worker.errors import BrokerError
-from worker.jetstream.connection import Connection, close, connect
+from worker.jetstream.connection import Connection, connect
 from worker.jetstream.tasks import cancel
-from worker.logs import Repeats
 from worker.settings import Settings
-from worker.status.readiness import Readiness
-
-_REPEAT_WARNING_AFTER = 60.0
+from worker.status.worker_status import WorkerStatus
+from worker.supervisor import Supervisor
 
 _Result = TypeVar("_Result")
+
+
+class _CommandSupervisor(Supervisor):
+    """Ends whatever the command waits for with the error."""
+
+    def __init__(self, failure: "asyncio.Future[None]") -> None:
+        super().__init__()
+        self._failure = failure
+
+    def fail(self, error: BaseException) -> None:
+        super().fail(error)
+        if not self._failure.done():
+            self._failure.set_exception(error)
 
 
 class BrokerClient:
@@ -29,13 +40,13 @@ class BrokerClient:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._fatal: asyncio.Future[None]
+        self._failure: asyncio.Future[None]
         self.connection: Connection
 
     def __enter__(self) -> Self:
         self._runner = asyncio.Runner()
         try:
-            self._fatal = self._runner.get_loop().create_future()
+            self._failure = self._runner.get_loop().create_future()
             self.connection = self._runner.run(self._guarded(self._connect()))
         except BaseException:
             self._runner.close()
@@ -44,43 +55,44 @@ class BrokerClient:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._runner.run(close(self.connection))
+            self._runner.run(self.connection.shut_down())
         finally:
-            if self._fatal.done():
-                self._fatal.exception()  # it was told, or came too late to matter
+            if self._failure.done():
+                self._failure.exception()  # it was raised, or came too late to matter
             self._runner.close()
 
     def do(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Return what `work` returns.
 
-        Raises its error, with what the server refused meanwhile where that is the cause of it: a
-        request that is not permitted only times out.
+        Raises its error, with what the server refused meanwhile where that caused it: a request
+        that is not permitted only times out.
         """
         began = time.monotonic()
         try:
             return self._runner.run(self._guarded(work))
         except BrokerError as error:
             problem = self.connection.problem_since(began)
-            if not problem:
+            if problem is None:
                 raise
             raise type(error)(f"{error}: {problem}") from error.__cause__
 
     async def _connect(self) -> Connection:
-        repeats = Repeats(_REPEAT_WARNING_AFTER)
-        return await connect(self._settings, self._end, repeats, Readiness(), briefly=True)
-
-    def _end(self, error: BaseException) -> None:
-        if not self._fatal.done():
-            self._fatal.set_exception(error)
+        settings = self._settings
+        status = WorkerStatus(
+            stalled_after=settings.stalled_after,
+            busy_timeout=settings.busy_timeout,
+            is_observed=False,
+        )
+        return await connect(settings, _CommandSupervisor(self._failure), status, briefly=True)
 
     async def _guarded(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        """Return what `work` returns; what no retry can mend comes by a callback, and first."""
+        """Return what `work` returns; an error that no retry can repair ends it."""
         doing = asyncio.create_task(work)
         try:
-            parts: set[asyncio.Future[Any]] = {doing, self._fatal}
+            parts: set[asyncio.Future[Any]] = {doing, self._failure}
             await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
-            if self._fatal.done():
-                self._fatal.result()
+            if self._failure.done():
+                self._failure.result()
             return doing.result()
         finally:
             await cancel(doing)

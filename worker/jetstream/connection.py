@@ -1,7 +1,7 @@
-"""The connection to the broker: options, refusal of plaintext, and what the client reports.
+"""The connection to the broker: options, and everything that the client library reports.
 
-Broker thread only. The client reports most causes through callbacks: permissions, refused
-credentials, a server that closes for good. They end up in one place here.
+Consumer thread only. The library reports most causes through callbacks (denied permissions, refused
+credentials, a server that closes for good); they end up in one place here.
 """
 
 import asyncio
@@ -10,94 +10,107 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 import nats.errors
-from nats.aio.client import RawCredentials
+from nats.aio.client import Client, RawCredentials
+from nats.aio.msg import Msg
 
 from worker.errors import BrokerError, ConfigurationError, SettingError, describe
-from worker.jetstream.protocol import TlsNotOffered, Wire
 from worker.logs import Repeats
 from worker.settings import Settings
-from worker.status.readiness import Readiness
+from worker.status.worker_status import WorkerStatus
+from worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
+API = "$JS.API"
 API_TIMEOUT = 5.0
 CONNECT_TIMEOUT = 5.0
 CLOSE_TIMEOUT = 1.0
 _RECONNECT_WAIT = 1
 _FOR_EVER = -1
 _PING_INTERVAL = 5
-_RECONNECTING_FOR_TOO_LONG = 30.0
+_LONGEST_RECONNECT = 30.0
 _TICK = 0.5
 _HANGS_UP_WITHIN = 2.0
+_REPEAT_WARNING_AFTER = 15.0
+_MOST_SUBJECTS = 1000
 _QUOTED = re.compile(r'"[^"]*"')
 
 
-class Connection(Wire):
-    """A connection that keeps what the client reports, and can wait for it.
+class TlsNotOffered(nats.errors.Error):
+    """TLS is required by the settings, and the server would go on in plaintext."""
+
+    def __str__(self) -> str:
+        return "TLS is required, but the server does not offer it"
+
+
+class Connection(Client):
+    """A connection that keeps what the library reports, and lets tasks wait for it.
 
     `disturbed` is set whenever the state of the connection may have changed.
+
+    Three private methods of the library are overridden or called; tests/unit/test_connection.py
+    compares each with the library's own. In a version without them `_connect_command` is replaced
+    by a check before each connect, and `publish_all` by `publish`.
     """
 
-    def __init__(
-        self,
-        *,
-        tls_required: bool,
-        fatal: Callable[[BaseException], None],
-        repeats: Repeats,
-        readiness: Readiness,
-    ) -> None:
-        super().__init__(tls_required=tls_required)
+    def __init__(self, *, tls_required: bool, supervisor: Supervisor, status: WorkerStatus) -> None:
+        super().__init__()
         self.disturbed = asyncio.Event()
         self.reconnections = 0
-        self.closing = False
-        self.disconnected_at: float | None = None
-        self._fatal = fatal
+        self._tls_required = tls_required
+        self._supervisor = supervisor
+        self._worker_status = status
+        self._repeats = Repeats(_REPEAT_WARNING_AFTER)
         self._was_connected = False
-        self._repeats = repeats
-        self._readiness = readiness
+        self._closing = False
+        self._disconnected_at: float | None = None
         self._problem: tuple[float, str] = (0.0, "")
+        self._subjects: dict[str, str] = {}
+
+    # --- reported by the library ---
 
     async def on_error(self, error: Exception) -> None:
         """Take an error that the library met in the background."""
         if isinstance(error, TlsNotOffered) and not self._was_connected:
-            self._fatal(ConfigurationError(str(error)))
+            self._supervisor.fail(ConfigurationError(str(error)))
         elif isinstance(error, nats.errors.Error | OSError | TimeoutError):
             self._warn(self._described(error))
-        else:  # a bug, of a callback of ours most likely: it must not be mistaken for weather
-            self._fatal(error)
+        else:  # a bug, most likely in a callback of ours: no reconnect would repair it
+            self._supervisor.fail(error)
         self.disturbed.set()
 
     async def on_disconnected(self) -> None:
-        """Note that the connection is lost for now."""
-        self.disconnected_at = time.monotonic()
-        if not self.closing:
+        self._disconnected_at = time.monotonic()
+        if not self._closing:
             log.warning("broker.disconnected")
-            self._readiness.not_ready("the broker is disconnected")
+            self._worker_status.readiness.not_ready("the broker is disconnected")
         self.disturbed.set()
 
     async def on_reconnected(self) -> None:
-        """Note that the connection is back; all pulls have to be made anew."""
-        self.disconnected_at = None
+        """Record that the connection is back; every pull has to be started again."""
+        self._disconnected_at = None
         self.reconnections += 1
-        self._readiness.reconnections += 1
+        self._worker_status.counters.add(reconnects=1)
         log.info("broker.reconnected", extra={"server": self.server()})
         self.disturbed.set()
 
     async def on_closed(self) -> None:
-        """Note that the library has given the connection up."""
         self.disturbed.set()
+
+    # --- for the tasks of the session ---
 
     def check(self) -> None:
         """Raise BrokerError if only a new connection can help."""
         if self.is_closed:
             raise BrokerError("the connection was closed for good") from self.last_error
-        since = self.disconnected_at
+        since = self._disconnected_at
         # A reconnect can hang with unsent data on a frozen socket.
-        if since is not None and time.monotonic() - since > _RECONNECTING_FOR_TOO_LONG:
+        if since is not None and time.monotonic() - since > _LONGEST_RECONNECT:
             raise BrokerError("reconnecting takes too long")
 
     async def usable(self) -> None:
@@ -120,126 +133,242 @@ class Connection(Wire):
 
     def server(self) -> str:
         """Return the version of the server behind the connection."""
-        return str(self._server_info.get("version", "unknown"))
-
-    def connected(self) -> None:
-        """Note that the first connect has worked."""
-        self._was_connected = True
+        version = self.connected_server_version
+        text = f"{version.major}.{version.minor}.{version.patch}"
+        return f"{text}-{version.prerelease}" if version.prerelease else text
 
     async def ask(self, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return what the JetStream API answers, errors that it tells of included.
+        """Return what the JetStream API answers, error answers included.
 
-        Without the library's objects, whose making costs more than the question. Raises the
-        library's errors and TimeoutError where there is no answer, ValueError where it is none.
+        Without the library's objects, which cost more than the question. Raises the library's
+        errors and TimeoutError where no answer comes, ValueError where it is not JSON.
         """
         payload = b"" if body is None else json.dumps(body).encode()
         answer = await self.request(subject, payload, timeout=API_TIMEOUT)
         parsed: dict[str, Any] = json.loads(answer.data)
         return parsed
 
-    def problem_since(self, moment: float) -> str:
-        """Return what went wrong last since a moment (monotonic seconds), or nothing.
+    async def publish(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        reply: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """Publish, and remember how the subject is spelled: the library reports it lower-cased."""
+        if len(self._subjects) >= _MOST_SUBJECTS:
+            self._subjects.clear()
+        self._subjects[subject.lower()] = subject
+        await super().publish(subject, payload, reply, headers)
+
+    async def publish_all(self, messages: Iterable[tuple[str, bytes]]) -> None:
+        """Publish payloads to subjects that the server gave, as one write.
+
+        One write a batch, since `publish` costs more than all else that is done for an ack. Raises
+        what `publish` raises, also while disconnected: acks are not kept for a later connection.
+        """
+        if self.is_closed:
+            raise nats.errors.ConnectionClosedError
+        if self.is_draining_pubs:
+            raise nats.errors.ConnectionDrainingError
+        if not self.is_connected:
+            raise nats.errors.OutboundBufferLimitError
+        if not (hasattr(Client, "_send_command") and hasattr(Client, "_flush_pending")):
+            for subject, payload in messages:
+                await self.publish(subject, payload)
+            return
+        commands = b"".join(
+            b"PUB %b %d\r\n%b\r\n" % (subject.encode(), len(payload), payload)
+            for subject, payload in messages
+        )
+        await self._send_command(commands)
+        await self._flush_pending()
+
+    # --- causes ---
+
+    def problem_since(self, moment: float) -> str | None:
+        """Return the last problem since a moment (monotonic seconds), or None.
 
         A request that is not permitted only times out; the reason comes as an error of its own.
         """
         when, problem = self._problem
-        return problem if when >= moment else ""
+        return problem if problem and when >= moment else None
 
-    def forgive(self, moment: float) -> str:
-        """Return what went wrong last since a moment, and hold it against nothing else."""
+    def forget_problem_since(self, moment: float) -> str | None:
+        """Return the last problem since a moment, and let it explain nothing else."""
         problem = self.problem_since(moment)
         if problem:
             self._problem = (0.0, "")
         return problem
 
     def _described(self, error: Exception) -> str:
-        told = self.server_error
-        known = bool(told) and told.lower() in str(error).lower()
-        problem = f"the server says: {told}" if known else describe(error)
+        problem = _QUOTED.sub(self._as_published, describe(error))
         now = time.monotonic()
-        # A server that refuses hangs up as well: why says more than that.
+        # A server that refuses something hangs up as well: the reason says more than that.
         if not (isinstance(error, OSError) and self.problem_since(now - _HANGS_UP_WITHIN)):
             self._problem = (now, problem)
         return problem
 
+    def _as_published(self, quoted: re.Match[str]) -> str:
+        subject = quoted[0].strip('"')
+        return f'"{self._subjects.get(subject, subject)}"'
+
     def _warn(self, error: str) -> None:
-        # The subject in a text differs from ack to ack; what is wrong does not.
+        # The subject in a text differs from ack to ack; the problem does not.
         if self._repeats.due(_QUOTED.sub("", error)):
             log.warning("broker.error", extra={"error": error})
 
+    # --- overrides of private methods ---
+
+    def _connect_command(self) -> bytes:
+        # The library upgrades to TLS only where the server demands it, and sends the credentials in
+        # plaintext otherwise. It calls this at every connect and reconnect, before they are sent.
+        if self._tls_required and not self._server_info.get("tls_required"):
+            raise TlsNotOffered
+        return super()._connect_command()
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        # Servers take any bytes in a subject. The library decodes strictly, in a read loop that
+        # ends with the error: one such event would stop the worker for good.
+        return Msg(
+            _client=self,
+            subject=subject.decode("utf-8", "backslashreplace"),
+            reply=reply.decode("utf-8", "backslashreplace"),
+            data=data,
+            headers=headers,
+            _sid=sid,
+        )
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        if not headers:
+            return None
+        # A header block that cannot be parsed must not end the library's read loop either.
+        try:
+            return await super()._process_headers(headers)
+        except (IndexError, ValueError):
+            return None
+
+    # --- the life of the connection ---
+
+    async def open(self, settings: Settings, *, briefly: bool) -> None:
+        """Connect, trying every URL for a few seconds; raises BrokerError.
+
+        `briefly` tries each URL twice at most. Afterwards the library reconnects by itself.
+        """
+        has_hook = hasattr(Client, "_connect_command")
+        try:
+            tls = settings.tls.context()
+        except SettingError as error:  # readable at the start, and being replaced now
+            raise BrokerError("the certificates cannot be read") from error
+        urls = list(settings.nats_urls)
+        if self._tls_required and not has_hook:
+            urls = await _check_tls_is_offered(urls)
+        options: dict[str, Any] = {
+            "servers": urls,
+            "name": "start-projector",
+            "tls": tls,
+            "error_cb": self.on_error,
+            "disconnected_cb": self.on_disconnected,
+            "reconnected_cb": self.on_reconnected,
+            "closed_cb": self.on_closed,
+            "connect_timeout": 2,
+            "max_reconnect_attempts": 1 if briefly else _FOR_EVER,
+            "reconnect_time_wait": _RECONNECT_WAIT,
+            "ping_interval": _PING_INTERVAL,
+            "max_outstanding_pings": 2,
+            # Without the hook each connect is checked above, so the library may not reconnect.
+            "allow_reconnect": has_hook or not self._tls_required,
+            **_credentials(settings),
+        }
+        # A refused certificate can hang the library's own connect for ever.
+        async with asyncio.timeout(CONNECT_TIMEOUT + 2 * len(urls)):
+            await self.connect(**options)
+        self.options["max_reconnect_attempts"] = _FOR_EVER
+        self._was_connected = True
+
+    async def shut_down(self) -> None:
+        """Close the connection in whatever state it is, within a bound."""
+        self._closing = True
+        # The library's close can hang on a frozen peer, and can end in a cancellation of its own.
+        # On a dead socket it raises whatever the transport does (TypeError on Python 3.12). None
+        # of that matters to a connection that is given up.
+        with contextlib.suppress(Exception):
+            try:
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await self.close()
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+
 
 async def connect(
-    settings: Settings,
-    fatal: Callable[[BaseException], None],
-    repeats: Repeats,
-    readiness: Readiness,
-    *,
-    briefly: bool = False,
+    settings: Settings, supervisor: Supervisor, status: WorkerStatus, *, briefly: bool = False
 ) -> Connection:
-    """Return a connection, trying every URL for a few seconds; raises BrokerError otherwise.
+    """Return an open connection; raises BrokerError.
 
-    `fatal` gets what no retry can mend, `repeats` keeps warnings from flooding the log. `briefly`
-    tries each URL twice at the most, for somebody who waits. After the first connect the library
-    reconnects by itself, for ever.
+    The supervisor gets the errors that no retry can repair, also later ones.
     """
     connection = Connection(
-        tls_required=settings.tls.required, fatal=fatal, repeats=repeats, readiness=readiness
+        tls_required=settings.tls.required, supervisor=supervisor, status=status
     )
-    try:
-        tls = settings.tls.context()
-    except SettingError as error:  # the files were there at the start, and are being replaced
-        raise BrokerError("the certificates cannot be read") from error
-    options: dict[str, Any] = {
-        "servers": list(settings.nats_urls),
-        "name": "start-projector",
-        "tls": tls,
-        "error_cb": connection.on_error,
-        "disconnected_cb": connection.on_disconnected,
-        "reconnected_cb": connection.on_reconnected,
-        "closed_cb": connection.on_closed,
-        "connect_timeout": 2,
-        "max_reconnect_attempts": 1 if briefly else _FOR_EVER,
-        "reconnect_time_wait": _RECONNECT_WAIT,
-        "ping_interval": _PING_INTERVAL,
-        "max_outstanding_pings": 2,
-        **_credentials(settings),
-    }
     began = time.monotonic()
     try:
-        # A refused certificate can hang the library's own connect for ever.
-        async with asyncio.timeout(CONNECT_TIMEOUT + 2 * len(settings.nats_urls)):
-            await connection.connect(**options)
+        await connection.open(settings, briefly=briefly)
     except (nats.errors.Error, OSError, TimeoutError) as error:
-        await close(connection)
+        await connection.shut_down()
         problem = connection.problem_since(began)
-        # With time running out the library's own error says nothing; the last callback does.
+        # When time runs out the library's own error says nothing; the last callback does.
         text = f"the broker cannot be reached: {problem}" if problem else "the broker is silent"
         raise BrokerError(text) from (None if problem else error)
     except BaseException:  # cancelled by the stop
-        await close(connection)
+        await connection.shut_down()
         raise
-    connection.options["max_reconnect_attempts"] = _FOR_EVER
-    connection.connected()
     log.info(
         "broker.connected", extra={"server": connection.server(), "tls": settings.tls.required}
     )
     return connection
 
 
-async def close(connection: Connection) -> None:
-    """Close a connection in whatever state it is, within a bound."""
-    connection.closing = True
-    # The library's close can hang on a frozen peer, and can end in a cancellation of its own.
-    # On a dead socket it raises whatever the transport does, a TypeError on Python 3.12: nothing of
-    # that matters to a connection that is given up.
-    with contextlib.suppress(Exception):
+async def _check_tls_is_offered(urls: Iterable[str]) -> list[str]:
+    """Return the URLs of the servers that demand TLS; those that do not greet are left out.
+
+    Raises ConfigurationError where a server greets without demanding TLS, and BrokerError where
+    none greets. Only for a version of the library without `_connect_command`.
+    """
+    checked: list[str] = []
+    problem: Exception | None = None
+    for url in urls:
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await connection.close()
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                info = await _greeting(url)
+        except (BrokerError, OSError, TimeoutError) as error:
+            problem = error
+            continue
+        if not info.get("tls_required"):
+            raise ConfigurationError(f"{TlsNotOffered()}: {url}")
+        checked.append(url)
+    if not checked:
+        raise BrokerError("the broker cannot be reached") from problem
+    return checked
+
+
+async def _greeting(url: str) -> dict[str, Any]:
+    """Return what a server sends first; raises BrokerError if that is not INFO with JSON."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    try:
+        line = await reader.readline()
+        if not line.startswith(b"INFO {"):
+            raise ValueError("the first line is not INFO")
+        info: dict[str, Any] = json.loads(line.removeprefix(b"INFO "))
+    except ValueError as error:
+        raise BrokerError(f"{url} does not greet as a NATS server") from error
+    finally:
+        writer.close()
+    return info
 
 
 def _credentials(settings: Settings) -> dict[str, Any]:

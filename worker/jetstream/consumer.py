@@ -1,4 +1,8 @@
-"""The stream and the consumer: get, compare, warn; create what is missing. Broker thread only."""
+"""The stream and its durable consumer: get, compare, create what is missing. Consumer thread only.
+
+A consumer that exists is used as it is and never changed: settings that differ are logged, and one
+that would lose or misread messages is a configuration error.
+"""
 
 import logging
 from dataclasses import dataclass
@@ -21,107 +25,180 @@ from nats.js.api import (
 from nats.js.errors import BadRequestError, NotFoundError, ServiceUnavailableError
 
 from worker.codec.timestamps import format_instant
-from worker.errors import STREAM_MISSING, ConfigurationError, PullLost, unanswered
-from worker.jetstream.reconciliation import Footing
+from worker.errors import STREAM_MISSING, ConfigurationError, PullLost, no_response
+from worker.projections.base import Projection
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# The stream, as the contract has it.
-SUBJECTS = "events.>"
-FILTER = "events.started.>"
-MAX_AGE = 7 * 86_400
-MAX_BYTES = 256 * 1024 * 1024
-
-# Unsettled messages of all workers together. The server stops delivering at this number, and
-# messages that wait for a delayed redelivery count as well.
+# Messages that are ack pending for all workers together. The server stops delivering at this
+# number, and messages that wait for a delayed redelivery count as well.
 MAX_ACK_PENDING = 10_000
 
-# The server's default. Each worker has up to three requests waiting.
+# The server's default. Each worker has up to three pull requests waiting.
 _MAX_WAITING = 512
+
+# A 2.9 server moves a consumer's creation time by a fraction of a millisecond when it restarts.
+_SAME_CREATION = timedelta(milliseconds=100)
 
 
 class StreamMissing(PullLost):
-    """There is no such stream yet; normally the fleet's own set-up makes it."""
+    """The stream does not exist yet; normally the fleet's own set-up creates it."""
 
     cause = STREAM_MISSING
 
 
-# A server 2.9 moves a consumer's creation time by a fraction of a millisecond at its restart.
-_SAME_CREATION = timedelta(milliseconds=100)
+@dataclass(frozen=True, slots=True)
+class ConsumerPosition:
+    """Where the broker is: the stream, and the consumer on it. Sequences are the stream's.
+
+    `stream_created_at` is stored text. Everything up to `ack_floor` is acked, and nothing above
+    `acked`, if the consumer `has_delivered` at all; one that was created to begin later counts what
+    it skips as acked, and what expires or is purged counts as well. Up to `delivered` messages were
+    delivered, `ack_pending` of which are not acked.
+    """
+
+    stream_created_at: str
+    first_sequence: int
+    has_delivered: bool
+    ack_floor: int
+    acked: int
+    delivered: int = 0
+    ack_pending: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A consumer that is there, and which one it is: both creation times change with a new one."""
+    """A consumer that exists, and which one: both creation times differ for a recreated one."""
 
     consumer_created: datetime
     pending: int
     ack_pending: int
-    footing: Footing
+    position: ConsumerPosition
     config: ConsumerConfig
 
+    @property
+    def has_work(self) -> bool:
+        """Whether messages are pending, or ack pending for any worker."""
+        return self.pending > 0 or self.ack_pending > 0
+
     def same_messages(self, other: "Binding | None") -> bool:
-        """Tell whether a reply subject of the other binding still means the same message."""
+        """Return whether a reply subject of the other binding still means the same message."""
         return (
             other is not None
-            and self.footing.stream_created_at == other.footing.stream_created_at
+            and self.position.stream_created_at == other.position.stream_created_at
             and abs(self.consumer_created - other.consumer_created) < _SAME_CREATION
         )
 
 
-async def bind(js: JetStreamContext, settings: Settings) -> Binding:
-    """Return the consumer, made now if it is missing; one that is there is never changed.
+class Consumer:
+    """The consumer of one projection, over one connection."""
 
-    Raises StreamMissing, PullLost where JetStream does not answer, and ConfigurationError where the
-    consumer that is there would lose or mistake messages.
-    """
-    try:
-        stream = await _stream(js, settings)
-        consumer = await _consumer(js, settings)
-    except ServiceUnavailableError as error:
-        raise PullLost(
-            "JetStream is off on this server, or not enabled for this account"
-        ) from error
-    except (nats.errors.Error, TimeoutError) as error:
-        raise unanswered(f"stream {settings.stream} cannot be bound", error) from error
-    refuse(settings, consumer.config)
-    return as_binding(consumer, created_at(stream), stream.state.first_seq)
+    def __init__(
+        self, js: JetStreamContext, settings: Settings, projection: Projection[Any, Any]
+    ) -> None:
+        self._js = js
+        self._settings = settings
+        self._projection = projection
 
+    async def bind(self) -> Binding:
+        """Return the consumer, created now if it is missing.
 
-async def look(js: JetStreamContext, settings: Settings, bound: Binding) -> Binding:
-    """Return a consumer that was bound as it is now.
+        Raises StreamMissing, PullLost where JetStream does not answer, and ConfigurationError where
+        the consumer would lose or misread messages.
+        """
+        settings = self._settings
+        try:
+            stream = await self._stream()
+            consumer = await self._consumer()
+        except ServiceUnavailableError as error:
+            raise PullLost(
+                "JetStream is off on this server, or not enabled for this account"
+            ) from error
+        except (nats.errors.Error, TimeoutError) as error:
+            raise no_response(f"stream {settings.stream} cannot be bound", error) from error
+        check_usable(settings, self._projection, consumer.config)
+        return as_binding(consumer, created_at(stream), stream.state.first_seq)
 
-    Raises PullLost where it does not answer, or is another one by now.
-    """
-    try:
-        consumer = await js.consumer_info(settings.stream, settings.consumer)
-    except (nats.errors.Error, TimeoutError) as error:
-        raise unanswered("the consumer does not answer", error) from error
-    now = as_binding(consumer, bound.footing.stream_created_at, bound.footing.first_sequence)
-    if not now.same_messages(bound):
-        raise PullLost("the consumer was made anew")
-    return now
+    async def look(self, bound: Binding) -> Binding:
+        """Return a bound consumer as it is now.
+
+        Raises PullLost where it does not answer, or was recreated.
+        """
+        settings, position = self._settings, bound.position
+        try:
+            consumer = await self._js.consumer_info(settings.stream, settings.consumer)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise no_response("the consumer does not answer", error) from error
+        now = as_binding(consumer, position.stream_created_at, position.first_sequence)
+        if not now.same_messages(bound):
+            raise PullLost("the consumer was recreated")
+        return now
+
+    async def _stream(self) -> StreamInfo:
+        settings, spec = self._settings, self._projection.stream
+        try:
+            return await self._js.stream_info(settings.stream)
+        except NotFoundError as error:
+            if not settings.create_stream:
+                raise StreamMissing(
+                    f"stream {settings.stream} does not exist; the fleet's set-up creates it, "
+                    "or --create-stream does"
+                ) from error
+        config = StreamConfig(
+            name=settings.stream,
+            subjects=list(spec.subjects),
+            max_age=spec.max_age,
+            max_bytes=spec.max_bytes,
+            discard=DiscardPolicy.OLD,
+        )
+        try:
+            info = await self._js.add_stream(config)
+        except BadRequestError as error:
+            raise ConfigurationError(
+                f"stream {settings.stream} cannot be created: {error}"
+            ) from error
+        log.info("stream.created", extra={"stream": settings.stream, "subjects": spec.subjects})
+        return info
+
+    async def _consumer(self) -> ConsumerInfo:
+        settings = self._settings
+        try:
+            found: ConsumerInfo = await self._js.consumer_info(settings.stream, settings.consumer)
+        except NotFoundError:
+            pass
+        else:
+            return found
+        wanted = wanted_consumer(settings, self._projection)
+        try:
+            created: ConsumerInfo = await self._js.add_consumer(settings.stream, wanted)
+        except BadRequestError as error:
+            raise ConfigurationError(
+                f"consumer {settings.consumer} cannot be created: {error}"
+            ) from error
+        log.info("consumer.created", extra={"consumer": settings.consumer})
+        return created
 
 
 def as_binding(consumer: ConsumerInfo, stream_created_at: str, first_sequence: int) -> Binding:
-    """Return what the broker tells of a consumer, and of the stream that it is on."""
+    """Return what the broker reports of a consumer, and of the stream that it is on."""
     delivered = consumer.delivered or SequenceInfo(0, 0)
-    floor = consumer.ack_floor or SequenceInfo(0, 0)
-    # More deliveries above the floor than are ack_pending: some were settled out of order.
-    above = delivered.consumer_seq - floor.consumer_seq > (consumer.num_ack_pending or 0)
+    ack_floor = consumer.ack_floor or SequenceInfo(0, 0)
+    ack_pending = consumer.num_ack_pending or 0
+    # More deliveries above the ack floor than are ack pending: some were acked out of order.
+    above = delivered.consumer_seq - ack_floor.consumer_seq > ack_pending
     return Binding(
         consumer_created=consumer.created,
         pending=consumer.num_pending or 0,
-        ack_pending=consumer.num_ack_pending or 0,
-        footing=Footing(
+        ack_pending=ack_pending,
+        position=ConsumerPosition(
             stream_created_at=stream_created_at,
             first_sequence=first_sequence,
             has_delivered=delivered.consumer_seq > 0,
-            floor=floor.stream_seq,
-            settled=delivered.stream_seq if above else floor.stream_seq,
+            ack_floor=ack_floor.stream_seq,
+            acked=delivered.stream_seq if above else ack_floor.stream_seq,
             delivered=delivered.stream_seq,
-            ack_pending=consumer.num_ack_pending or 0,
+            ack_pending=ack_pending,
         ),
         config=consumer.config,
     )
@@ -134,11 +211,11 @@ def created_at(stream: StreamInfo) -> str:
     return format_instant(round(stream.created.timestamp() * 1_000_000) * 1000)
 
 
-def wanted_consumer(settings: Settings) -> ConsumerConfig:
-    """Return the consumer's configuration as this worker would create it."""
+def wanted_consumer(settings: Settings, projection: Projection[Any, Any]) -> ConsumerConfig:
+    """Return the configuration that a worker gives a consumer that it creates."""
     return ConsumerConfig(
         durable_name=settings.consumer,
-        filter_subject=FILTER,
+        filter_subject=projection.filter_subject,
         deliver_policy=DeliverPolicy.ALL,
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=settings.ack_wait,
@@ -153,8 +230,8 @@ def differences(
 ) -> dict[str, tuple[Any, Any]]:
     """Return the settings of a consumer that differ, each with the wanted and the found value.
 
-    Filter and ack policy are not among them: they are not a matter of taste. Nor is a start that
-    skips nothing but what is `committed` up to that stream sequence: a replay begins there.
+    Filter and ack policy are not compared here: see `check_usable`. A consumer that was created to
+    begin later does not differ if all that it skips is `committed`, up to that stream sequence.
     """
     skips_nothing = (
         found.deliver_policy == DeliverPolicy.BY_START_SEQUENCE
@@ -184,49 +261,8 @@ def differences(
     }
 
 
-async def _stream(js: JetStreamContext, settings: Settings) -> StreamInfo:
-    try:
-        return await js.stream_info(settings.stream)
-    except NotFoundError as error:
-        if not settings.create_stream:
-            raise StreamMissing(
-                f"there is no stream {settings.stream}; the fleet's set-up makes it, "
-                "or --create-stream does"
-            ) from error
-    try:
-        info = await js.add_stream(
-            StreamConfig(
-                name=settings.stream,
-                subjects=[SUBJECTS],
-                max_age=MAX_AGE,
-                max_bytes=MAX_BYTES,
-                discard=DiscardPolicy.OLD,
-            )
-        )
-    except BadRequestError as error:
-        raise ConfigurationError(f"stream {settings.stream} cannot be created: {error}") from error
-    log.info("stream.created", extra={"stream": settings.stream, "subjects": SUBJECTS})
-    return info
-
-
-async def _consumer(js: JetStreamContext, settings: Settings) -> ConsumerInfo:
-    wanted = wanted_consumer(settings)
-    try:
-        found: ConsumerInfo = await js.consumer_info(settings.stream, settings.consumer)
-    except NotFoundError:
-        try:
-            created: ConsumerInfo = await js.add_consumer(settings.stream, wanted)
-        except BadRequestError as error:
-            raise ConfigurationError(
-                f"consumer {settings.consumer} cannot be created: {error}"
-            ) from error
-        log.info("consumer.created", extra={"consumer": settings.consumer})
-        return created
-    return found
-
-
-def tell_differences(settings: Settings, differing: dict[str, tuple[Any, Any]]) -> None:
-    """Warn about each setting of the consumer that is not as this worker would create it."""
+def log_differences(settings: Settings, differing: dict[str, tuple[Any, Any]]) -> None:
+    """Warn about each setting of the consumer that is not as a worker would create it."""
     for name, (ours, theirs) in differing.items():
         log.warning(
             "consumer.differs",
@@ -240,22 +276,25 @@ def tell_differences(settings: Settings, differing: dict[str, tuple[Any, Any]]) 
         )
 
 
-def refuse(settings: Settings, found: ConsumerConfig) -> None:
-    """Raise ConfigurationError for a consumer that would lose or mistake messages."""
+def check_usable(
+    settings: Settings, projection: Projection[Any, Any], found: ConsumerConfig
+) -> None:
+    """Raise ConfigurationError for a consumer that would lose or misread messages."""
     filters = found.filter_subjects or ([found.filter_subject] if found.filter_subject else [])
-    problem = ""
-    if filters != [FILTER]:
-        problem = f"filters {', '.join(filters) or 'nothing'}, expected {FILTER}"
+    problem = None
+    if filters != [projection.filter_subject]:
+        listed = ", ".join(filters) or "nothing"
+        problem = f"filters {listed}, expected {projection.filter_subject}"
     elif found.ack_policy != AckPolicy.EXPLICIT:
         problem = f"has the ack policy {_plain(found.ack_policy)}, expected explicit"
     elif found.deliver_subject:
         problem = f"pushes to {found.deliver_subject}, expected a pull consumer"
     elif found.headers_only:
         problem = "delivers headers only, expected whole messages"
-    if problem:
+    if problem is not None:
         raise ConfigurationError(
             f"consumer {settings.consumer} of stream {settings.stream} {problem}; "
-            "it is left as it is: name another with --consumer, or delete it"
+            "it is left unchanged: name another one with --consumer, or delete it"
         )
 
 

@@ -1,283 +1,346 @@
-"""Hands what has arrived to the pool, and settles what the pool has decided. Broker thread only.
+"""From a message's arrival to its ack: batches to the pool, acks back. Consumer thread only.
 
-Only `decide` may be called by other threads.
+When a pool thread is free, everything that has arrived goes to it at once: batches grow with the
+load, without a timer.
 """
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 
 import nats.errors
 
 from worker.codec.timestamps import NANOSECONDS
-from worker.decisions import Ack, Decision
 from worker.errors import PullLost
 from worker.jetstream.connection import Connection
-from worker.jetstream.consumer import Binding
+from worker.jetstream.consumer import Binding, Consumer
+from worker.jetstream.manifest_sync import ManifestSync
 from worker.jetstream.outstanding import OutstandingMessages
-from worker.jetstream.pull import Puller
-from worker.messages import Batch, Decisions, Position
+from worker.messages import Ack, BatchResult, Decision, StreamPosition
+from worker.processing.pool import RepositoryPool
+from worker.processing.queues import ResultQueue
 from worker.settings import Settings
-from worker.status.counters import Counters
-from worker.status.readiness import Readiness
+from worker.status.worker_status import WorkerStatus
 
-# Unless the broker has given a sign this recently, the consumer is looked at before anything is
-# settled: a late ack would settle another message of one that was made anew meanwhile.
+# Unless the consumer was heard of this recently, it is looked at before anything is acked: if it
+# was recreated meanwhile, a late ack would ack another message.
 _FRESH_FOR = 1.0
 _SIGNS_IN_ACK_WAIT = 3
 _BINDING_CHECK = 0.1
+_NEVER = float("-inf")
 
 
 class Dispatcher:
-    """Everything between a message's arrival and its settlement.
+    """Dispatches what has arrived, and acks what the pool has committed.
 
-    `catch_up` returns when the manifests are as new as the messages that have arrived.
-    `connection`, `puller` and `look`, which asks the broker for the consumer that is bound, are the
-    present session's, or None; what is settled while there is no connection is dropped, since the
-    broker delivers it again.
+    `attach` and `detach` say over which connection. While it is detached nothing is acked: the
+    broker delivers those messages again.
 
-    After a fault of the database, told by `fault` and `problem`, nothing is handed on until
-    `resume`, and then one message alone, on trial: it is known after that whether the database
-    takes the rest.
+    When the database fails, `failure` is set and nothing is dispatched until `resume`, and then one
+    message alone, on trial: it shows whether the database takes the rest.
     """
 
     def __init__(
         self,
         settings: Settings,
-        counters: Counters,
-        readiness: Readiness,
-        submit: Callable[[Batch], None],
-        catch_up: Callable[[], Awaitable[None]],
+        pool: RepositoryPool,
+        results: ResultQueue,
+        manifests: ManifestSync,
+        status: WorkerStatus,
     ) -> None:
         self.outstanding = OutstandingMessages(settings.max_outstanding)
-        self.work = asyncio.Event()
-        self.connection: Connection | None = None
-        self.puller: Puller | None = None
-        self.look: Callable[[], Awaitable[Binding]] | None = None
-        self.binding: Binding | None = None
-        self.on_trial = False
-        self.fault = asyncio.Event()
-        self.problem = ""
+        self.failed = asyncio.Event()
         self._settings = settings
-        self._counters = counters
-        self._readiness = readiness
-        self._submit = submit
-        self._catch_up = catch_up
-        self._decided: deque[Decisions] = deque()
-        self._settling = asyncio.Lock()
-        self._bound = False
+        self._pool = pool
+        self._results = results
+        self._manifests = manifests
+        self._status = status
+        self._connection: Connection | None = None
+        self._consumer: Consumer | None = None
+        self._binding: Binding | None = None
+        self._is_bound = False
         self._times_bound = 0
-        self._dispatching = False
+        self._is_dispatching = False
+        self._on_trial = False
+        self._failure = ""
+        self._lost: str | None = None
+        self._last_sign = self._looked_at = _NEVER
+        self._work = asyncio.Event()
+        self._acking = asyncio.Lock()
+        self._pool_idle = asyncio.Event()
         self._behind = asyncio.Event()
-        self._caught_up_with = 0
-        self._looked_at = 0.0
-        self._pool_is_idle = asyncio.Event()
+        self._synced_with = 0
 
-    # --- the binding ---
+    # --- the connection and the consumer ---
+
+    def attach(self, connection: Connection, consumer: Consumer) -> None:
+        """Ack over this connection."""
+        self._connection, self._consumer = connection, consumer
+
+    def detach(self) -> None:
+        """Ack nothing until the next connection is attached and bound."""
+        self.unbind()
+        self._connection = self._consumer = None
 
     def bind(self, binding: Binding) -> int:
-        """Settle from now on; what is in hand only if the consumer is the same as before.
+        """Ack from now on; what is outstanding only if the consumer is the same as before.
 
-        Returns how many messages in hand will not be settled.
+        Returns how many outstanding messages will not be acked.
         """
-        anew = self.binding is not None and not binding.same_messages(self.binding)
+        recreated = self._binding is not None and not binding.same_messages(self._binding)
         self._times_bound += 1
-        self.note(binding)
-        self._bound = True
-        self.work.set()
-        return self.outstanding.forget_replies() if anew else 0
+        self._lost = None
+        self.update(binding)
+        self._is_bound = True
+        self._work.set()
+        return self.outstanding.forget_replies() if recreated else 0
 
-    def note(self, binding: Binding) -> None:
-        """Take what the broker has just told of the consumer that is bound."""
-        self.binding = binding
+    def update(self, binding: Binding) -> None:
+        """Take what the broker has just reported of the bound consumer."""
+        self._binding = binding
         self._looked_at = asyncio.get_running_loop().time()
 
     def unbind(self) -> None:
-        """Hold all decisions back until it is known which consumer is there."""
-        self._bound = False
-        self._dispatching = False
+        """Ack nothing until it is known which consumer exists."""
+        self._is_bound = False
+        self._is_dispatching = False
+        self._last_sign = _NEVER
+
+    @property
+    def binding(self) -> Binding | None:
+        """The consumer as it was seen last; None before the first bind."""
+        return self._binding
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether reply subjects are known to mean the outstanding messages."""
+        return self._is_bound
+
+    @property
+    def is_dispatching(self) -> bool:
+        """Whether what arrives goes to the pool: bound, caught up, and the database takes it."""
+        return self._is_dispatching
+
+    # --- the pull ---
+
+    @property
+    def capacity(self) -> int:
+        """How many more messages may be asked for."""
+        if self._on_trial:
+            return max(0, 1 - len(self.outstanding))
+        return self.outstanding.capacity
+
+    @property
+    def lost(self) -> str | None:
+        """Why the bound consumer is gone, or None."""
+        return self._lost
+
+    def lose(self, problem: str) -> None:
+        """End the pull, and ack nothing more: the consumer was found to be gone."""
+        self._lost = problem
+        self._wake_pull()
+
+    @property
+    def last_sign(self) -> float:
+        """When the consumer was last heard of, in monotonic seconds."""
+        return self._last_sign
+
+    def heard(self, now: float) -> None:
+        """Note a sign of the consumer: a message or a status."""
+        self._last_sign = now
+
+    def messages_arrived(self) -> None:
+        self._work.set()
+
+    def pull_answered(self) -> None:
+        """Note that the server serves pull requests: only now a missing right would have shown."""
+        if not self._on_trial:
+            self._status.readiness.ready()
+
+    def _wake_pull(self) -> None:
+        if self._connection is not None:
+            self._connection.disturbed.set()
+
+    # --- the pool ---
 
     def resume(self) -> None:
-        """Hand on what arrives: database and broker are in step."""
-        self.fault.clear()
-        self._dispatching = True
-        self.work.set()
+        """Dispatch what arrives: the database is caught up."""
+        self.failed.clear()
+        self._is_dispatching = True
+        self._work.set()
+
+    def stop_dispatching(self) -> None:
+        """Dispatch no more batches; results of those in the pool are still acked."""
+        self._is_dispatching = False
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether the database has failed, and taken nothing since."""
+        return self._on_trial
+
+    @property
+    def failure(self) -> str:
+        """Why the database took no batch, while `failed` is set."""
+        return self._failure
 
     async def pool_idle(self) -> None:
         """Return when the pool has no batch any more."""
         while self._in_pool():
-            self._pool_is_idle.clear()
-            await self._pool_is_idle.wait()
+            self._pool_idle.clear()
+            await self._pool_idle.wait()
 
     def _in_pool(self) -> bool:
-        return self.outstanding.batches > len(self._decided)
-
-    # --- decisions ---
-
-    def decide(self, decisions: Decisions) -> None:
-        """Take the decisions of a batch; `attend` has to be woken in the broker thread then."""
-        self._decided.append(decisions)
+        return self.outstanding.batches > len(self._results)
 
     def wake(self) -> None:
-        """Wake `attend`, since something was decided."""
-        self.work.set()
+        """Look for results; called in this thread after each of them."""
+        self._work.set()
         if not self._in_pool():
-            self._pool_is_idle.set()
+            self._pool_idle.set()
 
-    async def attend(self) -> None:
-        """Settle what was decided and hand on what arrived, whenever there is something."""
+    async def run(self) -> None:
+        """Ack results and dispatch what has arrived, whenever there is something."""
         while True:
-            await self.work.wait()
-            self.work.clear()
-            await self.settle_decided()
+            await self._work.wait()
+            self._work.clear()
+            await self.ack_results()
             self._dispatch()
 
-    async def settle_decided(self) -> None:
-        """Publish an ack or a nak for each message of every batch that was decided."""
-        async with self._settling:
-            published = 0
-            while self._decided and self._bound and await self._is_still_bound():
-                decisions = self._decided.popleft()
-                settled = self.outstanding.settle(decisions)
-                published += len(settled)
-                await self._publish_all((reply, _verb(decision)) for reply, decision in settled)
-                self._weigh(decisions)
-        if published and self.puller is not None:
-            self.puller.changed.set()
-
-    def _weigh(self, decisions: Decisions) -> None:
-        """Pause at a fault of the database, and end the trial with a batch that it took."""
-        if decisions.fault:
-            self._dispatching = False
-            self.on_trial = True
-            self.problem = decisions.fault
-            self.fault.set()
-        elif self.on_trial:
-            self.on_trial = False
-            self._readiness.ready()
-
-    async def _is_still_bound(self) -> bool:
-        """Tell whether replies still mean the same messages; looks where that is in doubt."""
-        puller = self.puller
-        if puller is not None and puller.is_lost:
-            return False
-        sign = max(self._looked_at, puller.last_sign if puller is not None else 0.0)
-        if asyncio.get_running_loop().time() - sign <= _FRESH_FOR or self.look is None:
-            return True
-        times_bound = self._times_bound
-        try:
-            seen = await self.look()
-        except PullLost as error:
-            if times_bound == self._times_bound:  # else it says nothing of what is bound now
-                self._bound = False
-                if self.puller is not None:
-                    self.puller.lose(str(error))
-        else:
-            if times_bound == self._times_bound:
-                self.note(seen)
-        return self._bound
-
-    @property
-    def is_bound(self) -> bool:
-        """Tell whether replies are known to mean the messages in hand."""
-        return self._bound
-
-    # --- messages ---
-
-    @property
-    def room(self) -> int:
-        """How many more messages may be asked for."""
-        if self.on_trial:
-            return max(0, 1 - len(self.outstanding))
-        return self.outstanding.room
-
-    def stop_dispatching(self) -> None:
-        """Begin no more batches; those that have begun are still settled."""
-        self._dispatching = False
-
-    async def give_back_waiting(self) -> None:
-        """Nak everything that has arrived and not begun, for another worker to take at once.
-
-        What can be given back to nobody goes to the pool all the same: while nothing is bound, the
-        stream may be gone, and the message be here and nowhere else.
-        """
-        if not self._bound:
-            self.outstanding.forget_replies()
-        replies = self.outstanding.give_up_waiting()
-        self._counters.add(naks=len(replies))
-        await self._publish_all((reply, b"-NAK") for reply in replies)
-        while self.outstanding.waiting:
-            self._begin(self._settings.batch)
-
-    async def keep_in_hand(self) -> None:
-        """Tell the broker of all that is in hand for long that it is, so that it stays there."""
-        while True:
-            if self.binding is None:
-                await asyncio.sleep(_BINDING_CHECK)
-                continue
-            every = self._ack_wait() / _SIGNS_IN_ACK_WAIT
-            await asyncio.sleep(every)
-            if not self._bound or self.connection is None or not self.connection.is_connected:
-                continue
-            long_ago = asyncio.get_running_loop().time() - every
-            signs = [(reply, b"+WPI") for reply in self.outstanding.arrived_before(long_ago)]
-            with contextlib.suppress(nats.errors.Error, OSError):
-                await self.connection.publish_all(signs)
-
-    def _ack_wait(self) -> float:
-        if self.binding is None:
-            return self._settings.ack_wait
-        config = self.binding.config
-        return min(config.backoff or [config.ack_wait or self._settings.ack_wait])
-
-    async def keep_caught_up(self) -> None:
-        """Have the manifests catch up with what arrives, while other batches are written."""
-        while True:
-            await self._behind.wait()
-            self._behind.clear()
-            arrived = self.outstanding.arrived
-            if arrived > self._caught_up_with:
-                await self._catch_up()
-                self._caught_up_with = arrived
-                self.work.set()
-
     def _dispatch(self) -> None:
-        """Give all that may be projected to the threads that are free: batches grow by load."""
-        if not self._dispatching:
+        if not self._is_dispatching:
             return
         while (ready := self._ready()) and self.outstanding.batches < self._at_once(ready):
-            self._begin(1 if self.on_trial else min(ready, self._settings.batch))
+            self._submit(1 if self._on_trial else min(ready, self._settings.batch))
         if ready < min(self.outstanding.waiting, self._settings.batch):
             self._behind.set()
 
     def _ready(self) -> int:
-        """Return how many messages the manifests have caught up with: the first ones that wait."""
-        too_new = self.outstanding.arrived - self._caught_up_with
+        """Return how many messages the manifests are as new as: the first ones that wait."""
+        too_new = self.outstanding.arrived - self._synced_with
         return max(0, self.outstanding.waiting - too_new)
 
     def _at_once(self, ready: int) -> int:
-        # Few messages are there sooner one batch after the other than each in a batch of its own.
-        # With many, one is in the pool before it is needed, so that no thread waits for this one.
+        # Few messages are committed sooner one batch after the other than side by side. With many,
+        # one batch is queued before it is needed, so that no pool thread waits for this thread.
         few = ready < self._settings.batch // 2
-        return 1 if self.on_trial or few else max(2, self._settings.threads)
+        return 1 if self._on_trial or few else max(2, self._settings.threads)
 
-    def _begin(self, most: int) -> None:
-        assert self.binding is not None
-        footing = self.binding.footing
-        position = Position(footing.stream_created_at, footing.floor)
-        self._submit(self.outstanding.begin(most, position))
+    def _submit(self, most: int) -> None:
+        assert self._binding is not None
+        position = self._binding.position
+        stream = StreamPosition(position.stream_created_at, position.ack_floor)
+        self._pool.submit(self.outstanding.next_batch(most, stream))
+
+    async def keep_manifests_synced(self) -> None:
+        """Make the manifests as new as what arrives, while other batches are written."""
+        while True:
+            await self._behind.wait()
+            self._behind.clear()
+            arrived = self.outstanding.arrived
+            if arrived > self._synced_with:
+                await self._manifests.catch_up()
+                self._synced_with = arrived
+                self._work.set()
+
+    # --- acks ---
+
+    async def ack_results(self) -> None:
+        """Publish an ack or a nak for each message of every batch that has a result."""
+        async with self._acking:
+            acked = False
+            while self._results and self._is_bound and await self._is_still_bound():
+                result = self._results.get()
+                replies = self.outstanding.finish(result)
+                acked = acked or bool(replies)
+                await self._publish_all((reply, _verb(decision)) for reply, decision in replies)
+                self._pause_or_resume(result)
+        if acked:
+            self._wake_pull()
+
+    def _pause_or_resume(self, result: BatchResult) -> None:
+        """Pause when the database failed; end the trial with a batch that it took."""
+        if result.failure is not None:
+            self._is_dispatching = False
+            self._on_trial = True
+            self._failure = result.failure
+            self.failed.set()
+        elif self._on_trial:
+            self._on_trial = False
+            self._status.readiness.ready()
+
+    async def _is_still_bound(self) -> bool:
+        """Return whether replies still mean the same messages; looks where that is in doubt."""
+        if self._lost is not None:
+            return False
+        sign = max(self._looked_at, self._last_sign)
+        if asyncio.get_running_loop().time() - sign <= _FRESH_FOR:
+            return True
+        times_bound = self._times_bound
+        try:
+            await self.look()
+        except PullLost as error:
+            if times_bound == self._times_bound:  # else it says nothing of what is bound now
+                self._is_bound = False
+                self.lose(str(error))
+        return self._is_bound
+
+    async def look(self) -> Binding | None:
+        """Ask the broker for the bound consumer; raises PullLost where it is gone.
+
+        Returns it as it is now, or the last known state while there is no connection.
+        """
+        if self._consumer is not None and self._binding is not None:
+            times_bound = self._times_bound
+            seen = await self._consumer.look(self._binding)
+            if times_bound == self._times_bound:
+                self.update(seen)
+        return self._binding
+
+    async def nak_waiting(self) -> None:
+        """Nak everything that has arrived and is not in a batch, for another worker to take.
+
+        What cannot be nak'd goes to the pool all the same: while nothing is bound, the stream may
+        be deleted, and the message may exist nowhere else.
+        """
+        if not self._is_bound:
+            self.outstanding.forget_replies()
+        replies = self.outstanding.remove_waiting()
+        self._status.counters.add(naks=len(replies))
+        await self._publish_all((reply, b"-NAK") for reply in replies)
+        while self.outstanding.waiting:
+            self._submit(self._settings.batch)
+
+    async def extend_ack_wait(self) -> None:
+        """Report what is outstanding for long as in progress, so that it is not redelivered."""
+        while True:
+            if self._binding is None:
+                await asyncio.sleep(_BINDING_CHECK)
+                continue
+            every = self._ack_wait() / _SIGNS_IN_ACK_WAIT
+            await asyncio.sleep(every)
+            if not self._is_bound or self._connection is None or not self._connection.is_connected:
+                continue
+            long_ago = asyncio.get_running_loop().time() - every
+            signs = [(reply, b"+WPI") for reply in self.outstanding.arrived_before(long_ago)]
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self._connection.publish_all(signs)
+
+    def _ack_wait(self) -> float:
+        if self._binding is None:
+            return self._settings.ack_wait
+        config = self._binding.config
+        return min(config.backoff or [config.ack_wait or self._settings.ack_wait])
 
     async def _publish_all(self, acks: Iterable[tuple[str, bytes]]) -> None:
-        """Settle messages; what cannot be sent is delivered again, which is harmless."""
+        """Ack messages; what cannot be sent is delivered again, which is harmless."""
         batch = list(acks)
         try:
-            if self.connection is None:
+            if self._connection is None:
                 raise nats.errors.ConnectionClosedError
-            await self.connection.publish_all(batch)
-            self._counters.add(settled=len(batch))
+            await self._connection.publish_all(batch)
+            self._status.counters.add(acks_sent=len(batch))
         except (nats.errors.Error, OSError):
-            self._counters.add(acks_dropped=len(batch))
+            self._status.counters.add(acks_dropped=len(batch))
 
 
 def _verb(decision: Decision) -> bytes:

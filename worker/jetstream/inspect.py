@@ -1,4 +1,4 @@
-"""How the stream and the consumer stand, as a command sees them: it makes and changes nothing."""
+"""The stream and the consumer as a command sees them; nothing is created or changed."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,21 +13,21 @@ from worker.errors import BrokerError, ConfigurationError
 from worker.jetstream.client import BrokerClient
 from worker.jetstream.connection import API_TIMEOUT
 from worker.jetstream.consumer import (
-    FILTER,
     Binding,
     as_binding,
+    check_usable,
     created_at,
     differences,
-    refuse,
     wanted_consumer,
 )
-from worker.jetstream.reconcile import first_message
+from worker.jetstream.reconcile import Comparison, find_missing, first_message
+from worker.projections.base import Projection
 from worker.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class StreamView:
-    """A stream that is there. Times are stored text; sequences are the stream's."""
+    """A stream that exists. Times are stored text; sequences are the stream's."""
 
     created_at: str
     messages: int
@@ -38,72 +38,98 @@ class StreamView:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerView:
-    """A consumer that is there, in messages.
+    """A consumer that exists, in messages.
 
-    `floor` is the stream sequence up to which everything is settled, `requests` how many pull
-    requests wait: none means that no worker asks for more just now.
+    `pull_requests` is how many pull requests wait: without one, no worker asks for more at present.
     """
 
     binding: Binding
-    pending: int
-    ack_pending: int
     redelivered: int
-    requests: int
-    delivered: int
-    floor: int
+    pull_requests: int
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerView:
-    """What stands on the broker; None where there is no such stream, or no such consumer."""
+    """The server's version; None for a stream or a consumer that does not exist."""
 
     server: str
     stream: StreamView | None
     consumer: ConsumerView | None
 
 
-class StoredStart(NamedTuple):
-    """A start in the stream, and when the broker stored it, in nanoseconds since 1970."""
+class StoredMessage(NamedTuple):
+    """A message in the stream; `stored_at` in nanoseconds since 1970."""
 
     sequence: int
-    recorded_at: int
+    stored_at: int
 
 
-def look_at_broker(visit: BrokerClient, settings: Settings) -> BrokerView:
-    """Return how stream and consumer stand; raises BrokerError where the broker does not say."""
-    stream, consumer = visit.do(_look(visit.connection.jetstream(timeout=API_TIMEOUT), settings))
-    server = visit.connection.server()
+def inspect_broker(client: BrokerClient, settings: Settings) -> BrokerView:
+    """Return stream and consumer as they are now; raises BrokerError without an answer."""
+    stream, consumer = client.do(_ask(client.connection.jetstream(timeout=API_TIMEOUT), settings))
+    server = client.connection.server()
     if stream is None:
         return BrokerView(server, None, None)
-    state = stream.state
-    made_at = created_at(stream)
-    seen = StreamView(made_at, state.messages, state.bytes, state.first_seq, state.last_seq)
+    state, stream_created_at = stream.state, created_at(stream)
+    seen = StreamView(
+        *(stream_created_at, state.messages, state.bytes, state.first_seq, state.last_seq)
+    )
     if consumer is None:
         return BrokerView(server, seen, None)
-    return BrokerView(server, seen, _consumer(consumer, made_at, state.first_seq))
+    binding = as_binding(consumer, stream_created_at, state.first_seq)
+    view = ConsumerView(binding, consumer.num_redelivered or 0, consumer.num_waiting or 0)
+    return BrokerView(server, seen, view)
 
 
-def next_start(visit: BrokerClient, stream: str, sequence: int) -> StoredStart | None:
-    """Return the first start at or above a sequence, or None; raises PullLost without an answer."""
-    found = visit.do(first_message(visit.connection, stream, sequence, FILTER))
-    return None if found is None else StoredStart(found["seq"], parse_instant(found["time"]))
+def next_message(
+    client: BrokerClient, stream: str, projection: Projection[Any, Any], sequence: int
+) -> StoredMessage | None:
+    """Return the projection's first message at or above a sequence, or None.
+
+    Raises PullLost without an answer.
+    """
+    subjects = projection.filter_subject
+    found = client.do(first_message(client.connection, stream, sequence, subjects))
+    return None if found is None else StoredMessage(found["seq"], parse_instant(found["time"]))
 
 
-def differing(consumer: ConsumerView, settings: Settings) -> dict[str, tuple[Any, Any]]:
-    """Return the consumer's settings that are not as a worker would make them: wanted and found."""
-    return differences(wanted_consumer(settings), consumer.binding.config, consumer.floor)
+def missing_messages(
+    client: BrokerClient,
+    stream: str,
+    projection: Projection[Any, Any],
+    comparison: Comparison,
+    binding: Binding,
+) -> tuple[Comparison, bool]:
+    """Return whether the database lacks messages that are acked, as a worker judges it."""
+    return client.do(
+        find_missing(
+            *(client.connection, stream, projection.filter_subject),
+            *(comparison, binding.position),
+        )
+    )
 
 
-def refusal(consumer: ConsumerView, settings: Settings) -> str:
-    """Return why a worker would not use the consumer, or nothing."""
+def differing_settings(
+    consumer: ConsumerView, settings: Settings, projection: Projection[Any, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Return the consumer's settings that a worker would set otherwise: wanted and found."""
+    binding = consumer.binding
+    wanted = wanted_consumer(settings, projection)
+    return differences(wanted, binding.config, binding.position.ack_floor)
+
+
+def why_unusable(
+    consumer: ConsumerView, settings: Settings, projection: Projection[Any, Any]
+) -> str | None:
+    """Return why a worker would refuse the consumer, or None."""
     try:
-        refuse(settings, consumer.binding.config)
+        check_usable(settings, projection, consumer.binding.config)
     except ConfigurationError as error:
         return str(error)
-    return ""
+    return None
 
 
-async def _look(
+async def _ask(
     js: JetStreamContext, settings: Settings
 ) -> tuple[StreamInfo | None, ConsumerInfo | None]:
     try:
@@ -118,17 +144,4 @@ async def _look(
         problem = "JetStream is off on this server, or not enabled for this account"
         raise BrokerError(problem) from error
     except (nats.errors.Error, TimeoutError) as error:
-        raise BrokerError(f"stream {settings.stream} cannot be looked at") from error
-
-
-def _consumer(consumer: ConsumerInfo, stream_created_at: str, first_sequence: int) -> ConsumerView:
-    binding = as_binding(consumer, stream_created_at, first_sequence)
-    return ConsumerView(
-        binding=binding,
-        pending=binding.pending,
-        ack_pending=binding.ack_pending,
-        redelivered=consumer.num_redelivered or 0,
-        requests=consumer.num_waiting or 0,
-        delivered=consumer.delivered.stream_seq if consumer.delivered else 0,
-        floor=binding.footing.floor,
-    )
+        raise BrokerError(f"stream {settings.stream} cannot be inspected") from error

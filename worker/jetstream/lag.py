@@ -1,7 +1,7 @@
-"""How old is the oldest event that is not projected? Broker thread only.
+"""The age of the oldest message that is not projected. Consumer thread only.
 
-Asked of the broker only while something is pending or not acked, and only when the consumer's floor
-has passed what was found before: a worker that stands still asks nothing.
+The broker is asked only while messages are pending or ack pending, and only when the ack floor has
+passed what was found before: a worker that makes no progress asks nothing.
 """
 
 import asyncio
@@ -13,102 +13,101 @@ from typing import NamedTuple
 from worker.codec.timestamps import parse_instant
 from worker.errors import PullLost, describe
 from worker.jetstream.connection import Connection
-from worker.jetstream.consumer import FILTER, Binding
+from worker.jetstream.consumer import Binding
 from worker.jetstream.dispatcher import Dispatcher
 from worker.jetstream.reconcile import first_message
-from worker.status.health import Progress
+from worker.status.worker_status import WorkerStatus
 
 log = logging.getLogger(__name__)
 
 _LOOK_AFTER = 1.0
-# A user who may not ask is not answered, and waits each time.
+# Without the right to ask, every question takes its whole timeout.
 _ASK_AGAIN_AFTER = 600.0
 
 
 class _Found(NamedTuple):
-    """The first start above a floor of a stream."""
+    """The first message above an ack floor of a stream."""
 
     stream_created_at: str
-    floor: int
+    ack_floor: int
     sequence: int
-    recorded_at: int
+    stored_at: int
 
 
-class Lag:
-    """Tells `progress`, once a second, what is in hand and how old the oldest of the work is."""
+class LagMonitor:
+    """Records once a second how many messages are outstanding, and how old the oldest work is."""
 
-    def __init__(self, stream: str, dispatcher: Dispatcher, progress: Progress) -> None:
+    def __init__(
+        self, stream: str, filter_subject: str, dispatcher: Dispatcher, status: WorkerStatus
+    ) -> None:
         self._stream = stream
+        self._filter = filter_subject
         self._dispatcher = dispatcher
-        self._progress = progress
+        self._status = status
         self._found: _Found | None = None
         self._not_before = 0.0
         self._behind_since: int | None = None
 
     async def run(self, connection: Connection) -> None:
         """Look for as long as the session lasts."""
-        dispatcher, progress = self._dispatcher, self._progress
+        health, dispatcher = self._status.health, self._dispatcher
         while True:
-            puller = dispatcher.puller
-            heard_at = puller.last_sign if puller is not None else float("-inf")
-            progress.hold(len(dispatcher.outstanding), heard_at)
+            health.received(len(dispatcher.outstanding), dispatcher.last_sign)
             binding = await self._binding() if connection.is_connected else None
             if binding is not None:
-                progress.consumer(binding.pending, binding.ack_pending, binding.footing.floor)
-                if progress.is_observed:
-                    progress.oldest = await self._oldest(connection, binding)
+                health.consumer(binding.pending, binding.ack_pending, binding.position.ack_floor)
+                if self._status.is_observed:
+                    health.oldest_message(await self._oldest(connection, binding))
             await asyncio.sleep(_LOOK_AFTER)
 
     async def _binding(self) -> Binding | None:
-        """Return what is known of the consumer; while there is work, what is so now."""
-        dispatcher = self._dispatcher
-        known = dispatcher.binding
-        if known is None or not (known.pending or known.ack_pending):
-            return known
-        if dispatcher.look is not None and self._progress.is_observed:
+        """Return the consumer as it was seen last; while there is work, as it is now."""
+        known = self._dispatcher.binding
+        if known is not None and known.has_work and self._status.is_observed:
             with contextlib.suppress(PullLost, OSError):  # the pull notices by itself
-                dispatcher.note(await dispatcher.look())
-        return dispatcher.binding
+                await self._dispatcher.look()
+        return self._dispatcher.binding
 
     async def _oldest(self, connection: Connection, binding: Binding) -> int | None:
-        """Return the instant at which the oldest event that is not projected was stored, or None.
+        """Return the instant at which the oldest message that is not projected was stored, or None.
 
-        Where the broker does not tell, it is that of the oldest in hand, or since when there has
-        been something on the broker.
+        Where the broker does not answer, that of the oldest outstanding message, or since when
+        there has been work.
         """
-        in_hand = self._dispatcher.outstanding.oldest
-        if binding.pending == binding.ack_pending == 0:
+        outstanding = self._dispatcher.outstanding.oldest
+        if not binding.has_work:
             self._behind_since = None
-            return in_hand
+            return outstanding
         if self._behind_since is None:
             self._behind_since = time.time_ns()
         first = await self._first_above(connection, binding)
-        known = [instant for instant in (in_hand, first) if instant is not None]
+        known = [instant for instant in (outstanding, first) if instant is not None]
         return min(known, default=self._behind_since)
 
     async def _first_above(self, connection: Connection, binding: Binding) -> int | None:
-        """Return when the first start above the floor was stored; everything below is settled."""
-        floor, created_at = binding.footing.floor, binding.footing.stream_created_at
+        """Return when the first message above the ack floor was stored, or None."""
+        ack_floor = binding.position.ack_floor
+        created_at = binding.position.stream_created_at
         found = self._found
         if (
             found is not None
             and found.stream_created_at == created_at
-            and found.floor <= floor < found.sequence
+            and found.ack_floor <= ack_floor < found.sequence
         ):
-            return found.recorded_at
+            return found.stored_at
         self._found = None
         now = time.monotonic()
         if now < self._not_before:
             return None
         try:
-            message = await first_message(connection, self._stream, floor + 1, FILTER)
+            message = await first_message(connection, self._stream, ack_floor + 1, self._filter)
             if message is None:
                 return None
-            recorded_at = parse_instant(str(message["time"]))
-            self._found = _Found(created_at, floor, int(message["seq"]), recorded_at)
+            stored_at = parse_instant(str(message["time"]))
+            self._found = _Found(created_at, ack_floor, int(message["seq"]), stored_at)
         except (PullLost, KeyError, ValueError) as error:
             self._not_before = now + _ASK_AGAIN_AFTER
-            cause = connection.forgive(now)
+            cause = connection.forget_problem_since(now)
             log.info("lag.unknown", extra={"error": cause or describe(error)})
             return None
-        return recorded_at
+        return stored_at

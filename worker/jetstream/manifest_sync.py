@@ -1,8 +1,8 @@
-"""Keeps the manifest cache equal to the bucket: a snapshot, then the watch. Broker thread only.
+"""Keeps the manifest cache equal to the bucket: a snapshot, then the watch. Consumer thread only.
 
-The library's watch can go stale without a word (a bucket made anew, a server restarted), so the
-bucket's last revision is compared with the watch's now and then, and the snapshot is taken anew
-after every reconnect and every few minutes.
+The library's watch can go stale without an error (a recreated bucket, a restarted server), so the
+bucket's last revision is compared with the watch's every few seconds, and the snapshot is taken
+again after every reconnect and every few minutes.
 """
 
 import asyncio
@@ -20,8 +20,10 @@ from nats.js.errors import BadBucketError, BucketNotFoundError, InvalidBucketNam
 from nats.js.kv import KeyValue
 
 from worker.errors import BrokerError, ConfigurationError, describe
-from worker.jetstream.connection import Connection
+from worker.jetstream.client import BrokerClient
+from worker.jetstream.connection import API_TIMEOUT, Connection
 from worker.projections.manifests import Manifest, ManifestCache, NoTimeout, put_later, read_timeout
+from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ FIRST_SNAPSHOT_TIMEOUT = 10.0
 _SNAPSHOT_TIMEOUT = 30.0
 _QUIET = 1.0
 _CATCH_UP_TIMEOUT = 0.25
-_NO_CATCHING_UP = 5.0
+_NO_CATCH_UP = 5.0
 _COMPARE_AFTER = 10.0
 _REFRESH_AFTER = 300.0
 _FIRST_BACKOFF = 0.5
@@ -37,7 +39,7 @@ _LONGEST_BACKOFF = 5.0
 _NO_BUCKET = (BucketNotFoundError, BadBucketError, InvalidBucketNameError)
 
 
-class ManifestWatch:
+class ManifestSync:
     """Follows one bucket into a cache, for ever."""
 
     def __init__(self, bucket: str, cache: ManifestCache) -> None:
@@ -45,8 +47,8 @@ class ManifestWatch:
         self._cache = cache
         self._attempted = asyncio.Event()
         self._again = asyncio.Event()
-        self._last_problem = ""
-        self._told: dict[str, int] = {}
+        self._last_problem: str | None = None
+        self._reported: dict[str, int] = {}
         self._connection: Connection | None = None
         self._following: KeyValue | None = None
         self._revision = 0
@@ -54,21 +56,21 @@ class ManifestWatch:
         self._catch_up_after = 0.0
 
     async def first_attempt(self) -> None:
-        """Return when a snapshot was taken or could not be, and after a bounded time at the latest.
+        """Return after the first attempt at a snapshot, or after a bounded time.
 
-        A bucket that cannot be read is no reason not to project.
+        A bucket that cannot be read does not stop projection: deadlines are missing until it can.
         """
         try:
             async with asyncio.timeout(FIRST_SNAPSHOT_TIMEOUT):
                 await self._attempted.wait()
         except TimeoutError:
-            self._tell_problem("no snapshot within the time allowed")
+            self._log_problem("no snapshot within the time allowed")
 
     async def catch_up(self) -> None:
-        """Return when the cache holds all that the bucket holds now; at once where it cannot be.
+        """Return when the cache holds all that the bucket holds now, at once if it cannot be read.
 
-        A manifest that was put just before a start must count for it: a deadline that is missing
-        is never filled in later. Watch and pull are not ordered against each other otherwise.
+        A manifest that was put just before an event must count for it: a missing deadline is never
+        filled in later. Otherwise watch and pull are not ordered against each other.
         """
         bucket, connection = self._following, self._connection
         if bucket is None or connection is None or time.monotonic() < self._catch_up_after:
@@ -81,30 +83,30 @@ class ManifestWatch:
                     self._advanced.clear()
                     await self._advanced.wait()
         except (nats.errors.Error, OSError, TimeoutError, ValueError):
-            # The comparison or the watch is in trouble, and makes itself heard: do not slow down.
-            self._catch_up_after = time.monotonic() + _NO_CATCHING_UP
+            # The watch reports its own trouble; do not slow down the messages as well.
+            self._catch_up_after = time.monotonic() + _NO_CATCH_UP
 
     def refresh(self) -> None:
-        """Take a new snapshot now: the connection was made anew."""
+        """Take a new snapshot now: the client has reconnected."""
         self._again.set()
 
     async def load(self, js: JetStreamContext) -> None:
-        """Take one snapshot into the cache and watch nothing.
+        """Take one snapshot into the cache, without a watch.
 
-        Raises ConfigurationError where there is no such bucket, and BrokerError where it cannot be
-        read now.
+        Raises ConfigurationError where the bucket does not exist, and BrokerError where it cannot
+        be read now.
         """
         try:
             bucket = await js.key_value(self._bucket)
             async with _watching(bucket) as watcher:
                 await self._load(watcher, await _info(bucket))
         except _NO_BUCKET as error:
-            raise ConfigurationError(f"the bucket {self._bucket!r}: {_no_bucket(error)}") from error
+            raise ConfigurationError(f"bucket {self._bucket!r} {_no_bucket(error)}") from error
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise BrokerError(f"the bucket {self._bucket!r} cannot be read") from error
 
     async def run(self, connection: Connection, js: JetStreamContext) -> None:
-        """Follow the bucket until cancelled; what goes wrong is logged and tried again."""
+        """Follow the bucket until cancelled; errors are logged and retried with backoff."""
         self._connection = connection
         backoff = _FIRST_BACKOFF
         while True:
@@ -116,10 +118,10 @@ class ManifestWatch:
             except _NO_BUCKET as error:
                 if isinstance(error, BucketNotFoundError):
                     self._cache.clear()
-                self._tell_problem(_no_bucket(error))
+                self._log_problem(f"the bucket {_no_bucket(error)}")
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 # A request that is refused only times out.
-                self._tell_problem(connection.problem_since(began) or describe(error))
+                self._log_problem(connection.problem_since(began) or describe(error))
             else:
                 continue
             self._attempted.set()
@@ -136,7 +138,7 @@ class ManifestWatch:
             await self._load(watcher, info)
             self._following = bucket
             self._attempted.set()
-            self._last_problem = ""
+            self._last_problem = None
             try:
                 await self._changes(bucket, watcher, info)
             finally:
@@ -224,8 +226,8 @@ class ManifestWatch:
             return Manifest(entry.revision or 0, None, put_at)
         timeout = read_timeout(entry.value or b"")
         revision = entry.revision or 0
-        if isinstance(timeout, NoTimeout) and self._told.get(entry.key) != revision:
-            self._told[entry.key] = revision
+        if isinstance(timeout, NoTimeout) and self._reported.get(entry.key) != revision:
+            self._reported[entry.key] = revision
             log.warning(
                 "manifest.without_timeout",
                 extra={
@@ -236,8 +238,8 @@ class ManifestWatch:
             )
         return Manifest(revision, timeout, put_at)
 
-    def _tell_problem(self, problem: str) -> None:
-        """Say what is wrong once, not at each attempt."""
+    def _log_problem(self, problem: str) -> None:
+        """Log a problem once, not at each attempt."""
         if problem != self._last_problem:
             self._last_problem = problem
             log.warning("manifests.unavailable", extra={"bucket": self._bucket, "error": problem})
@@ -250,8 +252,8 @@ def _put_at(entry: KeyValue.Entry) -> float:
 
 def _no_bucket(error: Exception) -> str:
     if isinstance(error, BucketNotFoundError):
-        return "there is no such bucket"
-    return f"this is no key-value bucket ({type(error).__name__})"
+        return "does not exist"
+    return f"is not a key-value bucket ({type(error).__name__})"
 
 
 async def _info(bucket: KeyValue) -> StreamInfo:
@@ -267,3 +269,19 @@ async def _watching(bucket: KeyValue) -> AsyncIterator[KeyValue.KeyWatcher]:
     finally:
         with contextlib.suppress(nats.errors.Error, OSError):
             await watcher.stop()
+
+
+def load_manifests(settings: Settings, cache: ManifestCache) -> None:
+    """Fill the cache for a command, over a connection of its own; takes a minute at most.
+
+    Raises BrokerError where the broker or the bucket cannot be read now, and ConfigurationError
+    where only a person can fix it.
+    """
+    with BrokerClient(settings) as client:
+        read_manifests(client, settings.bucket, cache)
+
+
+def read_manifests(client: BrokerClient, bucket: str, cache: ManifestCache) -> None:
+    """Fill the cache over a connection that is open; raises as `load_manifests`."""
+    js = client.connection.jetstream(timeout=API_TIMEOUT)
+    client.do(ManifestSync(bucket, cache).load(js))

@@ -1,7 +1,7 @@
-"""What is here and not yet settled, bounded in messages and bytes. Broker thread only; no I/O.
+"""Outstanding messages: received and not yet acked or nak'd. Consumer thread only; no I/O.
 
-A message arrives, waits until a pool thread is free, begins as part of a batch, and is settled
-when that batch's decisions are back.
+A message arrives, waits until a pool thread is free, becomes part of a batch, and is acked or nak'd
+when the result of that batch is back. Their number and bytes are bounded, and so is memory.
 """
 
 from collections import deque
@@ -9,25 +9,26 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import NamedTuple
 
-from worker.decisions import Decision, Nak
-from worker.messages import Batch, Decisions, Message, Position
+from worker.messages import Batch, BatchResult, Decision, Message, Nak, StreamPosition
 
-_FORGOTTEN = ""
-
-# Starts are small; a queue of messages as large as the server allows must not fill the memory.
+# Events are small; messages as large as the server allows must not fill the memory.
 MOST_BYTES = 32 * 1024 * 1024
 
 
-class _Held(NamedTuple):
-    """A message, the reply subject that settles it, and when it arrived (monotonic seconds)."""
+class _Outstanding(NamedTuple):
+    """A message, the subject that acks it, and when it arrived (monotonic seconds).
+
+    `reply` is None where nothing may be acked any more: the stream or consumer was recreated, and
+    the subject would ack another message.
+    """
 
     message: Message
-    reply: str
+    reply: str | None
     arrived: float
 
 
 class OutstandingMessages:
-    """Messages in hand, each with the reply subject that settles it.
+    """Messages that wait or are in a batch, each with the reply subject that acks it.
 
     `arrived` counts all that ever began to wait: the newest of them are the last ones that wait.
     """
@@ -35,116 +36,109 @@ class OutstandingMessages:
     def __init__(self, limit: int) -> None:
         self.arrived = 0
         self._limit = limit
-        self._waiting: deque[_Held] = deque()
-        self._begun: dict[int, list[_Held]] = {}
-        self._begun_messages = 0
+        self._waiting: deque[_Outstanding] = deque()
+        self._dispatched: dict[int, list[_Outstanding]] = {}
+        self._dispatched_messages = 0
         self._bytes = 0
         self._last_number = 0
 
     def __len__(self) -> int:
-        return len(self._waiting) + self._begun_messages
+        return len(self._waiting) + self._dispatched_messages
 
     @property
     def waiting(self) -> int:
-        """How many messages have arrived and are in no batch yet."""
+        """How many messages have arrived and are not in a batch yet."""
         return len(self._waiting)
 
     @property
     def batches(self) -> int:
-        """How many batches have begun and are not settled."""
-        return len(self._begun)
+        """How many batches are dispatched and without a result."""
+        return len(self._dispatched)
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """How many more messages may be asked for."""
         return max(0, self._limit - len(self)) if self._bytes < MOST_BYTES else 0
 
     @property
     def oldest(self) -> int | None:
-        """When the broker stored the oldest message in hand, an instant; None if there is none."""
-        held = chain(self._waiting, *self._begun.values())
-        return min((one.message.recorded_at for one in held), default=None)
+        """When the broker stored the oldest outstanding message, an instant; None without one."""
+        outstanding = chain(self._waiting, *self._dispatched.values())
+        return min((one.message.stored_at for one in outstanding), default=None)
 
     def arrive(self, message: Message, reply: str, now: float) -> None:
-        """Take a message that the broker delivered."""
-        self._wait(_Held(message, reply, now))
+        """Add a message that the broker delivered."""
+        self._wait(_Outstanding(message, reply, now))
         self._bytes += len(message.payload)
 
-    def begin(self, most: int, position: Position) -> Batch:
+    def next_batch(self, most: int, position: StreamPosition) -> Batch:
         """Return everything that waits, up to `most` messages, as the next batch.
 
-        Messages of a stream that is no more are not mixed with others: the position is not theirs.
+        Messages of a deleted stream are not mixed with others: the position is not theirs.
         """
-        forgotten = self._waiting[0].reply == _FORGOTTEN
-        taken: list[_Held] = []
+        is_deleted = self._waiting[0].reply is None
+        taken: list[_Outstanding] = []
         while (
-            self._waiting
-            and len(taken) < most
-            and (self._waiting[0].reply == _FORGOTTEN) == forgotten
+            self._waiting and len(taken) < most and (self._waiting[0].reply is None) == is_deleted
         ):
             taken.append(self._waiting.popleft())
         self._last_number += 1
-        self._begun[self._last_number] = taken
-        self._begun_messages += len(taken)
-        messages = tuple(held.message for held in taken)
-        return Batch(self._last_number, messages, None if forgotten else position)
+        self._dispatched[self._last_number] = taken
+        self._dispatched_messages += len(taken)
+        messages = tuple(one.message for one in taken)
+        return Batch(self._last_number, messages, None if is_deleted else position)
 
-    def settle(self, decisions: Decisions) -> list[tuple[str, Decision]]:
-        """Return each message's reply subject with its decision.
+    def finish(self, result: BatchResult) -> list[tuple[str, Decision]]:
+        """Remove the messages of a batch; returns each one's reply subject with its decision.
 
-        What was forgotten has none, and waits again unless it is committed: nobody would deliver
+        A message without a reply subject waits again unless it is committed: nothing would deliver
         it a second time.
         """
-        begun = self._begun.pop(decisions.batch.number, [])
-        self._begun_messages -= len(begun)
-        settled: list[tuple[str, Decision]] = []
-        for held, decision in zip(begun, decisions.decisions, strict=False):
-            if held.reply == _FORGOTTEN and isinstance(decision, Nak):
-                self._wait(held)
+        batch = self._dispatched.pop(result.batch.number, [])
+        self._dispatched_messages -= len(batch)
+        replies: list[tuple[str, Decision]] = []
+        for one, decision in zip(batch, result.decisions, strict=False):
+            if one.reply is None and isinstance(decision, Nak):
+                self._wait(one)
                 continue
-            self._bytes -= len(held.message.payload)
-            if held.reply != _FORGOTTEN:
-                settled.append((held.reply, decision))
-        return settled
+            self._bytes -= len(one.message.payload)
+            if one.reply is not None:
+                replies.append((one.reply, decision))
+        return replies
 
-    def _wait(self, held: _Held) -> None:
-        self._waiting.append(held)
+    def _wait(self, one: _Outstanding) -> None:
+        self._waiting.append(one)
         self.arrived += 1
 
-    def give_up_waiting(self) -> list[str]:
-        """Return the reply subjects of all messages in no batch yet, which are in hand no more.
+    def remove_waiting(self) -> list[str]:
+        """Remove all messages that are not in a batch yet, and return their reply subjects.
 
-        What was forgotten stays: it cannot be given back to anybody.
+        Messages without a reply subject stay: they cannot be nak'd.
         """
-        given_up = [held for held in self._waiting if held.reply != _FORGOTTEN]
-        self._waiting = deque(held for held in self._waiting if held.reply == _FORGOTTEN)
-        self._bytes -= sum(len(held.message.payload) for held in given_up)
-        return [held.reply for held in given_up]
+        removed = [one for one in self._waiting if one.reply is not None]
+        self._waiting = deque(one for one in self._waiting if one.reply is None)
+        self._bytes -= sum(len(one.message.payload) for one in removed)
+        return [one.reply for one in removed if one.reply is not None]
 
     def forget_replies(self) -> int:
-        """Make sure that nothing in hand is ever settled, and return how many messages that is.
+        """Ack nothing that is outstanding now; returns how many messages that is.
 
-        For a stream or consumer that was made anew: a late ack would settle another message, one
-        with the same sequence. The messages themselves are still projected; they may be in hand
-        and nowhere else any more.
+        For a recreated stream or consumer: a late ack would ack another message with the same
+        sequence. The messages are still projected; they may exist nowhere else any more.
         """
-        self._waiting = deque(_forgotten(held) for held in self._waiting)
-        for number, begun in self._begun.items():
-            self._begun[number] = [_forgotten(held) for held in begun]
+        self._waiting = deque(one._replace(reply=None) for one in self._waiting)
+        for number, batch in self._dispatched.items():
+            self._dispatched[number] = [one._replace(reply=None) for one in batch]
         return len(self)
 
     def arrived_before(self, moment: float) -> Iterator[str]:
-        """Yield the reply subjects of what has been in hand since before a moment."""
-        for held in self._waiting:
-            if held.arrived >= moment:
+        """Yield the reply subjects of messages that have been outstanding since before a moment."""
+        for one in self._waiting:
+            if one.arrived >= moment:
                 break  # they wait in the order of their arrival
-            if held.reply != _FORGOTTEN:
-                yield held.reply
-        for begun in self._begun.values():
+            if one.reply is not None:
+                yield one.reply
+        for batch in self._dispatched.values():
             yield from (
-                held.reply for held in begun if held.arrived < moment and held.reply != _FORGOTTEN
+                one.reply for one in batch if one.arrived < moment and one.reply is not None
             )
-
-
-def _forgotten(held: _Held) -> _Held:
-    return _Held(held.message, _FORGOTTEN, held.arrived)

@@ -1,15 +1,24 @@
-"""Which subjects this program uses on the broker: the rights that an account has to give it. Pure.
+"""The subjects that this program uses on the broker: the permissions that its user needs.
 
-`projector check`, the server's configuration in scripts/deploy and its test all read this list.
+`projector check`, the server configuration in scripts/deploy and its test all read these lists.
 """
 
+import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
-API = "$JS.API"
+import nats.errors
+
+from worker.errors import BrokerError
+from worker.jetstream.client import BrokerClient
+from worker.jetstream.connection import API, API_TIMEOUT, Connection
+
 INBOX = "_INBOX.>"
+# Neither JSON nor an ack: where the right is granted, the server refuses this instead.
+_MEANINGLESS = b"{"
 
 
-class Right(NamedTuple):
+class Permission(NamedTuple):
     """A subject as a server's configuration has it, and what it is needed for."""
 
     subject: str
@@ -17,55 +26,83 @@ class Right(NamedTuple):
     subscribe: bool = False
 
     def covered(self) -> str:
-        """Return one plain subject that the right covers, and that means nothing to anybody."""
+        """Return one plain subject that the permission covers and nothing listens on."""
         return self.subject.replace("*", "-").replace(">", "-")
 
 
-def worker_rights(stream: str, consumer: str, bucket: str) -> list[Right]:
-    """Return what a worker needs on a stream that is there."""
+def worker_permissions(stream: str, consumer: str, bucket: str) -> list[Permission]:
+    """Return what a worker needs on a stream that exists."""
     return [
-        Right(INBOX, "answers of the broker, and messages", subscribe=True),
-        Right(f"{API}.STREAM.INFO.{stream}", "is the stream there"),
-        Right(f"{API}.STREAM.MSG.GET.{stream}", "does the database lack a start"),
-        Right(f"{API}.CONSUMER.INFO.{stream}.{consumer}", "how the consumer stands"),
-        Right(f"{API}.CONSUMER.DURABLE.CREATE.{stream}.{consumer}", "make the consumer"),
-        Right(f"{API}.CONSUMER.DELETE.{stream}.{consumer}", "make the consumer anew for a replay"),
-        Right(f"{API}.CONSUMER.MSG.NEXT.{stream}.{consumer}", "ask for messages"),
-        Right(f"$JS.ACK.{stream}.{consumer}.>", "ack them"),
-        *manifest_rights(bucket),
+        Permission(INBOX, "receive answers and messages", subscribe=True),
+        Permission(f"{API}.STREAM.INFO.{stream}", "find the stream"),
+        Permission(f"{API}.STREAM.MSG.GET.{stream}", "find messages missing from the database"),
+        Permission(f"{API}.CONSUMER.INFO.{stream}.{consumer}", "see the consumer's position"),
+        Permission(f"{API}.CONSUMER.DURABLE.CREATE.{stream}.{consumer}", "create the consumer"),
+        Permission(
+            f"{API}.CONSUMER.DELETE.{stream}.{consumer}", "recreate the consumer for a replay"
+        ),
+        Permission(f"{API}.CONSUMER.MSG.NEXT.{stream}.{consumer}", "request messages"),
+        Permission(f"$JS.ACK.{stream}.{consumer}.>", "ack messages"),
+        *manifest_permissions(bucket),
     ]
 
 
-def manifest_rights(bucket: str) -> list[Right]:
+def manifest_permissions(bucket: str) -> list[Permission]:
     """Return what reading and watching the manifests needs."""
     return [
-        Right(f"{API}.STREAM.INFO.KV_{bucket}", "is the bucket of the manifests there"),
-        Right(f"{API}.CONSUMER.CREATE.KV_{bucket}", "watch the manifests"),
-        Right(f"{API}.CONSUMER.INFO.KV_{bucket}.*", "how the watch stands"),
-        Right(f"$JS.FC.KV_{bucket}.>", "flow control of a large bucket"),
+        Permission(f"{API}.STREAM.INFO.KV_{bucket}", "find the bucket of the manifests"),
+        Permission(f"{API}.CONSUMER.CREATE.KV_{bucket}", "watch the manifests"),
+        Permission(f"{API}.CONSUMER.INFO.KV_{bucket}.*", "see the watch's position"),
+        Permission(f"$JS.FC.KV_{bucket}.>", "flow control of a large bucket"),
     ]
 
 
-def create_stream_rights(stream: str) -> list[Right]:
-    """Return what `--create-stream` needs besides."""
-    return [Right(f"{API}.STREAM.CREATE.{stream}", "make the stream")]
+def create_stream_permissions(stream: str) -> list[Permission]:
+    """Return what `--create-stream` needs as well."""
+    return [Permission(f"{API}.STREAM.CREATE.{stream}", "create the stream")]
 
 
-def reader_rights(stream: str, consumer: str, bucket: str) -> list[Right]:
-    """Return what a person needs for the commands: none of it acks, or touches the consumer."""
+def reader_permissions(stream: str, consumer: str, bucket: str) -> list[Permission]:
+    """Return what a person needs for the commands: none acks, or changes the consumer."""
     return [
-        Right(INBOX, "answers of the broker, and messages", subscribe=True),
-        Right(f"{API}.STREAM.INFO.{stream}", "is the stream there"),
-        Right(f"{API}.STREAM.MSG.GET.{stream}", "does the database lack a start"),
-        Right(f"{API}.CONSUMER.INFO.{stream}.{consumer}", "how the consumer stands"),
-        *reading_rights(stream),
-        *manifest_rights(bucket),
+        Permission(INBOX, "receive answers and messages", subscribe=True),
+        Permission(f"{API}.STREAM.INFO.{stream}", "find the stream"),
+        Permission(f"{API}.STREAM.MSG.GET.{stream}", "find messages missing from the database"),
+        Permission(f"{API}.CONSUMER.INFO.{stream}.{consumer}", "see the consumer's position"),
+        *reading_permissions(stream),
+        *manifest_permissions(bucket),
     ]
 
 
-def reading_rights(stream: str) -> list[Right]:
+def reading_permissions(stream: str) -> list[Permission]:
     """Return what `verify`, `rebuild` and `explain` need for a consumer of their own."""
     return [
-        Right(f"{API}.CONSUMER.CREATE.{stream}", "make a consumer that ends by itself"),
-        Right(f"{API}.CONSUMER.MSG.NEXT.{stream}.*", "read the stream through it"),
+        Permission(f"{API}.CONSUMER.CREATE.{stream}", "create a consumer that ends by itself"),
+        Permission(f"{API}.CONSUMER.MSG.NEXT.{stream}.*", "read the stream through it"),
     ]
+
+
+def missing_permissions(client: BrokerClient, wanted: Iterable[Permission]) -> list[Permission]:
+    """Return the permissions that the broker does not grant; raises BrokerError without an answer.
+
+    Has no effect on the broker: it reports a refused subject before it looks at what was sent
+    there, and what is sent means nothing.
+    """
+    return [one for one in wanted if client.do(_is_refused(client.connection, one))]
+
+
+async def _is_refused(connection: Connection, permission: Permission) -> bool:
+    began = time.monotonic()
+    try:
+        if permission.subscribe:
+            subscription = await connection.subscribe(connection.new_inbox())
+            await subscription.unsubscribe()
+        else:
+            await connection.publish(permission.covered(), _MEANINGLESS)
+        # The server reports a refusal before it answers a later ping. The library's first ping may
+        # overtake what it has not written yet; the second cannot.
+        for _ in range(2):
+            await connection.flush(timeout=int(API_TIMEOUT))
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        raise BrokerError(f"{permission.subject} cannot be tried") from error
+    return "permission" in (connection.problem_since(began) or "").lower()

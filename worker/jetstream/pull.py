@@ -1,16 +1,19 @@
-"""Continuous pull with credit and heartbeats from one consumer. Broker thread only.
+"""Continuous pull from one durable consumer, with overlapping requests. Consumer thread only.
 
-Requests overlap, so that the server never waits for the next one. How it ends a request is told by
-statuses on the request's own inbox; NATS's ADR-37 lists them.
+Requests overlap, so that the server never waits for the next one. It ends a request with a status
+on the request's own inbox; NATS's ADR-37 lists them. This is what the Go client's Consume does; the
+library's `fetch` costs three times the CPU.
 """
 
 import asyncio
 import contextlib
 import json
 import logging
+import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import nats.errors
 from nats.aio.msg import Msg
@@ -19,16 +22,14 @@ from nats.aio.subscription import Subscription
 from worker.codec.timestamps import NANOSECONDS
 from worker.errors import ConfigurationError, ConnectionLost, NoResponse, PullLost
 from worker.jetstream.connection import Connection
-from worker.jetstream.outstanding import OutstandingMessages
-from worker.jetstream.protocol import Delivered
-from worker.jetstream.pull_requests import Credit
+from worker.jetstream.dispatcher import Dispatcher
 from worker.messages import Message, read_delivery
 
 log = logging.getLogger(__name__)
 
-MOST_CREDIT = 500
-# Short, so that a stop can wait for the server to end what was asked for: a message that it sends
-# while the subscription goes away is delivered to nobody, and stuck until the ack wait.
+MOST_REQUESTED = 500
+# Short, so that a stop can wait for the server to end what was requested: a message that it sends
+# while the subscription goes away reaches no worker, and is stuck until the ack wait.
 EXPIRES = 1.0
 HEARTBEAT = 0.5
 _EXPIRES_LATE = 1.0
@@ -41,44 +42,86 @@ _ENDED = re.compile(r"exceeds maxbytes|batch completed", re.IGNORECASE)
 _MOST_IN_A_REQUEST = re.compile(r"Exceeded MaxRequestBatch of (\d+)", re.IGNORECASE)
 
 
-class Puller:
-    """One pull, on one inbox, from bind to stop or loss.
+@dataclass(slots=True)
+class _Request:
+    messages: int
+    ends: float
 
-    `room` tells how many more messages may come, `arrived` is called when some have, `answered` at
-    the first sign that requests are served at all. `last_sign` is when the consumer was last heard
-    of (monotonic seconds).
+
+class PullRequests:
+    """Counts the messages that were requested and have not arrived. Pure.
+
+    Whatever the server reports or forgets to report. Times are seconds of one monotonic clock.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        subject: str,
-        outstanding: OutstandingMessages,
-        *,
-        room: Callable[[], int],
-        arrived: Callable[[], None],
-        answered: Callable[[], None],
-    ) -> None:
-        self.last_sign = time.monotonic()
+    def __init__(self) -> None:
+        self._requests: dict[str, _Request] = {}
+        self._requested = 0
+        self._first_end = math.inf
+
+    def add(self, request: str, messages: int, ends: float) -> None:
+        """Count a request that the server ends by itself at `ends`."""
+        self._requests[request] = _Request(messages, ends)
+        self._requested += messages
+        self._first_end = min(self._first_end, ends)
+
+    def arrived(self, messages: int) -> None:
+        """Count messages; which requests they answer is unknown."""
+        self._requested = max(0, self._requested - messages)
+        if self._requested == 0:  # all requests are used up
+            self._requests.clear()
+            self._first_end = math.inf
+
+    def end(self, request: str, undelivered: int | None) -> None:
+        """Count a request as ended, with the number of messages that were not delivered of it.
+
+        Where the server does not report it (None), the whole request counts as undelivered.
+        """
+        ended = self._requests.pop(request, None)
+        if ended is not None:
+            lost = ended.messages if undelivered is None else undelivered
+            self._requested = max(0, self._requested - lost)
+            self._limit()
+
+    def requested(self, now: float) -> int:
+        """Return how many messages may still come; never more than unexpired requests asked for."""
+        if now >= self._first_end:
+            self._requests = {
+                name: request for name, request in self._requests.items() if request.ends > now
+            }
+            self._limit()
+        return self._requested
+
+    def _limit(self) -> None:
+        most = sum(request.messages for request in self._requests.values())
+        self._requested = min(self._requested, most)
+        self._first_end = min((r.ends for r in self._requests.values()), default=math.inf)
+
+
+class PullSubscription:
+    """One pull, on one inbox, from bind to stop or loss.
+
+    `is_answered` is whether the server has served a request.
+    """
+
+    def __init__(self, connection: Connection, subject: str, dispatcher: Dispatcher) -> None:
         self.is_answered = False
-        self.changed = connection.disturbed
+        self._changed = connection.disturbed  # also set by the dispatcher, when capacity grows
         self._connection = connection
         self._subject = subject
-        self._outstanding = outstanding
-        self._room = room
-        self._arrived = arrived
-        self._answered = answered
+        self._dispatcher = dispatcher
         self._inbox = connection.new_inbox()
-        self._credit = Credit()
+        self._requests = PullRequests()
+        self._burst: list[Msg] = []
         self._last_request = 0
         self._last_delivery = 0
         self._waiting_since: float | None = None  # for any sign of the server
         self._not_before = 0.0
         self._stopping = False
         self._idle = False
-        self._lost: str | None = None
         self._refused: str | None = None
-        self._most = MOST_CREDIT
+        self._bug: Exception | None = None
+        self._most = MOST_REQUESTED
         self._reconnections = connection.reconnections
         self._subscription: Subscription | None = None
 
@@ -88,8 +131,8 @@ class Puller:
         Raises ConfigurationError where the consumer allows no request of this kind.
         """
         try:
-            self._subscription = await self._connection.draw(
-                self._inbox + ".*", self._take, self._take_status
+            self._subscription = await self._connection.subscribe(
+                self._inbox + ".*", cb=self._receive
             )
         except nats.errors.Error as error:
             raise PullLost("the inbox cannot be subscribed to") from error
@@ -98,7 +141,7 @@ class Puller:
                 self._check()
                 await self._refill()
                 await self._next_change(_TICK)
-            await self._let_credit_end()
+            await self._let_requests_end()
         finally:
             await self._leave()
 
@@ -106,32 +149,24 @@ class Puller:
         """Make `run` leave the pull and return; at once where nothing can come any more."""
         self._stopping = True
         self._idle = idle
-        self.changed.set()
+        self._changed.set()
 
-    @property
-    def is_lost(self) -> bool:
-        """Tell whether the consumer is known to be gone."""
-        return self._lost is not None
-
-    def lose(self, problem: str) -> None:
-        """Make `run` raise PullLost: somebody has found out that the consumer is gone."""
-        self._lost = problem
-        self.changed.set()
+    # --- requests ---
 
     async def _refill(self) -> None:
         now = time.monotonic()
-        outstanding = self._credit.outstanding(now)
+        requested = self._requests.requested(now)
         if not self._connection.is_connected or now < self._not_before:
             return
-        messages = min(self._most, self._room()) - outstanding
-        # Asking for every freed place one by one would double the traffic.
-        if messages <= 0 or outstanding > self._most // 2:
+        messages = min(self._most, self._dispatcher.capacity) - requested
+        # A request for every freed place would double the traffic.
+        if messages <= 0 or requested > self._most // 2:
             return
         if self._waiting_since is None:
             self._waiting_since = now
         self._last_request += 1
         request = f"{self._inbox}.{self._last_request}"
-        self._credit.ask(request, messages, now + EXPIRES + _EXPIRES_LATE)
+        self._requests.add(request, messages, now + EXPIRES + _EXPIRES_LATE)
         body = {
             "batch": messages,
             "expires": int(EXPIRES * NANOSECONDS),
@@ -145,13 +180,15 @@ class Puller:
 
     def _check(self) -> None:
         now = time.monotonic()
+        if self._bug is not None:
+            raise self._bug
         if self._refused is not None:
             raise ConfigurationError(self._refused)
-        if self._lost is not None:
-            raise PullLost(self._lost)
+        if self._dispatcher.lost is not None:
+            raise PullLost(self._dispatcher.lost)
         self._connection.check()
         if self._connection.reconnections != self._reconnections:
-            raise ConnectionLost("the connection was made anew")
+            raise ConnectionLost("the client has reconnected")
         if self._waiting_since is None:
             return
         if not self._connection.is_connected:
@@ -160,38 +197,66 @@ class Puller:
         if silent > _LONGEST_SILENCE:
             raise NoResponse(f"no message and no heartbeat for {silent:.1f} s")
 
-    def _take(self, delivered: Sequence[Delivered]) -> None:
+    # --- messages ---
+
+    async def _receive(self, message: Msg) -> None:
+        # The library calls this once a message, without a pause for all that one read has brought:
+        # they are taken together.
+        if not self._burst:
+            asyncio.get_running_loop().call_soon(self._take_burst)
+        self._burst.append(message)
+
+    def _take_burst(self) -> None:
+        burst, self._burst = self._burst, []
+        try:
+            self._take(burst)
+        except Exception as error:  # noqa: BLE001 (raised by `run`; the loop would only log it)
+            self._bug = error
+            self._changed.set()
+
+    def _take(self, burst: Sequence[Msg]) -> None:
+        if not burst:  # `_leave` was faster
+            return
         now = time.monotonic()
-        for subject, reply, payload in delivered:
-            told = read_delivery(reply)
-            if told is None:
-                message = Message(subject, payload, 0, 1, time.time_ns())
-            else:
-                delivery, stream_sequence, consumer_sequence, recorded_at = told
-                # A consumer counts its deliveries upwards: this is another one, with the same name.
-                if consumer_sequence <= self._last_delivery:
-                    self.lose("the consumer was made anew")
-                self._last_delivery = consumer_sequence
-                message = Message(subject, payload, stream_sequence, delivery, recorded_at)
-            self._outstanding.arrive(message, reply, now)
-        self._credit.arrive(len(delivered))
-        self._arrived()
-        if self._note_sign() <= self._most // 2:
-            self.changed.set()
+        arrive, delivered = self._dispatcher.outstanding.arrive, 0
+        for message in burst:
+            reply = message.reply
+            # Only the reply subject tells a delivery from a status: a message that was published
+            # may carry any header.
+            if not reply:
+                self._read_status(message)
+                continue
+            arrive(self._read_message(message, reply), reply, now)
+            delivered += 1
+        if delivered:
+            self._requests.arrived(delivered)
+            self._dispatcher.messages_arrived()
+        if self._note_sign(now) <= self._most // 2:
+            self._changed.set()
 
-    def _note_sign(self) -> int:
-        """Note that the server is there and return the credit; without credit it may be silent."""
-        self.last_sign = now = time.monotonic()
-        if not (self.is_answered or self.is_lost or self._refused):
+    def _read_message(self, message: Msg, reply: str) -> Message:
+        read = read_delivery(reply)
+        if read is None:
+            return Message(message.subject, message.data, 0, 1, time.time_ns())
+        delivery, stream_sequence, consumer_sequence, stored_at = read
+        # A consumer numbers its deliveries upwards: this is another one of the same name.
+        if consumer_sequence <= self._last_delivery:
+            self._dispatcher.lose("the consumer was recreated")
+        self._last_delivery = consumer_sequence
+        return Message(message.subject, message.data, stream_sequence, delivery, stored_at)
+
+    def _note_sign(self, now: float) -> int:
+        """Note that the server is there; returns how many messages are requested.
+
+        Without a request the server may be silent.
+        """
+        self._dispatcher.heard(now)
+        if not (self.is_answered or self._dispatcher.lost or self._refused):
             self.is_answered = True
-            self._answered()
-        credit = self._credit.outstanding(now)
-        self._waiting_since = now if credit else None
-        return credit
-
-    def _take_status(self, message: Msg) -> None:
-        self._read_status(message)
-        self._note_sign()
+            self._dispatcher.pull_answered()
+        requested = self._requests.requested(now)
+        self._waiting_since = now if requested else None
+        return requested
 
     def _read_status(self, message: Msg) -> None:
         headers = message.headers or {}
@@ -199,13 +264,13 @@ class Puller:
         if status == "100":  # a heartbeat
             return
         undelivered = headers.get("Nats-Pending-Messages", "")
-        self._credit.end(message.subject, int(undelivered) if undelivered.isdigit() else None)
-        self.changed.set()
+        self._requests.end(message.subject, int(undelivered) if undelivered.isdigit() else None)
+        self._changed.set()
         lower = text.lower()
         if status == "409" and "consumer deleted" in lower:
-            self.lose("the consumer was deleted")
-        elif status == "503":  # nobody listens: the consumer or its stream is gone
-            self.lose("the consumer does not answer")
+            self._dispatcher.lose("the consumer was deleted")
+        elif status == "503":  # no responders: the consumer or its stream is gone
+            self._dispatcher.lose("the consumer does not answer")
         elif limit := _MOST_IN_A_REQUEST.search(text):
             self._most = int(limit[1])
         elif status == "400" or "exceeded maxrequest" in lower:
@@ -218,13 +283,15 @@ class Puller:
     async def _next_change(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self.changed.wait()
-        self.changed.clear()
+                await self._changed.wait()
+        self._changed.clear()
 
-    async def _let_credit_end(self) -> None:
-        """Wait until the server has nothing more to send for what was asked."""
-        while not self._idle and self._connection.is_connected and self._lost is None:
-            if self._credit.outstanding(time.monotonic()) == 0:
+    # --- the end ---
+
+    async def _let_requests_end(self) -> None:
+        """Wait until the server has nothing more to send for what was requested."""
+        while not self._idle and self._connection.is_connected and self._dispatcher.lost is None:
+            if self._requests.requested(time.monotonic()) == 0:
                 return
             await self._next_change(_LEAVE_TICK)
 
@@ -233,10 +300,11 @@ class Puller:
         if self._subscription is None:
             return
         if not self._connection.is_connected:
-            # Else the library would subscribe it anew once it is connected again.
+            # Else the library would subscribe again once it is connected.
             with contextlib.suppress(nats.errors.Error, OSError):
                 await self._subscription.unsubscribe()
             return
         with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
             async with asyncio.timeout(_DRAIN_TIMEOUT):
                 await self._subscription.drain()
+        self._take_burst()

@@ -1,15 +1,15 @@
-"""Binding and pulling, over and over, as long as one connection lasts. Broker thread only."""
+"""Bind, catch up, pull; again and again as long as a connection lasts. Consumer thread only."""
 
 import asyncio
 import logging
 import time
+from typing import Any
 
-from nats.js import JetStreamContext
-
+from repo.errors import TransientError, UnavailableError
 from worker.errors import (
+    DATABASE_BLOCKED,
     BrokerError,
     ConnectionLost,
-    DatabaseBroken,
     DatabaseUnavailable,
     NoResponse,
     PullLost,
@@ -18,202 +18,210 @@ from worker.errors import (
 from worker.jetstream.connection import Connection
 from worker.jetstream.consumer import (
     Binding,
-    bind,
+    Consumer,
     differences,
-    look,
-    tell_differences,
+    log_differences,
     wanted_consumer,
 )
-from worker.jetstream.context import Shared
-from worker.jetstream.pull import Puller
-from worker.jetstream.tasks import FIRST_BACKOFF, cancel
+from worker.jetstream.dispatcher import Dispatcher
+from worker.jetstream.manifest_sync import ManifestSync
+from worker.jetstream.pull import PullSubscription
+from worker.jetstream.reconcile import Reconciler
+from worker.jetstream.tasks import FIRST_BACKOFF, Stop, cancel
+from worker.projections.base import Projection
+from worker.settings import Settings
+from worker.status.worker_status import WorkerStatus
+from worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
 _LOOK_AFTER = 2.0
-_DEAF_AFTER = 3
-_BROKEN_AFTER = 3
-# To try the database costs little, and whoever has mended it is looking.
+_UNANSWERED_AFTER = 3
+_UNAVAILABLE_AFTER = 3
+# An attempt at the database costs little, and the person who has fixed it is watching.
 _LONGEST_DATABASE_BACKOFF = 3.0
 
 
-class Pulling:
-    """Pulls over one connection; what is lost is made anew with fresh credit."""
+class PullLoop:
+    """Pulls until the stop; a pull that is lost is started again with no request open."""
 
-    def __init__(self, shared: Shared, connection: Connection, js: JetStreamContext) -> None:
-        self._shared = shared
-        self._settings = shared.settings
-        self._dispatcher = shared.dispatcher
-        self._stop = shared.stop
-        self._connection = connection
-        self._js = js
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        projection: Projection[Any, Any],
+        dispatcher: Dispatcher,
+        reconciler: Reconciler,
+        manifests: ManifestSync,
+        status: WorkerStatus,
+        supervisor: Supervisor,
+        stop: Stop,
+    ) -> None:
+        self._settings = settings
+        self._projection = projection
+        self._dispatcher = dispatcher
+        self._reconciler = reconciler
+        self._manifests = manifests
+        self._status = status
+        self._supervisor = supervisor
+        self._stop = stop
+        self._differing: dict[str, tuple[Any, Any]] = {}
+        self._is_idle = False
         self._unanswered = 0
-        self._broken = 0
+        self._unavailable = 0
 
-    async def run(self) -> None:
+    def idle(self) -> None:
+        """Let the stop leave the pull at once: the broker has nothing more to deliver."""
+        self._is_idle = True
+
+    async def run(self, connection: Connection, consumer: Consumer) -> None:
         """Bind and pull until the stop; raises BrokerError if the connection is of no use."""
+        self._unanswered = 0
         backoff = FIRST_BACKOFF
         while not self._stop.is_set():
             began = time.monotonic()
-            self._shared.progress.step()
+            self._status.health.step()
             try:
-                await self._stop.interrupts(self._connection.usable())
-                self._shared.progress.step()
-                puller = await self._stop.interrupts(self._bound_while_connected())
+                await self._stop.interrupts(connection.usable())
+                self._status.health.step()
+                await self._stop.interrupts(self._bind_while_connected(connection, consumer))
                 if not self._dispatcher.on_trial:
                     backoff = FIRST_BACKOFF
-                await self._pull(puller)
-            except DatabaseUnavailable as error:
-                self._shared.readiness.not_ready(f"database: {error}", error.cause)
-                log.warning("database.unavailable", extra={"error": str(error)})
-                await self._give_back_for_others(error)
+                await self._pull(connection)
+            except (TransientError, UnavailableError, DatabaseUnavailable) as error:
+                await self._database_failed(error)
                 backoff = await self._stop.rest(backoff, _LONGEST_DATABASE_BACKOFF)
             except PullLost as error:
-                self._dispatcher.unbind()
-                self._tell_lost(error, began)
-                self._connection.check()
-                self._weigh(error)
-                self._shared.watch.refresh()
+                self._pull_failed(error, connection, began)
                 if isinstance(error, ConnectionLost):
-                    backoff = FIRST_BACKOFF  # what was tried before says nothing of the new one
+                    backoff = FIRST_BACKOFF  # earlier attempts say nothing of the new connection
                 backoff = await self._stop.rest(backoff)
 
-    async def _give_back_for_others(self, error: DatabaseUnavailable) -> None:
-        """Give back what waits if it is this worker's own way to the file that is broken.
+    # --- failures ---
 
-        A locked database is locked for all; there it stays in hand.
+    async def _database_failed(self, error: Exception) -> None:
+        """Pause; nak what waits if only this worker's own way to the database is broken.
+
+        A locked database is locked for every worker; there the messages stay outstanding.
         """
-        self._broken = self._broken + 1 if isinstance(error, DatabaseBroken) else 0
-        if self._broken >= _BROKEN_AFTER and self._dispatcher.is_bound:
-            await self._dispatcher.give_back_waiting()
+        problem = str(error) if isinstance(error, DatabaseUnavailable) else describe(error)
+        self._status.readiness.not_ready(f"database: {problem}", DATABASE_BLOCKED)
+        log.warning("database.unavailable", extra={"error": problem})
+        broken = isinstance(error, UnavailableError)
+        self._unavailable = self._unavailable + 1 if broken else 0
+        if self._unavailable >= _UNAVAILABLE_AFTER and self._dispatcher.is_bound:
+            await self._dispatcher.nak_waiting()
 
-    async def _bound_while_connected(self) -> Puller:
-        bound = asyncio.create_task(self._bound())
-        lost = asyncio.create_task(self._connection.lost())
+    def _pull_failed(self, error: PullLost, connection: Connection, began: float) -> None:
+        self._dispatcher.unbind()
+        cause = connection.problem_since(began)
+        problem = f"{describe(error)} <- {cause}" if cause else describe(error)
+        self._status.readiness.not_ready(problem, error.cause)
+        log.warning("pull.lost", extra={"error": problem})
+        connection.check()
+        # A missing right to subscribe that is granted by now counts for a new connection only.
+        self._unanswered = self._unanswered + 1 if isinstance(error, NoResponse) else 0
+        if self._unanswered >= _UNANSWERED_AFTER:
+            raise BrokerError("no request is answered on this connection")
+        self._manifests.refresh()
+
+    # --- binding ---
+
+    async def _bind_while_connected(self, connection: Connection, consumer: Consumer) -> None:
+        bound = asyncio.create_task(self._bind_and_catch_up(connection, consumer))
+        lost = asyncio.create_task(connection.lost())
         try:
             await asyncio.wait({bound, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if bound.done():
-                return bound.result()
-            raise ConnectionLost("the connection was lost while the consumer was bound")
+            if not bound.done():
+                raise ConnectionLost("the connection was lost while the consumer was bound")
+            bound.result()
         finally:
             await cancel(bound, lost)
 
-    def _weigh(self, error: PullLost) -> None:
-        """Give the connection up after a few requests in a row that nothing came back to.
-
-        A right to subscribe that was missing, and is granted by now, is used by a new one only.
-        """
-        self._unanswered = self._unanswered + 1 if isinstance(error, NoResponse) else 0
-        if self._unanswered >= _DEAF_AFTER:
-            raise BrokerError("nothing is answered on this connection")
-
-    def _tell_lost(self, error: PullLost, began: float) -> None:
-        cause = self._connection.problem_since(began)
-        problem = f"{describe(error)} <- {cause}" if cause else describe(error)
-        self._shared.readiness.not_ready(problem, error.cause)
-        log.warning("pull.lost", extra={"error": problem})
-
-    async def _bound(self) -> Puller:
-        """Return a puller for the consumer, once the database is in step with it."""
-        settings, dispatcher, progress = self._settings, self._dispatcher, self._shared.progress
-        binding = await self._bind()
-        await dispatcher.pool_idle()
-        progress.step()
-        outcome = await self._shared.caught_up.come_in_step(self._connection, binding)
-        progress.step()
+    async def _bind_and_catch_up(self, connection: Connection, consumer: Consumer) -> None:
+        """Bind, and resume dispatching once the database is caught up with the consumer."""
+        health = self._status.health
+        binding = await self._bind(consumer)
+        await self._dispatcher.pool_idle()
+        health.step()
+        outcome = await self._reconciler.catch_up(connection, binding)
+        health.step()
         if outcome.is_recreated:
-            created_at, binding = binding.footing.stream_created_at, await self._bind()
-            if created_at != binding.footing.stream_created_at:
-                raise PullLost("the stream was made anew while it was compared")
-        self._tell_differences(binding, outcome.committed)
-        await self._shared.watch.first_attempt()
+            created_at, binding = binding.position.stream_created_at, await self._bind(consumer)
+            if created_at != binding.position.stream_created_at:
+                raise PullLost("the stream was recreated while it was compared")
+        self._log_differences(binding, outcome.committed)
+        await self._manifests.first_attempt()
         log.info(
             "pull.started",
             extra={
-                "stream": settings.stream,
-                "consumer": settings.consumer,
+                "stream": self._settings.stream,
+                "consumer": self._settings.consumer,
                 "pending": binding.pending,
                 "ack_pending": binding.ack_pending,
             },
         )
-        dispatcher.resume()
-        return self._puller()
+        self._dispatcher.resume()
 
-    def _puller(self) -> Puller:
-        settings, dispatcher = self._settings, self._dispatcher
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{settings.stream}.{settings.consumer}"
-        return Puller(
-            self._connection,
-            subject,
-            dispatcher.outstanding,
-            room=lambda: dispatcher.room,
-            arrived=dispatcher.work.set,
-            answered=self._note_answered,
-        )
-
-    def _note_answered(self) -> None:
-        self._unanswered = 0
-        # A right that is missing shows only now: the request for messages gets no answer then.
-        if not self._dispatcher.on_trial:
-            self._shared.readiness.ready()
-
-    async def _bind(self) -> Binding:
-        binding = await bind(self._js, self._settings)
-        is_first = self._dispatcher.binding is None
-        same = is_first or binding.same_messages(self._dispatcher.binding)
-        ack_pending = self._dispatcher.bind(binding)
-        if not same:
-            log.warning("consumer.recreated", extra={"messages_not_settled": ack_pending})
-        self._shared.expect(binding.pending + binding.ack_pending)
-        self._shared.progress.step()
+    async def _bind(self, consumer: Consumer) -> Binding:
+        before = self._dispatcher.binding
+        binding = await consumer.bind()
+        not_acked = self._dispatcher.bind(binding)
+        if before is not None and not binding.same_messages(before):
+            log.warning("consumer.recreated", extra={"messages_not_acked": not_acked})
+        self._status.expect(binding.pending + binding.ack_pending)
+        self._status.health.step()
         return binding
 
-    def _tell_differences(self, binding: Binding, committed: int) -> None:
-        wanted = wanted_consumer(self._settings)
+    def _log_differences(self, binding: Binding, committed: int) -> None:
+        wanted = wanted_consumer(self._settings, self._projection)
         differing = differences(wanted, binding.config, committed)
-        if differing != self._shared.differing:
-            self._shared.differing = differing
-            tell_differences(self._settings, differing)
+        if differing != self._differing:
+            self._differing = differing
+            log_differences(self._settings, differing)
 
-    async def _pull(self, puller: Puller) -> None:
-        """Pull until the stop; raises DatabaseUnavailable at a fault of the database."""
-        dispatcher = self._dispatcher
-        dispatcher.puller = puller
+    # --- pulling ---
+
+    async def _pull(self, connection: Connection) -> None:
+        """Pull until the stop; raises DatabaseUnavailable when the database fails."""
+        settings, dispatcher = self._settings, self._dispatcher
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{settings.stream}.{settings.consumer}"
+        pull = PullSubscription(connection, subject, dispatcher)
         stop = asyncio.create_task(self._stop.wait())
-        stop.add_done_callback(lambda _: puller.stop(idle=self._shared.is_idle))
-        fault = asyncio.create_task(dispatcher.fault.wait())
-        fault.add_done_callback(lambda _: puller.stop())
-        watch = asyncio.create_task(self._watch_consumer(puller))
-        watch.add_done_callback(self._shared.helper_done)
+        stop.add_done_callback(lambda _: pull.stop(idle=self._is_idle))
+        failed = asyncio.create_task(dispatcher.failed.wait())
+        failed.add_done_callback(lambda _: pull.stop())
+        watch = asyncio.create_task(self._watch_consumer(pull))
+        watch.add_done_callback(self._supervise)
         try:
-            await puller.run()
+            await pull.run()
         finally:
-            dispatcher.puller = None
-            watch.remove_done_callback(self._shared.helper_done)
-            await cancel(stop, fault, watch)
-        if dispatcher.fault.is_set():
-            raise DatabaseUnavailable(dispatcher.problem)
+            if pull.is_answered:
+                self._unanswered = 0
+            watch.remove_done_callback(self._supervise)
+            await cancel(stop, failed, watch)
+        if dispatcher.failed.is_set():
+            raise DatabaseUnavailable(dispatcher.failure)
 
-    async def _watch_consumer(self, puller: Puller) -> None:
-        """Look at the consumer now and then, also while nothing is asked of it."""
+    def _supervise(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._supervisor.fail(error)
+
+    async def _watch_consumer(self, pull: PullSubscription) -> None:
+        """Look at the consumer regularly, also while nothing is requested."""
+        dispatcher = self._dispatcher
         while True:
             await asyncio.sleep(_LOOK_AFTER)
             try:
-                binding = await self.look()
+                binding = await dispatcher.look()
             except PullLost as error:
-                puller.lose(describe(error))
+                dispatcher.lose(describe(error))
                 return
-            if not self._dispatcher.is_bound:
-                puller.lose("the binding is in doubt")
+            if not dispatcher.is_bound or binding is None:
+                dispatcher.lose("the binding is in doubt")
                 return
-            self._dispatcher.note(binding)
-            self._shared.progress.step()
+            self._status.health.step()
             # On trial, with nothing to try: the checkpoint was written, so the database is there.
-            tried = not self._dispatcher.on_trial or binding.pending == binding.ack_pending == 0
-            if tried and puller.is_answered and len(self._dispatcher.outstanding) == 0:
-                self._shared.readiness.ready()
-
-    async def look(self) -> Binding:
-        """Return the consumer that is bound as it is now; raises PullLost if it is gone."""
-        assert self._dispatcher.binding is not None
-        return await look(self._js, self._settings, self._dispatcher.binding)
+            tried = not dispatcher.on_trial or not binding.has_work
+            if tried and pull.is_answered and len(dispatcher.outstanding) == 0:
+                self._status.readiness.ready()

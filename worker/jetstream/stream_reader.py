@@ -1,7 +1,7 @@
-"""The starts of a stream as they came, for a command: through a consumer of its own. Broker thread.
+"""The messages of a stream as they came, for a command, through a consumer of its own.
 
-The consumer acks nothing, keeps its state in memory, and ends by itself when nobody reads any more.
-The worker's consumer is not touched, and does not notice.
+The consumer acks nothing, keeps its state in memory, and ends by itself when it is read no more.
+The worker's consumer is not touched.
 """
 
 import json
@@ -17,9 +17,7 @@ from nats.js import JetStreamContext
 from worker.codec.timestamps import NANOSECONDS, format_instant
 from worker.errors import BrokerError
 from worker.jetstream.client import BrokerClient
-from worker.jetstream.connection import API_TIMEOUT
-from worker.jetstream.consumer import FILTER
-from worker.jetstream.permissions import API
+from worker.jetstream.connection import API, API_TIMEOUT
 from worker.jetstream.reconcile import request
 from worker.messages import Message, read_delivery
 
@@ -29,25 +27,33 @@ _FETCH_TIMEOUT = 10.0
 
 
 class StreamReader:
-    """Reads what a stream holds now, oldest first; `expected` is about how many messages that is.
+    """Reads the messages of a projection that a stream holds now, oldest first.
 
-    To be used inside `with`. Every method raises BrokerError where the broker does not answer.
+    `expected` is about how many there are. To be used inside `with`. Every method raises
+    BrokerError where the broker does not answer.
     """
 
     def __init__(
-        self, visit: BrokerClient, stream: str, last_sequence: int, *, since: int | None = None
+        self,
+        client: BrokerClient,
+        stream: str,
+        filter_subject: str,
+        last_sequence: int,
+        *,
+        since: int | None = None,
     ) -> None:
         """Read up to a sequence, from the start or from an instant in nanoseconds since 1970."""
         self.expected = 0
-        self._visit = visit
+        self._client = client
         self._stream = stream
+        self._filter = filter_subject
         self._last_sequence = last_sequence
         self._since = since
         self._name = ""
         self._subscription: JetStreamContext.PullSubscription
 
     def __enter__(self) -> Self:
-        self._visit.do(self._open())
+        self._client.do(self._open())
         return self
 
     def __exit__(
@@ -57,13 +63,13 @@ class StreamReader:
         traceback: TracebackType | None,
     ) -> None:
         if not isinstance(error, BrokerError):
-            self._visit.do(self._leave())
+            self._client.do(self._leave())
 
     def pages(self) -> Iterator[list[Message]]:
         """Yield the messages, a bounded number at a time."""
         left = self.expected
         while left > 0:
-            page, left = self._visit.do(self._page(left))
+            page, left = self._client.do(self._page(left))
             if page:
                 yield page
 
@@ -71,7 +77,7 @@ class StreamReader:
         config: dict[str, Any] = {
             "deliver_policy": "all",
             "ack_policy": "none",
-            "filter_subject": FILTER,
+            "filter_subject": self._filter,
             "inactive_threshold": _INACTIVE_AFTER * NANOSECONDS,
             "mem_storage": True,
         }
@@ -81,11 +87,11 @@ class StreamReader:
             config["opt_start_time"] = format_instant(max(0, min(self._since, time.time_ns())))
         body = {"stream_name": self._stream, "config": config}
         subject = f"{API}.CONSUMER.CREATE.{self._stream}"
-        info = await request(self._visit.connection, subject, body)
+        info = await request(self._client.connection, subject, body)
         if "error" in info:
             raise BrokerError(f"the broker refuses: {info['error'].get('description')}")
         self._name, self.expected = info["name"], info["num_pending"]
-        js = self._visit.connection.jetstream(timeout=API_TIMEOUT)
+        js = self._client.connection.jetstream(timeout=API_TIMEOUT)
         self._subscription = await js.pull_subscribe_bind(self._name, self._stream)
 
     async def _page(self, left: int) -> tuple[list[Message], int]:
@@ -94,18 +100,18 @@ class StreamReader:
             fetched = await self._subscription.fetch(min(left, PAGE_MESSAGES), _FETCH_TIMEOUT)
         except (nats.errors.Error, TimeoutError) as error:
             raise BrokerError("the stream cannot be read any further") from error
-        if not fetched:  # which a consumer that is gone looks like
+        if not fetched:  # the library reports a deleted consumer in the same way
             raise BrokerError("the stream cannot be read any further")
         page = [_message(message) for message in fetched]
-        # More may come while this reads, and what was there may expire.
+        # Messages may arrive and expire while this reads.
         left = min(left - len(page), fetched[-1].metadata.num_pending)
         wanted = [m for m in page if m.stream_sequence <= self._last_sequence]
         return wanted, left if len(wanted) == len(page) else 0
 
     async def _leave(self) -> None:
-        """Have the consumer deleted at once where that is allowed; nobody waits for it."""
+        """Delete the consumer at once where that is permitted, without waiting for the answer."""
         subject = f"{API}.CONSUMER.DELETE.{self._stream}.{self._name}"
-        connection = self._visit.connection
+        connection = self._client.connection
         try:
             await connection.publish(subject, json.dumps({}).encode(), connection.new_inbox())
             await self._subscription.unsubscribe()
@@ -114,7 +120,7 @@ class StreamReader:
 
 
 def _message(message: Msg) -> Message:
-    told = read_delivery(message.reply)
-    if told is None:
-        raise BrokerError(f"no reply subject of JetStream: {message.reply}")
-    return Message(message.subject, message.data, told.stream_sequence, 1, told.recorded_at)
+    read = read_delivery(message.reply)
+    if read is None:
+        raise BrokerError(f"not a reply subject of JetStream: {message.reply}")
+    return Message(message.subject, message.data, read.stream_sequence, 1, read.stored_at)

@@ -1,4 +1,4 @@
-"""A stop that interrupts whatever the broker thread is waiting for."""
+"""Ending tasks: cancel, and a stop that interrupts whatever the consumer thread waits for."""
 
 import asyncio
 import random
@@ -26,28 +26,13 @@ class Stopped(Exception):
     """The stop came while something else was awaited."""
 
 
-class Stop:
-    """Set once, from the broker thread; waits for other things end with it."""
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    def set(self) -> None:
-        """Stop; may be called again."""
-        self._event.set()
-
-    def is_set(self) -> bool:
-        """Tell whether the stop was asked for."""
-        return self._event.is_set()
-
-    async def wait(self) -> None:
-        """Return when the stop is asked for."""
-        await self._event.wait()
+class Stop(asyncio.Event):
+    """Set once, in the consumer thread; waits for other things end with it."""
 
     async def interrupts(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Return what `work` returns, or cancel it and raise Stopped when the stop comes first."""
         task = asyncio.create_task(work)
-        stop = asyncio.create_task(self._event.wait())
+        stop = asyncio.create_task(self.wait())
         try:
             await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():

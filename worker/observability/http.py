@@ -1,6 +1,6 @@
-"""`/livez`, `/readyz` and `/metrics` on one port, for who looks from outside.
+"""`/livez`, `/readyz` and `/metrics` on one port.
 
-A thread of its own for each request, so that nobody who reads slowly is waited for.
+Each request has a thread of its own, so that a slow reader holds up no other request.
 """
 
 import json
@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from worker.errors import ConfigurationError, describe
-from worker.status.health import Progress
+from worker.status.health import Health
 
 log = logging.getLogger(__name__)
 
@@ -27,57 +27,50 @@ _JSON = "application/json"
 
 
 class HealthServer:
-    """Answers from what `progress` and `registry` hold; touches neither broker nor database."""
+    """Answers from what `health` and `registry` hold; asks neither broker nor database."""
 
-    def __init__(
-        self, host: str, port: int, progress: Progress, registry: CollectorRegistry
-    ) -> None:
-        """Listen at once; port 0 takes a free one.
-
-        Raises ConfigurationError where that cannot be.
-        """
+    def __init__(self, host: str, port: int, health: Health, registry: CollectorRegistry) -> None:
+        """Listen at once, on a free port for 0; raises ConfigurationError where that fails."""
         try:
             family, _, _, _, address = socket.getaddrinfo(
                 host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
-            self._server = _Server(family, address, progress, registry)
+            self._server = _Server(family, address, health, registry)
         except (OSError, UnicodeError) as error:
             raise ConfigurationError(
-                f"--metrics-port: {host} port {port} cannot be listened on: {error}"
+                f"--metrics-port: cannot listen on {host} port {port}: {error}"
             ) from error
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL,), name="health", daemon=True
         )
 
     def start(self) -> None:
-        """Answer from now on."""
         self._thread.start()
         host, port = self._server.server_address[:2]
         log.info("metrics.listening", extra={"host": host, "port": port})
 
     def close(self) -> None:
-        """Answer no more, and give the port back."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
 
 class _Server(socketserver.ThreadingTCPServer):
-    # Not http.server's: that one looks its own name up, which can take as long as it likes.
+    # Not http.server's: that one looks up its own host name, which can take for ever.
     allow_reuse_address = True
     daemon_threads = True
     block_on_close = False
 
     def __init__(
-        self, family: int, address: Any, progress: Progress, registry: CollectorRegistry
+        self, family: int, address: Any, health: Health, registry: CollectorRegistry
     ) -> None:
         self.address_family = family
-        self.progress = progress
+        self.health = health
         self.registry = registry
         super().__init__(address, _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """Say what went wrong, unless the client has only gone or is too slow."""
+        """Log the error, unless the client has only gone or is too slow."""
         error = sys.exception()
         if isinstance(error, OSError):
             return
@@ -92,7 +85,6 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
-        """Answer one of the three questions."""
         path = self.path.partition("?")[0]
         if path == "/metrics":
             encode, content_type = choose_encoder(self.headers.get("Accept", ""))
@@ -107,8 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 (the base class's name)
 
     def _answer_health(self, question: str) -> None:
-        progress = self.server.progress
-        verdict = progress.verdict()
+        health = self.server.health
+        verdict = health.verdict()
         is_well = verdict.is_live if question == "live" else verdict.is_ready
         document = {
             question: is_well,
@@ -116,10 +108,10 @@ class _Handler(BaseHTTPRequestHandler):
             "reason": verdict.reason,
             "restart_helps": verdict.restart_helps,
             "without_progress_seconds": round(verdict.idle_for, 1),
-            "lag_seconds": round(progress.lag, 1),
-            "pending": progress.pending,
-            "ack_pending": progress.ack_pending,
-            "outstanding": progress.outstanding,
+            "lag_seconds": round(health.lag, 1),
+            "pending": health.pending,
+            "ack_pending": health.ack_pending,
+            "outstanding": health.outstanding,
         }
         status = HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE
         self._answer(status, _JSON, json.dumps(document).encode() + b"\n")
@@ -134,4 +126,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_arguments: Any) -> None:
-        """Say nothing: being asked is no event."""
+        """Log nothing: a request is not an event."""

@@ -1,37 +1,26 @@
-"""The repository pool: threads that take batches from one queue and hand back decisions.
+"""The repository pool: threads that take work from one queue, each with its own connection."""
 
-Between batches they answer questions of the broker thread about what is in the database.
-
-Each thread opens its own database connection and closes it at its end.
-"""
-
-import logging
-import queue
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any
 
-from repo.checkpoint import Checkpoint, CheckpointGuard, StoredCheckpoint
-from repo.errors import TransientError, UnavailableError
-from repo.repository import Repository
-from repo.sqlite.database import Database
-from worker.errors import DatabaseBroken, DatabaseUnavailable, describe
-from worker.messages import Batch, Decisions
-from worker.processing.processor import Projection
-
-log = logging.getLogger(__name__)
+from repo import Database
+from repo.checkpoint import CheckpointGuard
+from repo.repository import GuardedRepository
+from worker.messages import Batch
+from worker.processing.processor import BatchProcessor
+from worker.processing.queues import ResultQueue, WorkQueue
+from worker.status.worker_status import WorkerStatus
+from worker.supervisor import Supervisor
 
 _GRACE = 2.0
-
-_Answer = TypeVar("_Answer")
 
 
 class CommitOrder:
     """Lets batches be written in the order of their numbers, from 1, whichever thread has them.
 
-    So the first of two starts of one run wins also where they come in neighbouring batches.
+    So the first of two events of one run wins also where they come in neighbouring batches.
     """
 
     def __init__(self) -> None:
@@ -44,62 +33,40 @@ class CommitOrder:
             self._changed.wait_for(lambda: self._next == number)
 
     def end(self, number: int) -> None:
-        """Give the turn to the next batch; to be called once for each number, in any case."""
+        """Give the turn to the next batch; called once for each number, also after an error."""
         with self._changed:
             self._changed.wait_for(lambda: self._next == number)
             self._next = number + 1
             self._changed.notify_all()
 
 
-class _Question(Generic[_Answer]):
-    """Something to find out or to do in the database, with a place for the answer or the error."""
+class RepositoryPool:
+    """A fixed number of threads that process batches and answer questions about the database.
 
-    def __init__(self, question: Callable[[Repository], _Answer]) -> None:
-        self.answer: Future[_Answer] = Future()
-        self._question = question
-
-    def put_to(self, repository: Repository) -> None:
-        if not self.answer.set_running_or_notify_cancel():
-            return
-        try:
-            self.answer.set_result(self._question(repository))
-        except (TransientError, UnavailableError) as error:
-            broken = isinstance(error, UnavailableError)
-            away = (DatabaseBroken if broken else DatabaseUnavailable)(describe(error))
-            away.__cause__ = error
-            self.answer.set_exception(away)
-        except Exception as error:  # noqa: BLE001 (whoever asked gets it, and decides)
-            self.answer.set_exception(error)
-
-
-class Pool:
-    """A fixed number of threads that project batches.
-
-    `settle` gets the decisions of each batch, `projected` the messages of each that is committed
-    and the seconds that it took, and `failed` the error that ended a thread; all are called in a
-    pool thread.
+    `retry_for` is how many seconds a write is retried while the database is locked. The error that
+    ends a thread goes to the supervisor.
     """
 
     def __init__(
         self,
+        *,
         threads: int,
+        retry_for: float,
         database: Database,
         guard: CheckpointGuard,
-        projection: Projection,
-        *,
-        retry_for: float,
-        settle: Callable[[Decisions], None],
-        failed: Callable[[BaseException], None],
-        projected: Callable[[int, float], None] = lambda _messages, _seconds: None,
+        processor: BatchProcessor,
+        results: ResultQueue,
+        status: WorkerStatus,
+        supervisor: Supervisor,
     ) -> None:
+        self.work = WorkQueue()
         self._database = database
         self._guard = guard
-        self._projection = projection
+        self._processor = processor
+        self._results = results
+        self._status = status
+        self._supervisor = supervisor
         self._retry_for = retry_for
-        self._settle = settle
-        self._failed = failed
-        self._projected = projected
-        self._work: queue.SimpleQueue[Batch | _Question[Any] | None] = queue.SimpleQueue()
         self._commit_order = CommitOrder()
         self._give_up = threading.Event()
         # Daemons: a write that hangs in a dead disk must not keep the process from ending.
@@ -109,35 +76,20 @@ class Pool:
         ]
 
     def start(self) -> None:
-        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
     def submit(self, batch: Batch) -> None:
-        """Queue a batch for the next free thread."""
-        self._work.put(batch)
-
-    def recall(self) -> Future[StoredCheckpoint]:
-        """Return what the database knows of the checkpoint; raises DatabaseUnavailable."""
-        return self._ask(lambda repository: repository.recall())
-
-    def begin(self, checkpoint: Checkpoint, recalled: StoredCheckpoint) -> Future[None]:
-        """Put a checkpoint into the file that was recalled from; raises DatabaseUnavailable."""
-        return self._ask(lambda repository: repository.begin(checkpoint, recalled))
-
-    def _ask(self, question: Callable[[Repository], _Answer]) -> Future[_Answer]:
-        asked = _Question(question)
-        self._work.put(asked)
-        return asked.answer
+        """Queue a batch for the next free thread; its result goes to the result queue."""
+        self.work.put(partial(self._process, batch))
 
     def stop(self, deadline: float) -> bool:
-        """Let the threads finish what is queued; tell whether all have ended.
+        """Let the threads finish what is queued; returns whether all have ended.
 
         Past `deadline` (monotonic) retries are given up, and what is not written is nak'd; an
         attempt that has begun gets up to 2 s more.
         """
-        for _ in self._threads:
-            self._work.put(None)
+        self.work.close(len(self._threads))
         if self._joined(deadline):
             return True
         self._give_up.set()
@@ -151,29 +103,27 @@ class Pool:
 
     def _run(self) -> None:
         try:
-            with Repository(
+            with GuardedRepository(
                 self._database,
+                self._processor.projection.writer,
                 retry_for=self._retry_for,
                 give_up=self._give_up,
                 guard=self._guard,
             ) as repository:
-                while (work := self._work.get()) is not None:
-                    if isinstance(work, _Question):
-                        work.put_to(repository)
-                    else:
-                        self._settle(self._project(work, repository))
-        except BaseException as error:  # noqa: BLE001 (nothing may end a thread unseen)
-            self._give_up.set()  # the others must not go on writing to a damaged file
-            self._failed(error)
+                while (work := self.work.get()) is not None:
+                    work(repository)
+        except BaseException as error:  # noqa: BLE001 (no thread may end unseen)
+            self._give_up.set()  # the others must not go on writing to a corrupt database
+            self._supervisor.fail(error)
 
-    def _project(self, batch: Batch, repository: Repository) -> Decisions:
+    def _process(self, batch: Batch, repository: GuardedRepository[Any]) -> None:
         began = time.monotonic()
         try:
-            decisions = self._projection.project(
-                batch, repository, lambda: self._commit_order.wait(batch.number)
+            result = self._processor.process(
+                batch, repository, partial(self._commit_order.wait, batch.number)
             )
         finally:
             self._commit_order.end(batch.number)
-        if not decisions.fault:
-            self._projected(len(batch.messages), time.monotonic() - began)
-        return decisions
+        if result.failure is None:
+            self._status.projected(len(batch.messages), time.monotonic() - began)
+        self._results.put(result)

@@ -1,28 +1,24 @@
-"""The projection of one batch: decode, compute deadlines, write, decide. Runs in a pool thread."""
+"""Turns a batch into rows, writes them, and decides for each message. Runs in a pool thread."""
 
 import logging
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from repo.batch_writer import WriteResult
-from repo.checkpoint import Checkpoint
+from repo.checkpoint import NO_CHECKPOINT, Checkpoint
 from repo.errors import CorruptDatabaseError, RepositoryError
-from repo.execution_results import Run
 from repo.rejected import RejectedEvent
 from repo.repository import Repository
-from repo.rewriting import RetryResult
-from worker.codec.timestamps import format_instant, present_second
-from worker.decisions import Ack, Decision, Nak, nak_delay
+from worker.codec.timestamps import present_second
 from worker.errors import describe
 from worker.logs import Repeats
-from worker.messages import Batch, Decisions, Message
-from worker.projections.deadline import deadline
-from worker.projections.manifests import ManifestCache, NoTimeout
-from worker.projections.starts import EventStarted, MalformedEvent, decode_start
+from worker.messages import Ack, Batch, BatchResult, Decision, Message, Nak, nak_delay
+from worker.projections.base import MalformedEvent, Projection, rejected_event
+from worker.projections.manifests import ManifestCache, NoTimeout, Timeouts
 from worker.status.counters import Counters
 
 log = logging.getLogger(__name__)
@@ -32,135 +28,115 @@ _REPEAT_WARNING_AFTER = 60.0
 
 @dataclass(slots=True)
 class Prepared:
-    """A batch as rows; `sources[i]` is the message that `runs[i]` was made of."""
+    """A batch as rows; `sources[i]` is the message that `rows[i]` was made of."""
 
-    runs: list[Run]
+    rows: list[Any]
     sources: list[Message]
     rejected: list[RejectedEvent]
 
 
-class Projection:
-    """Turns batches into results. Pool threads share it; each brings its own repository."""
+class BatchProcessor:
+    """Processes batches of one projection. Pool threads share it; each brings its repository.
 
-    def __init__(self, stream: str, manifests: ManifestCache, counters: Counters) -> None:
+    `stream` is the name that rejected events are kept under.
+    """
+
+    def __init__(
+        self,
+        projection: Projection[Any, Any],
+        stream: str,
+        manifests: ManifestCache,
+        counters: Counters,
+    ) -> None:
+        self.projection = projection
         self._stream = stream
         self._manifests = manifests
         self._counters = counters
         self._lock = threading.Lock()
-        self._in_fault = False
+        self._database_failed = False
         self._repeats = Repeats(_REPEAT_WARNING_AFTER)
 
-    def project(
-        self, batch: Batch, repository: Repository, wait_for_turn: Callable[[], None]
-    ) -> Decisions:
-        """Write a batch when it is its turn and return a decision for each message, in order.
+    def process(
+        self, batch: Batch, repository: Repository[Any], wait_for_turn: Callable[[], None]
+    ) -> BatchResult:
+        """Write a batch when it is its turn; returns a decision for each message, in order.
 
-        Acks stand for rows that are committed. On a fault of the database every message is nak'd,
-        and none is rejected. Raises CorruptDatabaseError, with nothing written.
+        Acks stand for committed rows. When the database fails, every message is nak'd and none is
+        rejected. Raises CorruptDatabaseError, with nothing written.
         """
-        prepared = self.prepare(batch)
+        prepared = self.prepare(batch.messages)
         wait_for_turn()
-        return self._write(batch, prepared, repository)
-
-    def project_again(self, messages: Sequence[Message], repository: Repository) -> RetryResult:
-        """Write messages that are rejected events, and tell what became of each.
-
-        As any batch, in one transaction, with nobody to ack to. Raises RepositoryError, with
-        nothing changed.
-        """
-        batch = Batch(1, tuple(messages))
-        prepared = self.prepare(batch)
-        started = time.monotonic()
-        rewritten = repository.write_again(
-            prepared.runs,
-            prepared.rejected,
-            lambda index, reason: self.rejected(prepared.sources[index], reason),
-        )
-        self._account(batch, prepared, rewritten.written, time.monotonic() - started)
-        return rewritten
-
-    def replay(self, messages: Sequence[Message], repository: Repository) -> WriteResult:
-        """Write messages of the past, and return what that did.
-
-        As any batch, in one transaction, with nobody to ack to. Raises RepositoryError.
-        """
-        batch = Batch(1, tuple(messages))
-        return self._commit(batch, self.prepare(batch), repository)
-
-    def _write(self, batch: Batch, prepared: Prepared, repository: Repository) -> Decisions:
         try:
             self._commit(batch, prepared, repository)
         except CorruptDatabaseError:
             raise
         except RepositoryError as error:
-            return self._give_back(batch, error)
-        return Decisions(batch, (Ack(),) * len(batch.messages))
+            return self._nak_all(batch, error)
+        return BatchResult(batch, (Ack(),) * len(batch.messages))
 
-    def _commit(self, batch: Batch, prepared: Prepared, repository: Repository) -> WriteResult:
+    def replay(self, messages: Sequence[Message], repository: Repository[Any]) -> WriteResult:
+        """Write messages that were read from the stream, in one transaction; nothing is acked.
+
+        Raises RepositoryError.
+        """
+        batch = Batch(1, tuple(messages))
+        return self._commit(batch, self.prepare(messages), repository)
+
+    def retry(self, messages: Sequence[Message], repository: Repository[Any]) -> WriteResult:
+        """Write messages that are rejected events, in one transaction.
+
+        Returns what became of each. Raises RepositoryError, with nothing changed.
+        """
+        prepared = self.prepare(messages)
         started = time.monotonic()
-        written = repository.write(
-            prepared.runs,
+        result = repository.write_again(
+            prepared.rows,
             prepared.rejected,
             lambda index, reason: self.rejected(prepared.sources[index], reason),
-            _reached(batch),
         )
-        self._account(batch, prepared, written, time.monotonic() - started)
-        return written
+        batch = Batch(1, tuple(messages))
+        self._record(batch, prepared, result, time.monotonic() - started)
+        return result
 
-    def prepare(self, batch: Batch) -> Prepared:
-        """Return the rows that a batch comes to; nothing is written."""
+    def prepare(self, messages: Sequence[Message]) -> Prepared:
+        """Return the rows that messages become; nothing is written."""
+        decode, build_row = self.projection.decode, self.projection.build_row
         prepared = Prepared([], [], [])
-        missing: Counter[tuple[str, NoTimeout]] = Counter()
-        for message in batch.messages:
+        rows, sources = prepared.rows, prepared.sources
+        timeouts = Timeouts(self._manifests)
+        for message in messages:
             try:
-                start = decode_start(message.payload)
+                event = decode(message.payload)
             except MalformedEvent as error:
                 prepared.rejected.append(self.rejected(message, str(error)))
                 continue
-            prepared.runs.append(self._run(start, message, missing))
-            prepared.sources.append(message)
-        for (manifest_id, no_timeout), runs in missing.items():
-            self._missing_deadline(manifest_id, no_timeout, runs)
+            rows.append(build_row(event, message, timeouts))
+            sources.append(message)
+        for (manifest_id, no_timeout), count in timeouts.missing.items():
+            self._log_missing_deadline(manifest_id, no_timeout, count)
         return prepared
-
-    def _run(
-        self, start: EventStarted, message: Message, missing: Counter[tuple[str, NoTimeout]]
-    ) -> Run:
-        timeout = self._manifests.timeout(start.manifest_id)
-        expires_at: str | None = None
-        if isinstance(timeout, NoTimeout):
-            missing[start.manifest_id, timeout] += 1
-        else:
-            expires_at = format_instant(deadline(message.recorded_at, timeout.nanoseconds))
-        return Run(
-            start.result_id,
-            start.request_id,
-            start.exec_id,
-            start.pc_id,
-            format_instant(start.started_at),
-            start.version,
-            start.manifest_id,
-            format_instant(message.recorded_at),
-            expires_at,
-        )
 
     def rejected(self, message: Message, reason: str) -> RejectedEvent:
         """Return a message as a rejected event."""
-        return RejectedEvent(
-            stream=self._stream,
-            stream_sequence=message.stream_sequence,
-            recorded_at=format_instant(message.recorded_at),
-            subject=message.subject,
-            payload=message.payload,
-            reason=reason,
-            rejected_at=present_second(),
-        )
+        return rejected_event(self._stream, message, reason)
 
-    def _account(
+    def _commit(self, batch: Batch, prepared: Prepared, repository: Repository[Any]) -> WriteResult:
+        started = time.monotonic()
+        written = repository.write(
+            prepared.rows,
+            prepared.rejected,
+            lambda index, reason: self.rejected(prepared.sources[index], reason),
+            _checkpoint(batch),
+        )
+        self._record(batch, prepared, written, time.monotonic() - started)
+        return written
+
+    def _record(
         self, batch: Batch, prepared: Prepared, written: WriteResult, seconds: float
     ) -> None:
+        """Count and log what a committed batch did."""
         with self._lock:
-            recovered, self._in_fault = self._in_fault, False
+            recovered, self._database_failed = self._database_failed, False
         if recovered:
             log.info("database.recovered")
         self._counters.add(
@@ -168,17 +144,20 @@ class Projection:
             messages=len(batch.messages),
             redelivered=sum(message.delivery > 1 for message in batch.messages),
             runs_inserted=written.inserted,
-            runs_duplicate=len(prepared.runs) - written.refused - written.inserted,
+            runs_duplicate=len(prepared.rows) - written.rows_rejected - written.inserted,
             rejected=len(written.rejected),
-            rejected_duplicate=(len(prepared.rejected) + written.refused - len(written.rejected)),
+            rejected_duplicate=len(prepared.rejected)
+            + written.rows_rejected
+            - len(written.rejected),
             promotions_failed=len(written.promotion_failures),
         )
-        self._warn(batch, written)
-        self._tell(batch, prepared, written, seconds)
+        self._log_rejected(batch, written)
+        self._log_promotion_failures(written)
+        if log.isEnabledFor(logging.DEBUG):
+            self._log_rows(batch, prepared, written, seconds)
 
-    def _warn(self, batch: Batch, written: WriteResult) -> None:
-        """Say what a person has to look at; a replay, which is no news, is not told again."""
-        if not written.rejected and not written.promotion_failures:
+    def _log_rejected(self, batch: Batch, written: WriteResult) -> None:
+        if not written.rejected:
             return
         deliveries = {message.stream_sequence: message.delivery for message in batch.messages}
         for event in written.rejected:
@@ -192,29 +171,28 @@ class Projection:
                     "error": event.reason,
                 },
             )
-        # One line a reason: with the table gone, every execution of every batch fails alike.
+
+    def _log_promotion_failures(self, written: WriteResult) -> None:
+        # One line a reason: without the table, every execution of every batch fails alike.
         by_reason: dict[str, list[str]] = {}
         for failure in written.promotion_failures:
             by_reason.setdefault(failure.reason, []).append(failure.exec_id)
-        for reason, exec_ids in by_reason.items():
+        for reason, failed in by_reason.items():
             log.warning(
                 "execution.not_promoted",
-                extra={"exec_id": exec_ids[0], "executions": len(exec_ids), "error": reason},
+                extra={"execution": failed[0], "executions": len(failed), "error": reason},
             )
 
-    def _tell(self, batch: Batch, prepared: Prepared, written: WriteResult, seconds: float) -> None:
-        if not log.isEnabledFor(logging.DEBUG):
-            return
-        for run, message in zip(prepared.runs, prepared.sources, strict=True):
+    def _log_rows(
+        self, batch: Batch, prepared: Prepared, written: WriteResult, seconds: float
+    ) -> None:
+        for row, message in zip(prepared.rows, prepared.sources, strict=True):
             log.debug(
                 "run.projected",
                 extra={
                     "stream_sequence": message.stream_sequence,
                     "delivery": message.delivery,
-                    "result_id": run.result_id,
-                    "exec_id": run.exec_id,
-                    "pc_id": run.pc_id,
-                    "manifest_id": run.job_id,
+                    **self.projection.log_fields(row),
                 },
             )
         log.debug(
@@ -226,8 +204,8 @@ class Projection:
             },
         )
 
-    def _missing_deadline(self, manifest_id: str, no_timeout: NoTimeout, runs: int) -> None:
-        """Count runs that have no deadline, and say so once a minute for each manifest."""
+    def _log_missing_deadline(self, manifest_id: str, no_timeout: NoTimeout, runs: int) -> None:
+        """Count runs without a deadline; a warning once a minute for each manifest."""
         self._counters.add(**{f"deadline_missing_{no_timeout.reason}": runs})
         due = self._repeats.due((manifest_id, no_timeout.reason))
         log.log(
@@ -241,9 +219,9 @@ class Projection:
             },
         )
 
-    def _give_back(self, batch: Batch, error: RepositoryError) -> Decisions:
+    def _nak_all(self, batch: Batch, error: RepositoryError) -> BatchResult:
         with self._lock:
-            self._in_fault = True
+            self._database_failed = True
         decisions: list[Decision] = [
             Nak(nak_delay(message.delivery, random.random()))  # noqa: S311 (jitter, no secret)
             for message in batch.messages
@@ -258,16 +236,16 @@ class Projection:
                 "delivery": max(message.delivery for message in batch.messages),
             },
         )
-        return Decisions(batch, tuple(decisions), fault=describe(error))
+        return BatchResult(batch, tuple(decisions), describe(error))
 
 
-def _reached(batch: Batch) -> Checkpoint | None:
+def _checkpoint(batch: Batch) -> Checkpoint:
     """Return the checkpoint that a batch reaches once it is committed."""
     if batch.position is None:
-        return None
+        return NO_CHECKPOINT
     return Checkpoint(
         stream_created_at=batch.position.stream_created_at,
         highest_sequence=max(message.stream_sequence for message in batch.messages),
-        caught_up_to=batch.position.floor,
+        caught_up_to=batch.position.ack_floor,
         committed_at=present_second(),
     )

@@ -8,13 +8,15 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from repo import rejected as rejected_events
+from repo.execution_results import Run
 from repo.reader import Reader
 from repo.rejected import AFTER_ALL, Listed, RejectedEvent
 from repo.repository import Repository
 from worker.codec.timestamps import parse_stored
 from worker.messages import Message
-from worker.processing.processor import Projection
+from worker.processing.processor import BatchProcessor
 from worker.projections.manifests import ManifestCache
+from worker.projections.starts import STARTS
 from worker.status.counters import Counters
 
 _PAGE_ROWS = 500
@@ -85,12 +87,12 @@ class Retry:
     """Projects rejected events again."""
 
     def __init__(
-        self, repository: Repository, manifests: ManifestCache, counters: Counters
+        self, repository: Repository[Run], manifests: ManifestCache, counters: Counters
     ) -> None:
         self._repository = repository
         self._manifests = manifests
         self._counters = counters
-        self._projections: dict[str, Projection] = {}
+        self._processors: dict[str, BatchProcessor] = {}
 
     def project(self, page: list[Stored]) -> Iterator[Outcome]:
         """Project a page in one transaction per stream, and yield the outcome of each event.
@@ -107,25 +109,27 @@ class Retry:
             else:
                 by_stream.setdefault(stored.event.stream, []).append((stored, message))
         for stream, events in by_stream.items():
-            yield from self._project(self._projection(stream), events)
+            yield from self._project(self._processor(stream), events)
 
     def _project(
-        self, projection: Projection, events: list[tuple[Stored, Message]]
+        self, processor: BatchProcessor, events: list[tuple[Stored, Message]]
     ) -> Iterator[Outcome]:
-        rewritten = projection.project_again([message for _, message in events], self._repository)
+        rewritten = processor.retry([message for _, message in events], self._repository)
         for (rejected_id, event), _ in events:
             if event.key in rewritten.removed:
                 yield Outcome(rejected_id, WRITTEN)
-            elif event.key in rewritten.refused:
-                yield Outcome(rejected_id, REJECTED, rewritten.refused[event.key])
+            elif event.key in rewritten.still_rejected:
+                yield Outcome(rejected_id, REJECTED, rewritten.still_rejected[event.key])
             else:
                 yield Outcome(rejected_id, UNKNOWN)  # another command removed it meanwhile
 
-    def _projection(self, stream: str) -> Projection:
+    def _processor(self, stream: str) -> BatchProcessor:
         # The stream is that of the event, not that of the settings.
-        if stream not in self._projections:
-            self._projections[stream] = Projection(stream, self._manifests, self._counters)
-        return self._projections[stream]
+        if stream not in self._processors:
+            self._processors[stream] = BatchProcessor(
+                STARTS, stream, self._manifests, self._counters
+            )
+        return self._processors[stream]
 
 
 def _message(event: RejectedEvent) -> Message:
@@ -135,5 +139,5 @@ def _message(event: RejectedEvent) -> Message:
         payload=event.payload,
         stream_sequence=event.stream_sequence,
         delivery=1,
-        recorded_at=parse_stored(event.recorded_at),
+        stored_at=parse_stored(event.recorded_at),
     )

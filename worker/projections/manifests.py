@@ -1,12 +1,15 @@
-"""The timeouts of all manifests, in memory. Written by the broker thread, read by the pool."""
+"""The timeouts of all manifests, in memory. Written by the consumer thread, read by the pool."""
 
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from worker.codec.durations import parse_duration
 from worker.codec.jsontext import kind_of, parse_json
+from worker.codec.timestamps import format_instant
+from worker.projections.deadline import deadline
 
 # Why a deadline is missing. These words are counted and logged.
 MANIFESTS_UNAVAILABLE = "manifests_unavailable"
@@ -32,7 +35,7 @@ class Timeout:
 
 @dataclass(frozen=True, slots=True)
 class NoTimeout:
-    """Why a manifest has no timeout: one of the words above, and what was found."""
+    """Why a manifest has no timeout: one of the reasons above, and what was found instead."""
 
     reason: str
     problem: str = ""
@@ -42,7 +45,7 @@ class NoTimeout:
 class Manifest:
     """One entry of the bucket at one revision; `timeout` is None for a deleted key.
 
-    `put_at` is when it was put, in seconds since 1970, or 0 where nobody knows.
+    `put_at` is when it was put, in seconds since 1970, or 0 where that is unknown.
     """
 
     revision: int
@@ -51,7 +54,7 @@ class Manifest:
 
 
 class ManifestCache:
-    """What is known of the bucket, whole: a snapshot, and every change since."""
+    """The contents of the bucket: a snapshot, and every change since."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -60,13 +63,13 @@ class ManifestCache:
 
     @property
     def age(self) -> float | None:
-        """How long ago the snapshot was taken, in seconds; None where there is none."""
+        """How long ago the snapshot was taken, in seconds; None before the first one."""
         replaced_at = self._replaced_at
         return None if replaced_at is None else time.monotonic() - replaced_at
 
     def timeout(self, manifest_id: str) -> Timeout | NoTimeout:
-        """Return a manifest's timeout, or why there is none."""
-        manifests = self._manifests  # the lock is for those who look twice, or write
+        """Return a manifest's timeout, or why it has none."""
+        manifests = self._manifests  # one read needs no lock
         if manifests is None:
             return NoTimeout(MANIFESTS_UNAVAILABLE)
         manifest = manifests.get(manifest_id)
@@ -75,30 +78,30 @@ class ManifestCache:
         return manifest.timeout
 
     def replace(self, snapshot: dict[str, Manifest]) -> None:
-        """Take a whole new snapshot at once, so that no reader ever sees half of one."""
+        """Replace everything by a snapshot, at once: a reader never sees half of one."""
         with self._lock:
             self._manifests = dict(snapshot)
             self._replaced_at = time.monotonic()
 
     def clear(self) -> None:
-        """Forget everything: the bucket is gone."""
+        """Forget everything: the bucket was deleted."""
         with self._lock:
             self._manifests = None
             self._replaced_at = None
 
     def apply(self, manifest_id: str, manifest: Manifest) -> None:
-        """Take one change, unless a later one is known already."""
+        """Apply one change, unless a later one was applied already."""
         with self._lock:
             if self._manifests is not None:
                 put_later(self._manifests, manifest_id, manifest)
 
     def find(self, manifest_id: str) -> Manifest | None:
-        """Return what is known of a manifest, deleted ones included, or None."""
+        """Return a manifest's entry, also that of a deleted one, or None."""
         with self._lock:
             return (self._manifests or {}).get(manifest_id)
 
     def without_timeout(self) -> list[str]:
-        """Return the ids of the manifests that are there and have no timeout, in order."""
+        """Return the ids of the manifests whose timeout cannot be read, sorted."""
         with self._lock:
             manifests = self._manifests or {}
             return sorted(
@@ -113,15 +116,34 @@ class ManifestCache:
             return sum(1 for manifest in manifests.values() if manifest.timeout is not None)
 
 
+class Timeouts:
+    """Computes the deadlines of one batch, and counts the rows that get none, by reason."""
+
+    def __init__(self, manifests: ManifestCache) -> None:
+        self.missing: Counter[tuple[str, NoTimeout]] = Counter()
+        self._manifests = manifests
+
+    def deadline(self, manifest_id: str, stored_at: int) -> str | None:
+        """Return the deadline as stored text, or None where the manifest has no timeout.
+
+        `stored_at` is when the broker stored the message, in nanoseconds since 1970.
+        """
+        timeout = self._manifests.timeout(manifest_id)
+        if isinstance(timeout, NoTimeout):
+            self.missing[manifest_id, timeout] += 1
+            return None
+        return format_instant(deadline(stored_at, timeout.nanoseconds))
+
+
 def put_later(manifests: dict[str, Manifest], manifest_id: str, manifest: Manifest) -> None:
-    """Put a manifest into a dict, unless the one there has the higher revision."""
+    """Put a manifest into a dict, unless the dict holds a later revision of it."""
     known = manifests.get(manifest_id)
     if known is None or known.revision < manifest.revision:
         manifests[manifest_id] = manifest
 
 
 def read_timeout(value: bytes) -> Timeout | NoTimeout:
-    """Return the timeout at `execute.timeout` of a manifest's JSON; all else in it is ignored."""
+    """Return the timeout at `execute.timeout` of a manifest's JSON; other members are ignored."""
     try:
         manifest = parse_json(value)
     except ValueError as error:

@@ -1,13 +1,33 @@
-"""The wire type of the stream: an EventStarted, decoded from a message's payload. Pure."""
+"""Starts: "this run has started". The one place that knows their stream, members and columns."""
 
 from typing import Any, NamedTuple
 
+from repo import queries
+from repo.execution_results import START_WRITER, Run
+from repo.queries import FoundRun
 from worker.codec.jsontext import kind_of, parse_json
-from worker.codec.timestamps import parse_instant
+from worker.codec.timestamps import NANOSECONDS, format_instant, parse_instant, parse_stored
+from worker.messages import Message
+from worker.projections.base import (
+    Comparison,
+    Differences,
+    MalformedEvent,
+    Projection,
+    StreamSpec,
+)
+from worker.projections.deadline import deadline
+from worker.projections.manifests import ManifestCache, Timeouts
+
+# How a stored row compares with the row that its message makes now.
+EQUAL = "equal"
+EXISTING = "existing"  # written by an earlier event of the run, or by another program
+DEADLINE_CHANGED = "deadline_changed"  # the manifest changed later; the row keeps its deadline
+DEADLINE_MISSING = "deadline_missing"  # the manifest was unknown when the row was written
+DIFFERENT = "different"
 
 
 class EventStarted(NamedTuple):
-    """A start: this run has started. `started_at` is in nanoseconds since 1970, by the agent."""
+    """A start. `started_at` is in nanoseconds since 1970, by the agent's clock."""
 
     result_id: str
     request_id: str
@@ -18,12 +38,8 @@ class EventStarted(NamedTuple):
     version: str
 
 
-class MalformedEvent(ValueError):
-    """The payload is no EventStarted; the text names the member and the shape of its value."""
-
-
 def decode_start(payload: bytes) -> EventStarted:
-    """Return the start that a payload holds; raises MalformedEvent if it holds none."""
+    """Return the start that a payload holds; raises MalformedEvent for any other payload."""
     try:
         members = parse_json(payload)
     except ValueError as error:
@@ -65,5 +81,92 @@ def _started_at(members: dict[str, Any]) -> int:
     except ValueError as error:
         shown = ascii(text[:40])
         raise MalformedEvent(
-            f"started_at: no RFC 3339 instant, {error}: {shown} ({len(text)} characters)"
+            f"started_at: not an RFC 3339 instant, {error}: {shown} ({len(text)} characters)"
         ) from error
+
+
+def build_run(start: EventStarted, message: Message, timeouts: Timeouts) -> Run:
+    """Return the row of a start; its deadline counts from the store time of its message."""
+    return Run(
+        start.result_id,
+        start.request_id,
+        start.exec_id,
+        start.pc_id,
+        format_instant(start.started_at),
+        start.version,
+        start.manifest_id,
+        format_instant(message.stored_at),
+        timeouts.deadline(start.manifest_id, message.stored_at),
+    )
+
+
+def compare_run(
+    expected: Run, found: FoundRun, manifests: ManifestCache, deadlines: bool
+) -> Comparison:
+    """Return how a stored run compares with the row that its start makes now."""
+    columns = _differences(expected, found.run)
+    if not deadlines:
+        columns.pop("expires_at", None)
+    return Comparison(_outcome(expected, found, columns, manifests), columns)
+
+
+def _differences(expected: Run, found: Run) -> Differences:
+    return {
+        name: (ours, theirs)
+        for name, ours, theirs in zip(Run._fields, expected, found, strict=True)
+        if ours != theirs
+    }
+
+
+def _outcome(expected: Run, found: FoundRun, columns: Differences, manifests: ManifestCache) -> str:
+    if not columns:
+        return EQUAL
+    if "recorded_at" in columns:
+        # The first writer wins, and another program may write a whole row when a run ends.
+        is_earlier = found.run.recorded_at < expected.recorded_at
+        return EXISTING if is_earlier or found.finished_at is not None else DIFFERENT
+    if set(columns) != {"expires_at"}:
+        return DIFFERENT
+    return _deadline_outcome(expected, found.run, manifests)
+
+
+def _deadline_outcome(expected: Run, found: Run, manifests: ManifestCache) -> str:
+    """Distinguish the deadline of an earlier timeout from one that no timeout can have made."""
+    if found.expires_at is None:
+        return DEADLINE_MISSING
+    if found.expires_at < format_instant(deadline(parse_stored(found.recorded_at), 0)):
+        return DIFFERENT
+    manifest = manifests.find(expected.job_id)
+    changed_at = manifest.put_at if manifest is not None else 0.0
+    is_gone = expected.expires_at is None
+    put_after = format_instant(int(changed_at * NANOSECONDS)) > expected.recorded_at
+    return DEADLINE_CHANGED if is_gone or put_after else DIFFERENT
+
+
+def _result_id(run: Run) -> str:
+    return run.result_id
+
+
+def _log_fields(run: Run) -> dict[str, Any]:
+    return {
+        "result_id": run.result_id,
+        "exec_id": run.exec_id,
+        "pc_id": run.pc_id,
+        "manifest_id": run.job_id,
+    }
+
+
+# The stream as the contract has it: seven days, 256 MiB.
+STARTS: Projection[EventStarted, Run] = Projection(
+    name="starts",
+    stream=StreamSpec("EVENTS", ("events.>",), max_age=7 * 86_400, max_bytes=256 * 1024 * 1024),
+    filter_subject="events.started.>",
+    default_consumer="backend_events_projector",
+    decode=decode_start,
+    build_row=build_run,
+    writer=START_WRITER,
+    key=_result_id,
+    find=queries.find,
+    compare=compare_run,
+    log_fields=_log_fields,
+)

@@ -5,22 +5,24 @@ from collections import Counter
 
 from worker.projections.manifests import REASONS
 
-# The names in the stop line of the log, there even when nothing happened.
+# All of them are in the log's stop line, also the ones that are 0.
 NAMES = (
     "batches",
     "messages",  # committed, redelivered ones included
     "redelivered",  # of the messages: delivered more than once
     "runs_inserted",
-    "runs_duplicate",
+    "runs_duplicate",  # the row existed and was left unchanged
     "rejected",
-    "rejected_duplicate",
+    "rejected_duplicate",  # rejected before, and still kept
     "promotions_failed",
     "database_faults",  # batches that the database did not take
     "database_busy",  # attempts that met another process's lock
     "database_retries",  # of those, the ones that were made again
-    "naks",  # messages nak'd: after a fault, or not begun at the stop
-    "settled",  # acks and naks sent
-    "acks_dropped",  # could not be sent; the broker delivers the message again
+    "naks",  # messages nak'd: after a database fault, or not begun at the stop
+    "acks_sent",  # acks and naks
+    "acks_dropped",  # acks and naks that could not be sent; the broker delivers again
+    "reconnects",
+    "replays",
     *(f"deadline_missing_{reason}" for reason in REASONS),
 )
 
@@ -33,7 +35,6 @@ class Counters:
         self._counts = Counter(dict.fromkeys(NAMES, 0))
 
     def add(self, **counts: int) -> None:
-        """Add to one or more counts."""
         with self._lock:
             for name, count in counts.items():
                 self._counts[name] += count
@@ -43,6 +44,5 @@ class Counters:
             return self._counts[name]
 
     def as_dict(self) -> dict[str, int]:
-        """Return a copy of all counts, by name."""
         with self._lock:
             return dict(self._counts)

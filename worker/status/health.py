@@ -1,7 +1,7 @@
-"""What was done last, whether there is work, and why it is not done.
+"""What the worker did last, whether work is waiting, and why it is not done.
 
-Written by the thread that knows, a plain value at a time; read by any. Times are in seconds of one
-monotonic clock unless they are told to be instants.
+Written by the thread that knows, one plain value at a time; read by any. Times are seconds of one
+monotonic clock unless a name says that it is an instant.
 """
 
 import time
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from worker.codec.timestamps import NANOSECONDS
 from worker.errors import (
-    BROKER_AWAY,
+    BROKER_UNREACHABLE,
     DATABASE_BLOCKED,
     PERMISSION_DENIED,
     PULL_LOST,
@@ -22,7 +22,7 @@ from worker.status.readiness import Readiness
 RUNNING = "running"
 DRAINING = "draining"
 
-# What the worker is doing, besides the phases above and the causes of `worker.readiness`.
+# What the worker is doing, besides the phases above and the causes in `worker.errors`.
 IDLE = "idle"
 WORKING = "working"
 STARVED = "starved"
@@ -31,25 +31,25 @@ HUNG = "hung"
 
 STATES = (
     *(STARTING, IDLE, WORKING, DRAINING, STARVED, STALLED, HUNG),
-    *(BROKER_AWAY, PERMISSION_DENIED, STREAM_MISSING, PULL_LOST, DATABASE_BLOCKED),
+    *(BROKER_UNREACHABLE, PERMISSION_DENIED, STREAM_MISSING, PULL_LOST, DATABASE_BLOCKED),
 )
 
 # The longest that one step of a session may take by its own bounds: reconnecting.
 _SLOWEST_STEP = 45.0
-# Between two attempts at a locked database, beside the wait for the lock itself.
+# Between two attempts at a locked database, on top of the wait for the lock itself.
 _BETWEEN_ATTEMPTS = 5.0
-# A lock that is met for no longer is everyday business with other writers.
-_A_MOMENT = 1.0
-# While it is asked for messages, the broker gives a sign twice a second.
+# Shorter locks are everyday business with other writers.
+_LONG_LOCK = 1.0
+# While a pull request is open, the broker sends a message or a heartbeat twice a second.
 _RECENT_SIGN = 10.0
 
 
 class Verdict(NamedTuple):
-    """How the worker is.
+    """The state of the worker.
 
-    `is_live` is False when there is work and nothing was projected for too long, or when a thread
-    hangs; a restart helps only where `restart_helps`. `idle_for` is how long nothing was projected
-    although there was work, in seconds.
+    `is_live` is False when work was waiting and nothing was projected for too long, or when a
+    thread hangs; a restart helps only where `restart_helps`. `idle_for` is for how many seconds
+    nothing was projected although work was waiting.
     """
 
     state: str
@@ -60,11 +60,11 @@ class Verdict(NamedTuple):
     idle_for: float
 
 
-class Progress:
+class Health:
     """The signs of life of one worker, and what they mean.
 
-    `patience` is for how long work may lie before that counts as no progress; `busy_timeout` for
-    how long one attempt at the database may say nothing.
+    `patience` is how long work may wait before that counts as no progress, `busy_timeout` how long
+    one attempt may wait for a lock of the database.
     """
 
     def __init__(
@@ -76,14 +76,12 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.phase = STARTING
-        self.is_observed = False
         self.pending = 0
         self.ack_pending = 0
         self.outstanding = 0
-        self.oldest: int | None = None  # an instant, of the oldest event that is not projected
         self.last_commit: float | None = None  # an instant, in seconds
         self.is_caught_up: bool | None = None
-        self.replays = 0
+        self._oldest: int | None = None  # an instant
         self._readiness = readiness
         self._patience = patience + busy_timeout
         self._busy_timeout = busy_timeout
@@ -95,46 +93,49 @@ class Progress:
         self._replayed_until: int | None = None
         self._committing = False
 
-    # --- said by the service ---
+    # --- recorded by the service ---
 
     def enter(self, phase: str) -> None:
-        """Note one of the three phases."""
+        """Enter one of the phases starting, running, draining."""
         self._turned_at = self._stepped_at = self._clock()
         self.phase = phase
 
-    # --- said by the broker thread ---
+    # --- recorded by the consumer thread ---
 
     def turn(self) -> None:
-        """Note that the loop turns."""
+        """Record that the loop of the consumer thread turns."""
         self._turned_at = self._clock()
 
     def step(self) -> None:
-        """Note that the session got something done, or has tried to."""
+        """Record that the session finished one of its bounded steps, or tried to."""
         self._stepped_at = self._clock()
 
-    def hold(self, outstanding: int, heard_at: float) -> None:
-        """Note how many messages are here, and when the broker last gave a sign of the consumer."""
+    def received(self, outstanding: int, heard_at: float) -> None:
+        """Record how many messages are outstanding, and when the consumer was last heard of."""
         had_work = self.has_work
         self.outstanding = outstanding
         self._heard_at = heard_at
         self._note_work(had_work)
 
-    def consumer(self, pending: int, ack_pending: int, floor: int) -> None:
-        """Note what the broker tells of the consumer."""
+    def consumer(self, pending: int, ack_pending: int, ack_floor: int) -> None:
+        """Record what the broker reports of the consumer."""
         had_work = self.has_work
         self.pending, self.ack_pending = pending, ack_pending
         self._note_work(had_work)
         until = self._replayed_until
-        if until is not None and (floor >= until or pending == ack_pending == 0):
+        if until is not None and (ack_floor >= until or pending == ack_pending == 0):
             self._replayed_until = None
             self.is_caught_up = True
 
+    def oldest_message(self, stored_at: int | None) -> None:
+        """Record when the oldest message that is not projected was stored, as an instant."""
+        self._oldest = stored_at
+
     def compared(self, *, is_missing: bool, replayed_until: int | None) -> None:
-        """Note whether starts are missing from the database, and up to where they are replayed."""
+        """Record whether the database lacks messages, and up to where they are replayed."""
         if is_missing:
             self.is_caught_up = False
             self._replayed_until = replayed_until
-            self.replays += replayed_until is not None
         elif self._replayed_until is None:
             self.is_caught_up = True
 
@@ -142,53 +143,53 @@ class Progress:
         if not had_work:
             self._work_since = self._clock()
 
-    # --- said by the pool ---
+    # --- recorded by the pool ---
 
     def projected(self) -> None:
-        """Note that a batch was committed."""
+        """Record that a batch was committed."""
         self._projected_at = self._clock()
         self.last_commit = time.time()
 
     def committing(self) -> None:
-        """Note that a commit begins."""
+        """Record that a commit begins."""
         self._committing = True
 
     def committed(self) -> None:
-        """Note that the database took a transaction, of whatever kind."""
+        """Record that the database committed a transaction, of whatever kind."""
         self._committing = False
         self._locked_at = float("-inf")
 
     def locked(self) -> None:
-        """Note that an attempt met somebody else's lock."""
+        """Record that an attempt met another process's lock."""
         self._committing = False
         now = self._clock()
         if not self._meets_locks(now):
             self._locked_since = now
         self._locked_at = now
 
-    # --- read by anybody ---
+    # --- read by any thread ---
 
     @property
     def has_work(self) -> bool:
-        """Tell whether anything is here or waits on the broker, as far as is known.
+        """Whether messages are outstanding or wait on the broker, as far as is known.
 
-        What is ack pending and not here is another worker's, as long as this one is ready;
-        otherwise it may be what this one has given back.
+        What is ack pending but not outstanding here belongs to another worker while this one is
+        ready; otherwise this worker may have nak'd it.
         """
         theirs = self._readiness.is_ready
         return self.pending > 0 or self.outstanding > 0 or (self.ack_pending > 0 and not theirs)
 
     @property
     def lag(self) -> float:
-        """Return the age of the oldest event that is not projected, in seconds; 0 if there is none.
+        """The age of the oldest message that is not projected, in seconds; 0 if there is none.
 
-        A message that is committed counts until the broker has its ack.
+        A committed message counts until the broker has its ack.
         """
-        oldest = self.oldest
+        oldest = self._oldest
         return 0.0 if oldest is None else max(0.0, time.time() - oldest / NANOSECONDS)
 
     def verdict(self) -> Verdict:
-        """Tell how the worker is."""
+        """Return the state of the worker, from everything that was recorded."""
         now = self._clock()
         since = max(self._projected_at, self._work_since)
         idle_for = now - since if self.has_work and self.phase == RUNNING else 0.0
@@ -204,15 +205,15 @@ class Progress:
 
     def _state(self, now: float, since: float, idle_for: float) -> tuple[str, str]:
         readiness = self._readiness
-        if self._meets_locks(now) and now - self._locked_since > _A_MOMENT:
-            return DATABASE_BLOCKED, readiness.problem or "somebody else has the lock"
+        if self._meets_locks(now) and now - self._locked_since > _LONG_LOCK:
+            return DATABASE_BLOCKED, readiness.problem or "another process has the lock"
         if self.phase != RUNNING:
             return self.phase, ""
         if now - self._turned_at > self._patience:
-            return HUNG, "the loop of the broker thread does not turn"
+            return HUNG, "the loop of the consumer thread does not turn"
         if now - self._stepped_at > self._patience + _SLOWEST_STEP:
-            return HUNG, "the session with the broker gets nothing done"
-        if readiness.problem:
+            return HUNG, "the session with the broker makes no progress"
+        if readiness.problem is not None:
             return readiness.cause, readiness.problem
         return self._work_state(now, since, idle_for)
 
@@ -227,8 +228,8 @@ class Progress:
         if self._committing:
             return DATABASE_BLOCKED, "a commit does not end"
         if self.outstanding == 0 and now - self._heard_at < _RECENT_SIGN:
-            return STARVED, "the broker delivers nothing of what is pending"
-        return STALLED, f"there is work, and nothing was projected for {idle_for:.0f} s"
+            return STARVED, "the broker delivers none of the pending messages"
+        return STALLED, f"messages are waiting, but none was projected for {idle_for:.0f} s"
 
     def _meets_locks(self, now: float) -> bool:
         return now - self._locked_at <= self._busy_timeout + _BETWEEN_ATTEMPTS

@@ -1,11 +1,11 @@
--- Copies of the whole database. How often: once a `projector backup` or `projector restore`.
+-- Copy the whole database. Frequency: once per `projector backup` or `projector restore`.
 
 -- name: copy_into
--- A whole and compact copy in a new file, of one moment, while others go on writing; the write-ahead
--- log keeps all that they write meanwhile.
--- Index: none; every page of every table is read.
+-- Write a complete and compact copy of one moment to a new file while other programs go on writing;
+-- the write-ahead log keeps what they write meanwhile.
+-- Index: none; reads every page of every table.
 VACUUM INTO ?;
 
 -- name: set_write_ahead_log
--- A copy has no log; the database that a worker writes to needs one.
+-- Give a copy, which has no log, the one that a worker's database needs.
 PRAGMA journal_mode = WAL;

@@ -1,25 +1,26 @@
--- Checkpoints: do the database and the broker belong together?
+-- Checkpoints: how far each consumer's messages are committed in this database.
 
 -- name: read_checkpoint
--- How often: before every pull, and when a batch finds the checkpoint gone.
--- Index: the primary key.
+-- Read the checkpoint of one consumer.
+-- Frequency: once per connect, and when a batch cannot advance it.
+-- Index: primary key (stream, consumer).
 SELECT stream_created_at, highest_sequence, caught_up_to, committed_at
 FROM checkpoints
 WHERE stream = ? AND consumer = ?;
 
 -- name: has_rows
--- Tells a file that is new or wiped from one that another program has filled.
--- How often: before a pull, if there is no checkpoint.
--- Index: the primary keys; the first entry answers.
+-- Distinguish a new or wiped file from one that another program has filled.
+-- Frequency: once per connect, if there is no checkpoint.
+-- Index: the primary keys; reads one entry.
 SELECT
     EXISTS (SELECT 1 FROM execution_results WHERE result_id >= '')
     OR EXISTS (SELECT 1 FROM rejected_events WHERE rejected_id > 0);
 
 -- name: put_checkpoint
--- Starts a checkpoint, or starts it anew for a stream that was made anew; for the same stream it never
--- goes back, since another worker may have moved it on meanwhile.
--- How often: before every pull.
--- Index: the primary key.
+-- Insert or advance the checkpoint of one consumer. If the stream was recreated, reset it; otherwise it
+-- only moves forward, because another worker may already have advanced it.
+-- Frequency: once per connect.
+-- Index: primary key (stream, consumer).
 INSERT INTO checkpoints
     (stream, consumer, stream_created_at, highest_sequence, caught_up_to, committed_at)
 VALUES
@@ -39,10 +40,10 @@ ON CONFLICT (stream, consumer) DO UPDATE SET
     committed_at = excluded.committed_at;
 
 -- name: advance_checkpoint
--- Changes no row if the checkpoint is not where this process left it, or farther on: somebody has
--- restored an older copy into the open file.
--- How often: once a batch, in its transaction.
--- Index: the primary key.
+-- Advance the checkpoint of one consumer. Changes no row if it is behind what this process committed:
+-- then an older copy was restored into the open file.
+-- Frequency: once per batch, in its transaction.
+-- Index: primary key (stream, consumer).
 UPDATE checkpoints
 SET
     highest_sequence = max(highest_sequence, ?),

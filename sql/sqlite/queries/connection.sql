@@ -1,27 +1,27 @@
--- Settings of each connection, and one check. How often: once, when a pool thread opens its connection,
--- where nothing else is said.
+-- Settings of a connection, and one check. Frequency: once per connection, unless a statement says
+-- otherwise.
 
 -- name: set_synchronous
--- Acks follow commits: with anything less than FULL a power loss could lose an acked start.
+-- Sync each commit: acks follow commits, and with less than FULL a power loss could lose an acked start.
 PRAGMA synchronous = FULL;
 
 -- name: set_cache_size
--- 64 MiB of pages: the indexes on random ids are read on every insert.
+-- Keep 64 MiB of pages: every insert reads the indexes on random ids.
 PRAGMA cache_size = -65536;
 
 -- name: set_checkpoint_interval
--- Pages in the log before a checkpoint. The default of 1000 checkpoints at nearly every batch.
+-- Checkpoint the log at 8000 pages. The default of 1000 would checkpoint at nearly every batch.
 PRAGMA wal_autocheckpoint = 8000;
 
 -- name: set_journal_size_limit
--- Trims the log to 64 MiB after a slow reader has made it grow.
+-- Truncate the log to 64 MiB after a slow reader made it grow.
 PRAGMA journal_size_limit = 67108864;
 
 -- name: get_journal_mode
--- Anything but "wal" is said at start: readers would block the worker.
+-- Read the journal mode; the worker logs a warning unless it is "wal", since readers would block it.
 PRAGMA journal_mode;
 
 -- name: quick_check
--- Is any page damaged? Reads them all; a worker beside it goes on. Damage is not seen by writing.
--- How often: when somebody runs `projector check --thorough`.
+-- Read all pages and return the first corruption; workers go on meanwhile. Writing does not notice it.
+-- Frequency: once per `projector check --thorough`, and twice per backup or restore.
 PRAGMA quick_check(1);

@@ -1,7 +1,7 @@
 -- name: executions_by_status
 -- Operators: how many executions are pending, running, completed, expired.
--- How often: when somebody asks.
--- Index: executions_status, one look-up for each status.
+-- Frequency: on demand.
+-- Index: executions_status, one lookup for each status.
 WITH known (position, status) AS (
     VALUES (1, 'pending'), (2, 'running'), (3, 'completed'), (4, 'expired')
 )

@@ -1,9 +1,9 @@
 -- name: insert_100_runs
--- As insert_run, for 100 started runs at once: their columns, row after row. OR FAIL saves the engine
--- from copying every page that it changes, to be able to undo this statement alone. Where a row is
--- refused, the whole transaction is undone, and insert_run finds out which one it is.
--- How often: once for each 100 starts of a batch.
--- Index: the primary key finds a row that is there already; every index on the table is written.
+-- Insert 100 started runs at once, as insert_run does for one: their columns, row after row. OR FAIL
+-- saves the engine from copying every page that it changes, so that it could undo this statement alone.
+-- If a row is rejected, the whole transaction is undone, and insert_run finds out which row it was.
+-- Frequency: once for each 100 starts of a batch.
+-- Index: primary key (result_id), to find an existing row; writes every index of the table.
 INSERT OR FAIL INTO execution_results
     (result_id, request_id, exec_id, pc_id, started_at, version, job_id, recorded_at, expires_at)
 VALUES

@@ -1,7 +1,7 @@
 -- name: insert_rejected_event
--- A message that is no start, or whose row the tables refuse, is kept with the reason.
--- How often: once for each such message; none on a good day.
--- Index: the unique (stream, stream_sequence, recorded_at) finds a replay, which makes no second row.
+-- Store a message that cannot be decoded, or whose row is rejected by a constraint, with the reason.
+-- Frequency: once for each such message; normally never.
+-- Index: unique (stream, stream_sequence, recorded_at), to find a replay, which inserts no second row.
 INSERT INTO rejected_events
     (stream, stream_sequence, recorded_at, subject, payload, reason, rejected_at)
 VALUES

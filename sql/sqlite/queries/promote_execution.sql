@@ -1,5 +1,5 @@
 -- name: promote_execution
--- The first start of an execution makes it running. Any status but pending is left alone.
--- How often: once a batch for each execution that the batch names.
--- Index: the primary key.
+-- Turn an execution from pending to running at its first start. Any other status is left unchanged.
+-- Frequency: once per batch for each execution that the batch names.
+-- Index: primary key (exec_id).
 UPDATE executions SET status = 'running' WHERE exec_id = ? AND status = 'pending';

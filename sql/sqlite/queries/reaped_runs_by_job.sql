@@ -1,6 +1,6 @@
 -- name: reaped_runs_by_job
--- Operators: runs that were given up in the last seven days, by job.
--- How often: when somebody asks.
+-- Operators: runs that were reaped in the last seven days, by job.
+-- Frequency: on demand.
 -- Index: execution_results_reaped_finished_at, the last seven days of it.
 SELECT
     job_id,

@@ -1,10 +1,10 @@
--- Runs, as a person looks at them.
--- How often: when somebody runs `projector runs`, `status`, `verify`, `rebuild --dry-run`, `explain`.
+-- Read runs for an operator.
+-- Frequency: on demand, by `projector runs`, `status`, `verify`, `rebuild --dry-run` and `explain`.
 
 -- name: list_runs_in_flight_after
--- One page of the runs in flight, by their start; the last row's start and id begin the next page.
--- A filter that is NULL (or 0, for the last one) lets everything through.
--- Index: execution_results_in_flight_started_at, as large as what is in flight.
+-- Return one page of the runs in flight, by their start; the last row's start and id begin the next
+-- page. A filter that is NULL (or 0, for the last one) accepts every run.
+-- Index: execution_results_in_flight_started_at, which holds only runs in flight.
 SELECT result_id, exec_id, pc_id, job_id, version, started_at, recorded_at, expires_at
 FROM execution_results
 WHERE finished_at IS NULL
@@ -18,7 +18,7 @@ ORDER BY started_at, result_id
 LIMIT ?;
 
 -- name: count_runs_in_flight
--- How many runs are in flight, and how many of them are overdue or have no deadline.
+-- Count the runs in flight, and those of them that are overdue or have no deadline.
 -- Index: execution_results_in_flight_expires_at, three times.
 SELECT
     (SELECT count(*) FROM execution_results
@@ -29,8 +29,8 @@ SELECT
         WHERE finished_at IS NULL AND expires_at IS NULL) AS without_deadline;
 
 -- name: find_run
--- What a start fills in of one run, and what others write at its end.
--- Index: the primary key.
+-- Return what the start of one run fills in, and what other programs write at its end.
+-- Index: primary key (result_id).
 SELECT
     result_id, request_id, exec_id, pc_id, started_at, version, job_id, recorded_at, expires_at,
     finished_at, reaped
@@ -38,12 +38,12 @@ FROM execution_results
 WHERE result_id = ?;
 
 -- name: rejection_reason
--- Was the message rejected, and why?
--- Index: the unique (stream, stream_sequence, recorded_at).
+-- Return why a message was rejected, or no row.
+-- Index: unique (stream, stream_sequence, recorded_at).
 SELECT reason FROM rejected_events
 WHERE stream = ? AND stream_sequence = ? AND recorded_at = ?;
 
 -- name: count_rejected_events
--- How many events wait for a person; the count ends at a bound.
--- Index: the primary key.
+-- Count the rejected events, up to a bound.
+-- Index: primary key (rejected_id).
 SELECT count(*) FROM (SELECT 1 FROM rejected_events WHERE rejected_id > 0 LIMIT ?);

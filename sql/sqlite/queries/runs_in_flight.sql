@@ -1,6 +1,6 @@
 -- name: runs_in_flight
--- Operators: what is running right now, run by run, the longest running first.
--- How often: when somebody asks.
+-- Operators: the runs in flight, run by run, the longest running first.
+-- Frequency: on demand.
 -- Index: execution_results_in_flight_started_at, in its order.
 SELECT started_at, expires_at, job_id, version, pc_id, exec_id, request_id, result_id
 FROM execution_results

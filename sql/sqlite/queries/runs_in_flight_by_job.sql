@@ -1,8 +1,8 @@
 -- name: runs_in_flight_by_job
 -- Operators: what is running right now, by job, with its deadlines.
--- How often: when somebody asks.
--- Index: execution_results_in_flight_started_at, as large as what is in flight. The + keeps the
--- planner from walking the index on job_id, which holds the finished runs as well.
+-- Frequency: on demand.
+-- Index: execution_results_in_flight_started_at, which holds only runs in flight. The + keeps the
+-- planner from walking the index on job_id, which also holds the finished runs.
 SELECT
     job_id,
     count(*) AS runs,

@@ -1,7 +1,7 @@
 -- name: runs_of_pc
--- Operators: the hundred newest runs of one PC, whether they are over or not.
--- How often: when somebody asks.
--- Index: execution_results_pc_id; what it finds of the PC is sorted.
+-- Operators: the hundred newest runs of one PC, finished or not.
+-- Frequency: on demand.
+-- Index: execution_results_pc_id; the runs that it finds are sorted.
 SELECT
     recorded_at, started_at, finished_at, exit_code, reaped, expires_at, job_id, version, exec_id,
     result_id

@@ -1,7 +1,7 @@
 -- name: runs_without_deadline_by_job
--- Operators: open runs that nobody will ever reap, by job: its manifest was not known, or its timeout
--- could not be read.
--- How often: when somebody asks.
+-- Operators: open runs without a deadline, which are never reaped, by job: the manifest was unknown, or
+-- its timeout could not be parsed.
+-- Frequency: on demand.
 -- Index: execution_results_in_flight_expires_at, its part without a deadline.
 SELECT
     job_id,

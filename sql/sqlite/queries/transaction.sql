@@ -1,8 +1,8 @@
--- Transactions. How often: begin and commit once a batch; the savepoint for each row of a batch
--- of which one is refused.
+-- Transactions. Frequency: begin and commit once per batch; the savepoint once for each row of a batch
+-- with a rejected row.
 
 -- name: begin_write
--- IMMEDIATE, so that the wait for the write lock honours the busy timeout.
+-- Begin. IMMEDIATE, so that the wait for the write lock honours the busy timeout.
 BEGIN IMMEDIATE;
 
 -- name: commit
@@ -12,7 +12,7 @@ COMMIT;
 ROLLBACK;
 
 -- name: open_savepoint
--- What fails inside is undone alone; the rest of the batch stands.
+-- Begin a part that can be undone alone; the rest of the batch stays.
 SAVEPOINT best_effort;
 
 -- name: undo_savepoint

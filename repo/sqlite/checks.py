@@ -1,0 +1,80 @@
+"""What `projector check` finds in a database file and on its disk."""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+
+from repo.errors import RepositoryError
+from repo.findings import Finding, Level
+from repo.retry import retry_policy
+from repo.sqlite.connection import DatabaseFile
+from repo.sqlite.disk import disk_of
+from repo.sqlite.files import exists
+from repo.statements import statement
+
+_QUICK_CHECK = statement("quick_check", "sqlite")
+
+_MEBIBYTE = 1024 * 1024
+_TOO_LITTLE_FREE = 100 * _MEBIBYTE
+_LITTLE_FREE = 1024 * _MEBIBYTE
+
+
+def check(file: DatabaseFile, *, thorough: bool, retry_for: float) -> Iterator[Finding]:
+    """Yield each finding as soon as it is known; nothing is created or changed.
+
+    `thorough` reads every page. `retry_for` is how many seconds a lock is waited for.
+    """
+    yield _attempt("disk", lambda: _check_disk(file))
+    try:
+        if not exists(file.path):
+            return  # the pending migrations already report it
+    except RepositoryError as error:
+        yield _failed("database", error)
+        return
+    yield _attempt("database", lambda: _check_writable(file, retry_for))
+    if thorough:
+        yield _attempt("pages", lambda: _check_pages(file))
+
+
+def _check_disk(file: DatabaseFile) -> Finding:
+    disk = disk_of(file.path)
+    free = f"{disk.free_bytes // _MEBIBYTE} MiB free ({disk.free_share:.0%})"
+    kind = disk.kind or "unknown kind"
+    if disk.is_network:
+        text = f"{kind} is a network disk, on which the database breaks: use a local one"
+        return Finding("disk", Level.ERROR, text)
+    if disk.free_bytes < _TOO_LITTLE_FREE:
+        return Finding("disk", Level.ERROR, f"{free}: nearly full")
+    if disk.is_volatile:
+        return Finding("disk", Level.WARNING, f"{kind}, {free}: empty after a restart")
+    level = Level.WARNING if disk.free_bytes < _LITTLE_FREE else Level.OK
+    return Finding("disk", level, f"{kind}, {free}")
+
+
+def _check_writable(file: DatabaseFile, retry_for: float) -> Finding:
+    retry_policy(retry_for, threading.Event())(file.check_writable)
+    with file.reading() as connection:
+        mode = connection.journal_mode()
+    text = f"{file.path} is writable, SQLite {sqlite3.sqlite_version}, journal mode {mode}"
+    if mode != "wal":
+        return Finding("database", Level.WARNING, f"{text}: expected wal; readers will block")
+    return Finding("database", Level.OK, text)
+
+
+def _check_pages(file: DatabaseFile) -> Finding:
+    with file.reading() as connection:
+        found = str(connection.fetch(_QUICK_CHECK)[0][0])
+    if found != "ok":
+        return Finding("pages", Level.ERROR, f"corrupt: {found}")
+    return Finding("pages", Level.OK, "no corruption")
+
+
+def _attempt(name: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except RepositoryError as error:
+        return _failed(name, error)
+
+
+def _failed(name: str, error: RepositoryError) -> Finding:
+    return Finding(name, Level.ERROR, f"{error.summary}: {error}")

@@ -1,0 +1,262 @@
+"""Connections and transactions: one database file, one connection a thread, one writer at a time.
+
+A `DatabaseFile` may be shared by threads; a `Connection` belongs to the thread that opened it.
+"""
+
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from repo.errors import (
+    RepositoryError,
+    RowRejected,
+    SchemaError,
+    TransactionAborted,
+    UnavailableError,
+)
+from repo.observer import NOBODY, Observer
+from repo.sqlite.errors import translated
+from repo.sqlite.files import FileIdentity, WriteAheadLog, exists, file_identity
+from repo.statements import Statement, statement, texts
+
+ENGINE = "sqlite"
+
+_SETTINGS = (
+    statement("set_synchronous", ENGINE),
+    statement("set_cache_size", ENGINE),
+    statement("set_checkpoint_interval", ENGINE),
+    statement("set_journal_size_limit", ENGINE),
+)
+_GET_JOURNAL_MODE = statement("get_journal_mode", ENGINE)
+_BEGIN_WRITE = statement("begin_write", ENGINE)
+_COMMIT = statement("commit", ENGINE)
+_ROLLBACK = statement("rollback", ENGINE)
+_OPEN_SAVEPOINT = statement("open_savepoint", ENGINE)
+_UNDO_SAVEPOINT = statement("undo_savepoint", ENGINE)
+_RELEASE_SAVEPOINT = statement("release_savepoint", ENGINE)
+
+_TEXTS = texts(ENGINE)
+_ON_TABLES = re.compile(r"\b(FROM|INTO|UPDATE)\b")
+_COMMENT_OR_LITERAL = re.compile(r"--.*|'[^']*'")
+_NAMED = re.compile(r":(\w+)")
+
+
+class DatabaseFile:
+    """A database file and the lock of this process's writers.
+
+    `busy_timeout` is how many seconds one attempt waits for another process's lock.
+    """
+
+    def __init__(
+        self, path: Path, *, busy_timeout: float = 1.0, observer: Observer = NOBODY
+    ) -> None:
+        self.path = path
+        self.busy_timeout = busy_timeout
+        self.observer = observer
+        self.log = WriteAheadLog(path)
+        # SQLite's own wait is unfair: several waiting threads of one process make commits late.
+        self._write_lock = threading.Lock()
+
+    def connect(self) -> "Connection":
+        """Open the file, which must exist, for reading and writing."""
+        self.log.set_aside_if_stale()
+        return self._open("rw")
+
+    @contextmanager
+    def reading(self) -> Iterator["Connection"]:
+        """Open the file, which must exist, for reading only, and close it at the end."""
+        connection = self._open("ro")
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the lock of this process's writers."""
+        with self._write_lock:
+            yield
+
+    def check_writable(self) -> None:
+        """Take and release the write lock, if the file exists; raises what prevents a write."""
+        if exists(self.path):
+            connection = self.connect()
+            try:
+                with connection.write():
+                    pass
+            finally:
+                connection.close()
+
+    def _open(self, mode: str) -> "Connection":
+        # Before the open: a file that takes the other's place meanwhile must not pass for it.
+        identity = file_identity(self.path)
+        if mode == "rw" and not os.access(self.path, os.W_OK):
+            # The engine would open it all the same, and leave a log that stays readonly for good.
+            raise UnavailableError(f"the database file is readonly for this process: {self.path}")
+        # mode=rw: a missing file is an error, not a new and empty database.
+        with translated():
+            raw = sqlite3.connect(
+                f"file:{quote(os.fsencode(self.path))}?mode={mode}",
+                uri=True,
+                isolation_level=None,
+                timeout=self.busy_timeout,
+            )
+        return Connection(raw, self, identity)
+
+
+class Connection:
+    """One thread's connection. It takes statements by name; errors are those of `repo.errors`.
+
+    `place` identifies the database that was opened, `max_values` is how many values one statement
+    may bind, `driver` is the driver's own connection, for this package and tests.
+    """
+
+    def __init__(
+        self, driver: sqlite3.Connection, database: DatabaseFile, place: FileIdentity
+    ) -> None:
+        self.place = place
+        self.max_values = driver.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
+        self.driver = driver
+        self._database = database
+        self._log_path = database.log.path()
+        self._log_identity: FileIdentity | None = None
+        try:
+            self._verify_same_file()
+            for setting in _SETTINGS:
+                self.execute(setting)
+            self._has_log = self.journal_mode() == "wal"
+        except BaseException:
+            driver.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection; what was not committed is undone."""
+        with translated():
+            self.driver.close()
+
+    def execute(self, name: Statement, values: Sequence[Any] = ()) -> int:
+        """Run one statement and return how many rows it changed."""
+        with translated():
+            return self.driver.execute(_TEXTS[name], values).rowcount
+
+    def execute_many(self, name: Statement, rows: Sequence[Sequence[Any]]) -> int:
+        """Run one statement for each of the rows and return how many rows it changed."""
+        with translated():
+            return self.driver.executemany(_TEXTS[name], rows).rowcount
+
+    def fetch(self, name: Statement, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run one query and return all its rows, so that no open cursor holds back a checkpoint."""
+        with translated():
+            return self.driver.execute(_TEXTS[name], values).fetchall()
+
+    def plan(self, name: Statement) -> list[str]:
+        """Return the steps of the engine's plan for a statement; none if it is not about tables.
+
+        Raises SchemaError if the statement does not fit the tables as they are.
+        """
+        text = _TEXTS[name]
+        code = _COMMENT_OR_LITERAL.sub("", text)
+        if not _ON_TABLES.search(code):
+            return []
+        named = dict.fromkeys(_NAMED.findall(code))
+        with translated():
+            rows = self.driver.execute(
+                f"EXPLAIN QUERY PLAN {text}", named or [None] * code.count("?")
+            ).fetchall()
+        return [str(row[3]) for row in rows]
+
+    def is_current(self) -> bool:
+        """Return whether the path still names the file that was opened."""
+        try:
+            return file_identity(self._database.path) == self.place
+        except UnavailableError:
+            return False
+
+    def journal_mode(self) -> str:
+        """Return the file's journal mode; "wal" is what the migrations set."""
+        return str(self.fetch(_GET_JOURNAL_MODE)[0][0])
+
+    @contextmanager
+    def write(self) -> Iterator[None]:
+        """Run the body as one write transaction.
+
+        Returns only when the commit is in the very file that the path names; raises
+        UnavailableError otherwise. On an error everything is undone and that first error is raised.
+        """
+        with self._database.writing():
+            self.execute(_BEGIN_WRITE)
+            try:
+                yield
+                began = time.monotonic()
+                self._database.observer.committing()
+                self.execute(_COMMIT)
+                self._database.observer.committed(time.monotonic() - began)
+            except BaseException:
+                self._roll_back()
+                raise
+        self._verify_same_file()
+        self._verify_same_log()
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Run the body so that an error undoes only the body; the error is raised.
+
+        Raises TransactionAborted instead if the rejection has undone the whole transaction.
+        """
+        with self._undoing_on_error():
+            yield
+        self.execute(_RELEASE_SAVEPOINT)
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Run the body and undo it whether it works or not; its error is raised."""
+        with self._undoing_on_error():
+            yield
+        self._undo_savepoint()
+
+    @contextmanager
+    def _undoing_on_error(self) -> Iterator[None]:
+        self.execute(_OPEN_SAVEPOINT)
+        try:
+            yield
+        except BaseException as error:
+            if self.driver.in_transaction:
+                self._undo_savepoint()
+            elif isinstance(error, RowRejected | SchemaError):
+                raise TransactionAborted(str(error)) from error
+            raise
+
+    def _undo_savepoint(self) -> None:
+        self.execute(_UNDO_SAVEPOINT)
+        self.execute(_RELEASE_SAVEPOINT)
+
+    def _roll_back(self) -> None:
+        if self.driver.in_transaction:
+            # A failing rollback must not hide its cause; closing undoes the transaction as well.
+            with suppress(RepositoryError):
+                self.execute(_ROLLBACK)
+
+    def _verify_same_file(self) -> None:
+        # A file that is replaced under an open connection goes on taking commits that vanish.
+        path = self._database.path
+        if file_identity(path) != self.place:
+            raise UnavailableError(f"the database file was replaced or deleted: {path}")
+
+    def _verify_same_log(self) -> None:
+        # So does a log that is deleted. The engine deletes it only when the last connection closes.
+        if not self._has_log:
+            return
+        path = self._log_path
+        identity = file_identity(path)
+        if self._log_identity not in (None, identity):
+            raise UnavailableError(f"the write-ahead log was replaced or deleted: {path}")
+        if self._log_identity is None:
+            self._log_identity = identity
+            self._database.log.belongs_to(self.place, identity)

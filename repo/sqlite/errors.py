@@ -1,0 +1,63 @@
+"""The driver's errors, translated into those of `repo.errors` by their result code."""
+
+import errno
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from repo.errors import (
+    CorruptDatabaseError,
+    DiskError,
+    RepositoryError,
+    RowRejected,
+    SchemaError,
+    TransientError,
+    UnavailableError,
+)
+
+# Primary result codes, https://www.sqlite.org/rescode.html
+_CLASSES: dict[int, type[RepositoryError]] = {
+    **dict.fromkeys(
+        (
+            sqlite3.SQLITE_BUSY,
+            sqlite3.SQLITE_LOCKED,
+            sqlite3.SQLITE_INTERRUPT,
+            sqlite3.SQLITE_PROTOCOL,
+            sqlite3.SQLITE_SCHEMA,
+        ),
+        TransientError,
+    ),
+    **dict.fromkeys(
+        (sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH), RowRejected
+    ),
+    **dict.fromkeys((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB), CorruptDatabaseError),
+    **dict.fromkeys((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR), DiskError),
+    sqlite3.SQLITE_ERROR: SchemaError,
+}
+_BUGS = (sqlite3.SQLITE_INTERNAL, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE)
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise a RepositoryError instead of the driver's error, from anything that runs inside."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None or code & 0xFF in _BUGS:  # misuse of the driver, which no retry can cure
+            raise
+        name = getattr(error, "sqlite_errorname", "")
+        raise _CLASSES.get(code & 0xFF, UnavailableError)(f"{error} ({name})") from error
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise RowRejected(str(error)) from error
+
+
+@contextmanager
+def translated_os_errors() -> Iterator[None]:
+    """Raise DiskError or UnavailableError instead of the system's errors about files."""
+    try:
+        yield
+    except OSError as error:
+        kind = DiskError if error.errno in _OF_THE_DISK else UnavailableError
+        raise kind(f"a file of the database cannot be used: {error}") from error

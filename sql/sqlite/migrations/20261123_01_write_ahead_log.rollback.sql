@@ -1,2 +1,0 @@
--- transactional: false
-PRAGMA journal_mode = DELETE;

@@ -1,1 +1,0 @@
-DROP INDEX IF EXISTS execution_results_reaped_finished_at;

@@ -1,0 +1,2 @@
+-- The mode stays: the file may belong to another program that chose it, and readers rely on it.
+-- transactional: false

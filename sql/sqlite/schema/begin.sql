@@ -1,0 +1,2 @@
+-- IMMEDIATE, so that the wait for a writer honours the busy timeout.
+BEGIN IMMEDIATE;

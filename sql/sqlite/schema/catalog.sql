@@ -1,0 +1,20 @@
+-- Every object of the database, and the columns of each index in their order.
+-- An expression, or a collation other than the usual one, never equals the name of a column.
+-- Frequency: once per migration or dry run. Index: none; one row for each object.
+SELECT
+    object.type,
+    lower(object.name) AS name,
+    lower(object.tbl_name) AS table_name,
+    object.sql AS definition,
+    (
+        SELECT group_concat(column_name)
+        FROM (
+            SELECT
+                coalesce(lower(info.name), '(expression)')
+                || CASE info.coll WHEN 'BINARY' THEN '' ELSE ' ' || info.coll END AS column_name
+            FROM pragma_index_xinfo(object.name) AS info
+            WHERE info.key = 1
+            ORDER BY info.seqno
+        )
+    ) AS columns
+FROM sqlite_schema AS object;

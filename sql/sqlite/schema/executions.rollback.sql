@@ -1,0 +1,2 @@
+DROP INDEX IF EXISTS executions_status;
+DROP TABLE IF EXISTS executions;

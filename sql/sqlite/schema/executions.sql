@@ -1,0 +1,15 @@
+-- executions: one row for each deployment of a manifest to N PCs, written by the program that
+-- deploys. The worker only turns status from pending to running.
+CREATE TABLE IF NOT EXISTS executions (
+    exec_id       TEXT PRIMARY KEY,
+    job_id        TEXT NOT NULL,
+    version       TEXT NOT NULL,
+    initiated_by  TEXT NOT NULL,
+    initiated_at  TIMESTAMP NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S+00:00', 'now')),
+    target_count  INTEGER NOT NULL,
+    success_count INTEGER NOT NULL DEFAULT 0,
+    failure_count INTEGER NOT NULL DEFAULT 0,
+    status        TEXT NOT NULL DEFAULT 'pending'  -- pending, running, completed, expired
+);
+-- Executions by status: finds the pending and running ones without reading the finished ones.
+CREATE INDEX IF NOT EXISTS executions_status ON executions (status);

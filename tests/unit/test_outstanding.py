@@ -1,0 +1,147 @@
+import pytest
+
+from worker.jetstream.outstanding import MOST_BYTES, OutstandingMessages
+from worker.messages import Ack, Batch, BatchResult, Message, Nak, StreamPosition
+
+POSITION = StreamPosition("2026-05-20T00:00:00+00:00", 0)
+
+
+def message(sequence: int, stored_at: int = 0, payload: bytes = b"{}") -> Message:
+    return Message("events.started.e.p", payload, sequence, 1, stored_at)
+
+
+def holding(messages: int, *, limit: int = 100) -> OutstandingMessages:
+    """Return messages 1, 2, … that arrived at second 1, 2, …, with the replies reply-1, …"""
+    outstanding = OutstandingMessages(limit)
+    for number in range(1, messages + 1):
+        outstanding.arrive(message(number), f"reply-{number}", float(number))
+    return outstanding
+
+
+def sequences(batch: Batch) -> list[int]:
+    return [message.stream_sequence for message in batch.messages]
+
+
+def acked(batch: Batch) -> BatchResult:
+    return BatchResult(batch, (Ack(),) * len(batch.messages))
+
+
+def test_capacity_is_the_limit_minus_all_outstanding_messages() -> None:
+    outstanding = holding(5, limit=8)
+    assert (len(outstanding), outstanding.waiting, outstanding.capacity) == (5, 5, 3)
+    outstanding.next_batch(2, POSITION)
+    assert (len(outstanding), outstanding.waiting, outstanding.capacity) == (5, 3, 3)
+
+
+def test_capacity_is_never_negative() -> None:
+    outstanding = holding(12, limit=8)
+    assert (len(outstanding), outstanding.capacity) == (12, 0)
+
+
+def test_too_many_bytes_leave_no_capacity_until_a_message_is_finished_or_removed() -> None:
+    outstanding = OutstandingMessages(100)
+    large = message(1, payload=b"x" * (MOST_BYTES // 4))
+    for number in range(4):
+        assert outstanding.capacity == 100 - number
+        outstanding.arrive(large, f"reply-{number}", 0.0)
+    assert outstanding.capacity == 0
+    outstanding.finish(acked(outstanding.next_batch(1, POSITION)))
+    assert outstanding.capacity == 97
+    outstanding.remove_waiting()
+    for number in range(3):
+        outstanding.arrive(large, f"reply-{number}", 0.0)
+    assert outstanding.capacity == 97
+
+
+def test_a_batch_takes_waiting_messages_in_the_order_of_arrival_up_to_the_most() -> None:
+    outstanding = holding(5)
+    first, second = (outstanding.next_batch(3, POSITION) for _ in range(2))
+    assert (sequences(first), sequences(second)) == ([1, 2, 3], [4, 5])
+    assert (first.number, second.number) == (1, 2)
+    assert first.position == second.position == POSITION
+    assert (outstanding.waiting, outstanding.batches, len(outstanding)) == (0, 2, 5)
+
+
+def test_finishing_returns_each_reply_with_its_own_decision_in_any_order_of_batches() -> None:
+    outstanding = holding(4)
+    first, second = (outstanding.next_batch(2, POSITION) for _ in range(2))
+    replies = outstanding.finish(BatchResult(second, (Nak(1.0), Ack())))
+    assert replies == [("reply-3", Nak(1.0)), ("reply-4", Ack())]
+    assert (len(outstanding), outstanding.batches) == (2, 1)
+    assert outstanding.finish(acked(first)) == [("reply-1", Ack()), ("reply-2", Ack())]
+    assert (len(outstanding), outstanding.batches, outstanding.capacity) == (0, 0, 100)
+
+
+def test_a_second_result_of_the_same_batch_acks_nothing() -> None:
+    outstanding = holding(2)
+    batch = outstanding.next_batch(2, POSITION)
+    assert len(outstanding.finish(acked(batch))) == 2
+    assert outstanding.finish(acked(batch)) == []
+    assert (len(outstanding), outstanding.capacity) == (0, 100)
+
+
+def test_removing_waiting_messages_leaves_dispatched_ones_outstanding() -> None:
+    outstanding = holding(3)
+    batch = outstanding.next_batch(1, POSITION)
+    assert outstanding.remove_waiting() == ["reply-2", "reply-3"]
+    assert outstanding.remove_waiting() == []
+    assert (outstanding.waiting, len(outstanding)) == (0, 1)
+    assert outstanding.finish(acked(batch)) == [("reply-1", Ack())]
+
+
+def test_messages_without_replies_are_still_projected_and_never_acked() -> None:
+    outstanding = holding(5)
+    dispatched = outstanding.next_batch(2, POSITION)
+    assert outstanding.forget_replies() == len(outstanding) == 5
+    waiting = outstanding.next_batch(2, POSITION)
+    assert sequences(waiting) == [3, 4]
+    assert outstanding.finish(acked(dispatched)) == outstanding.finish(acked(waiting)) == []
+    assert outstanding.remove_waiting() == []
+    assert (len(outstanding), outstanding.batches, outstanding.waiting) == (1, 0, 1)
+
+
+def test_messages_of_a_deleted_stream_share_no_batch_with_those_that_arrive_later() -> None:
+    outstanding = holding(1)
+    outstanding.forget_replies()
+    outstanding.arrive(message(9), "reply-9", 9.0)
+    deleted, present = (outstanding.next_batch(2, POSITION) for _ in range(2))
+    assert (sequences(deleted), deleted.position) == ([1], None)
+    assert (sequences(present), present.position) == ([9], POSITION)
+    assert outstanding.finish(acked(deleted)) == []
+    assert outstanding.finish(acked(present)) == [("reply-9", Ack())]
+
+
+def test_a_message_without_a_reply_waits_again_until_it_is_committed() -> None:
+    outstanding = holding(2)
+    batch = outstanding.next_batch(1, POSITION)
+    outstanding.forget_replies()
+    assert outstanding.finish(BatchResult(batch, (Nak(1.0),))) == []
+    assert outstanding.remove_waiting() == []
+    again = outstanding.next_batch(5, POSITION)
+    assert sorted(sequences(again)) == [1, 2]
+    assert outstanding.arrived == 3
+    assert outstanding.finish(acked(again)) == []
+    assert len(outstanding) == 0
+
+
+@pytest.mark.parametrize(("moment", "expected"), [(1.0, []), (4.0, [1, 2, 3]), (9.0, range(1, 6))])
+def test_long_outstanding_messages_are_found_waiting_or_dispatched(
+    moment: float, expected: list[int]
+) -> None:
+    outstanding = holding(5)
+    outstanding.next_batch(2, POSITION)
+    found = sorted(outstanding.arrived_before(moment))
+    assert found == [f"reply-{number}" for number in expected]
+    outstanding.forget_replies()
+    assert list(outstanding.arrived_before(9.0)) == []
+
+
+def test_the_oldest_message_is_found_waiting_or_dispatched() -> None:
+    outstanding = OutstandingMessages(10)
+    seen = [outstanding.oldest]
+    for number, stored_at in enumerate((50, 30, 40)):
+        outstanding.arrive(message(number, stored_at), f"reply-{number}", 0.0)
+    for _ in range(2):
+        outstanding.next_batch(2, POSITION)
+        seen.append(outstanding.oldest)
+    assert seen == [None, 30, 30]

@@ -1,0 +1,286 @@
+"""Batches of starts become rows and decisions, in a real database file."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import pytest
+
+from repo import open_database
+from repo.checkpoint import Checkpoint, CheckpointGuard, Position
+from repo.errors import CorruptDatabaseError
+from repo.execution_results import START_WRITER, Run
+from repo.repository import GuardedRepository
+from tests.support.events import payload
+from tests.support.rows import Row, Rows
+from worker.codec.timestamps import parse_instant
+from worker.messages import (
+    LONGEST_NAK_DELAY,
+    Ack,
+    Batch,
+    BatchResult,
+    Message,
+    Nak,
+    StreamPosition,
+)
+from worker.processing.processor import BatchProcessor
+from worker.projections.manifests import (
+    MANIFEST_UNKNOWN,
+    MANIFESTS_UNAVAILABLE,
+    TIMEOUT_INVALID,
+    Manifest,
+    ManifestCache,
+    NoTimeout,
+    Timeout,
+)
+from worker.projections.starts import STARTS
+from worker.status.counters import Counters
+
+SECOND = 10**9
+STORED_AT = parse_instant("2026-05-20T12:00:01.000000001Z")
+CREATED = "2026-05-20T00:00:00+00:00"
+REJECT_BAD = """
+CREATE TRIGGER other_program BEFORE INSERT ON execution_results WHEN NEW.pc_id = 'bad'
+BEGIN SELECT RAISE(ABORT, 'no such PC'); END
+"""
+
+
+class Bench:
+    """A processor with its manifests, its counters, and a repository of the test's own file."""
+
+    def __init__(self, rows: Rows, repository: GuardedRepository[Run]) -> None:
+        self.rows = rows
+        self.repository = repository
+        self.manifests = ManifestCache()
+        self.counters = Counters()
+        self.processor = BatchProcessor(STARTS, "EVENTS", self.manifests, self.counters)
+
+    def process(self, *messages: Message, position: StreamPosition | None = None) -> BatchResult:
+        batch = Batch(1, messages, position)
+        result = self.processor.process(batch, self.repository, lambda: None)
+        assert result.batch is batch
+        return result
+
+    def checkpoint(self) -> Row:
+        (found,) = self.rows.query("SELECT * FROM checkpoints")
+        return found
+
+
+@pytest.fixture
+def bench(rows: Rows) -> Iterator[Bench]:
+    guard = CheckpointGuard(Position("EVENTS", "consumer"))
+    with GuardedRepository(
+        open_database(rows.url, busy_timeout=0.02),
+        START_WRITER,
+        retry_for=0.0,
+        give_up=threading.Event(),
+        guard=guard,
+    ) as repository:
+        repository.begin(Checkpoint(CREATED, 1, 1, CREATED), repository.recall())
+        yield Bench(rows, repository)
+
+
+def message(sequence: int = 1, data: bytes | None = None, delivery: int = 1) -> Message:
+    data = payload() if data is None else data
+    return Message("events.started.e.p", data, sequence, delivery, STORED_AT)
+
+
+def warnings(caplog: pytest.LogCaptureFixture, event: str) -> list[logging.LogRecord]:
+    return [
+        record
+        for record in caplog.records
+        if record.getMessage() == event and record.levelno == logging.WARNING
+    ]
+
+
+def test_a_start_becomes_the_row_of_the_contract(bench: Bench) -> None:
+    bench.manifests.replace({"job-1": Manifest(1, Timeout(20 * SECOND))})
+    start = payload(result_id="run-1", started_at="2026-05-20T14:00:00.10+02:00", version="2.0")
+    result = bench.process(message(data=start))
+    assert (result.decisions, result.failure) == ((Ack(),), None)
+    row = bench.rows.run("run-1")
+    assert row is not None
+    assert {column: row[column] for column in Run._fields} == {
+        "result_id": "run-1",
+        "request_id": "request-1",
+        "exec_id": "execution-1",
+        "pc_id": "pc-1",
+        "started_at": "2026-05-20T12:00:00.100+00:00",
+        "version": "2.0",
+        "job_id": "job-1",
+        "recorded_at": "2026-05-20T12:00:01.000000001+00:00",
+        "expires_at": "2026-05-20T12:02:21.000000001+00:00",
+    }
+
+
+def expires_at(bench: Bench) -> list[str | None]:
+    return [row["expires_at"] for row in bench.rows.query("SELECT * FROM execution_results")]
+
+
+def test_the_deadline_counts_from_the_store_time_and_not_from_the_agents_clock(
+    bench: Bench,
+) -> None:
+    bench.manifests.replace({"job-1": Manifest(1, Timeout(3600 * SECOND))})
+    for started_at in ("0000-01-01T00:00:00Z", "9999-12-31T23:59:59Z"):
+        bench.process(message(data=payload(started_at=started_at)))
+    assert expires_at(bench) == ["2026-05-20T13:30:01.000000001+00:00"] * 2
+
+
+@pytest.mark.parametrize("timeout", [2**64 * SECOND - 1, 2**63 * SECOND, 10**30])
+def test_the_deadline_of_a_huge_timeout_is_capped(bench: Bench, timeout: int) -> None:
+    bench.manifests.replace({"job-1": Manifest(1, Timeout(timeout))})
+    assert bench.process(message()).decisions == (Ack(),)
+    assert expires_at(bench) == ["2027-05-20T12:00:01.000000001+00:00"]
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "reason"),
+    [
+        (None, MANIFESTS_UNAVAILABLE),
+        ({}, MANIFEST_UNKNOWN),
+        ({"job-1": Manifest(1, None)}, MANIFEST_UNKNOWN),
+        ({"job-1": Manifest(1, NoTimeout(TIMEOUT_INVALID, "soon"))}, TIMEOUT_INVALID),
+    ],
+)
+def test_a_run_without_a_deadline_is_written_logged_and_counted_by_reason(
+    bench: Bench,
+    caplog: pytest.LogCaptureFixture,
+    snapshot: dict[str, Manifest] | None,
+    reason: str,
+) -> None:
+    if snapshot is not None:
+        bench.manifests.replace(snapshot)
+    assert bench.process(message(1), message(2)).decisions == (Ack(), Ack())
+    assert expires_at(bench) == [None, None]
+    assert bench.counters[f"deadline_missing_{reason}"] == 2
+    assert [vars(record)["reason"] for record in warnings(caplog, "deadline.missing")] == [reason]
+
+
+def test_a_malformed_event_is_stored_as_rejected_and_acked_beside_good_ones(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = bench.process(message(2), message(3, b"\xff\x00 malformed"), message(4))
+    assert result.decisions == (Ack(), Ack(), Ack())
+    assert bench.rows.count() == 2
+    (event,) = bench.rows.rejected()
+    assert (event["stream"], event["stream_sequence"]) == ("EVENTS", 3)
+    assert (event["subject"], event["payload"]) == ("events.started.e.p", b"\xff\x00 malformed")
+    assert event["recorded_at"] == "2026-05-20T12:00:01.000000001+00:00"
+    assert "UTF-8" in event["reason"]
+    assert abs(parse_instant(event["rejected_at"]) - time.time_ns()) < 3600 * SECOND
+    assert len(warnings(caplog, "event.rejected")) == 1
+    assert bench.counters["rejected"] == 1
+
+
+def test_a_row_that_a_trigger_rejects_becomes_the_rejected_event_of_its_own_message(
+    bench: Bench,
+) -> None:
+    bench.rows.write(REJECT_BAD)
+    good, malformed = message(7), message(8, b"malformed")
+    bad = message(9, payload(pc_id="bad"))
+    assert bench.process(good, malformed, bad).decisions == (Ack(), Ack(), Ack())
+    assert bench.rows.count() == 1
+    stored = [(event["stream_sequence"], event["payload"]) for event in bench.rows.rejected()]
+    assert stored == [(8, b"malformed"), (9, bad.payload)]
+
+
+def move_away(rows: Rows) -> None:
+    for suffix in ("-wal", "-shm", ""):
+        path = rows.path.with_name(rows.path.name + suffix)
+        path.rename(path.with_name(f"moved-{path.name}"))
+
+
+def drop_table(rows: Rows) -> None:
+    rows.write("DROP TABLE execution_results")
+
+
+def reject_everything(rows: Rows) -> None:
+    rows.write(REJECT_BAD.replace("NEW.pc_id = 'bad'", "true"))
+
+
+@pytest.mark.parametrize("fail", [move_away, drop_table, reject_everything])
+def test_a_database_failure_naks_every_message_and_rejects_none(
+    bench: Bench, caplog: pytest.LogCaptureFixture, fail: Callable[[Rows], None]
+) -> None:
+    fail(bench.rows)
+    result = bench.process(message(1), message(2, b"malformed"), message(3))
+    assert [type(decision) for decision in result.decisions] == [Nak, Nak, Nak]
+    assert result.failure
+    assert warnings(caplog, "event.rejected") == []
+    assert len(warnings(caplog, "batch.failed")) == 1
+    assert (bench.counters["rejected"], bench.counters["naks"]) == (0, 3)
+    assert (bench.counters["messages"], bench.counters["database_faults"]) == (0, 1)
+
+
+def test_the_nak_delay_grows_with_the_deliveries_of_each_message(bench: Bench) -> None:
+    with bench.rows.locked():
+        result = bench.process(*(message(n, delivery=n) for n in (1, 3, 5, 7, 1000)))
+    delays = [decision.delay for decision in result.decisions if isinstance(decision, Nak)]
+    assert len(delays) == 5
+    assert all(earlier < later for earlier, later in pairwise(delays[:4]))
+    assert max(delays) <= LONGEST_NAK_DELAY
+
+
+def test_a_failure_is_returned_each_time_and_its_end_is_logged_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with bench.rows.locked():
+        for _ in range(3):
+            assert "locked" in (bench.process(message()).failure or "")
+    for _ in range(3):
+        assert bench.process(message()).failure is None
+    assert [record.getMessage() for record in caplog.records].count("database.recovered") == 1
+
+
+def test_a_batch_advances_the_checkpoint_to_its_highest_sequence_and_its_ack_floor(
+    bench: Bench,
+) -> None:
+    messages = (message(7), message(9, b"malformed"), message(8))
+    bench.process(*messages, position=StreamPosition(CREATED, 4))
+    found = bench.checkpoint()
+    assert (found["highest_sequence"], found["caught_up_to"]) == (9, 4)
+    assert abs(parse_instant(found["committed_at"]) - time.time_ns()) < 3600 * SECOND
+
+
+def test_messages_of_a_deleted_stream_advance_no_checkpoint(bench: Bench) -> None:
+    before = bench.checkpoint()
+    bench.process(message(7))
+    bench.process(message(8), position=StreamPosition("2026-05-19T00:00:00+00:00", 4))
+    assert bench.rows.count() == 2
+    assert bench.checkpoint() == before
+
+
+def test_a_corrupt_database_is_raised_and_nothing_is_decided(bench: Bench) -> None:
+    bench.repository.close()
+    bench.rows.path.write_bytes(b"garbage " * 1024)
+    with pytest.raises(CorruptDatabaseError):
+        bench.process(message(1), message(2, b"malformed"))
+    assert (bench.counters["messages"], bench.counters["naks"]) == (0, 0)
+
+
+def test_an_execution_that_cannot_be_promoted_is_a_warning_and_its_run_is_acked(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.rows.write("DROP TABLE executions")
+    assert bench.process(message()).decisions == (Ack(),)
+    assert bench.rows.count() == 1
+    (record,) = warnings(caplog, "execution.not_promoted")
+    assert (vars(record)["execution"], vars(record)["executions"]) == ("execution-1", 1)
+    assert bench.counters["promotions_failed"] == 1
+
+
+def test_redelivered_and_duplicate_messages_are_counted(bench: Bench) -> None:
+    start = payload()
+    bench.process(message(1, start), message(2, delivery=2), message(1, start, delivery=9))
+    names = ("batches", "messages", "redelivered", "runs_inserted", "runs_duplicate")
+    assert [bench.counters[name] for name in names] == [1, 3, 2, 2, 1]
+
+
+def test_a_batch_is_written_only_when_it_is_its_turn(bench: Bench) -> None:
+    written: list[int] = []
+    batch = Batch(1, (message(),))
+    bench.processor.process(batch, bench.repository, lambda: written.append(bench.rows.count()))
+    assert (written, bench.rows.count()) == ([0], 1)
