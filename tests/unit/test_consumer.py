@@ -108,6 +108,11 @@ def test_each_difference_is_shown_with_the_wanted_and_the_found_value(
     assert both == {setting: shown, "pause_until": (None, "later")}
 
 
+def test_the_ack_pending_limit_of_the_fleets_own_client_is_not_a_difference() -> None:
+    assert differences(WANTED, changed(max_ack_pending=1000)) == {}
+    assert "max_ack_pending" in differences(WANTED, changed(max_ack_pending=1001))
+
+
 @pytest.mark.parametrize(
     ("found", "problem"),
     [
