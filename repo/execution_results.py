@@ -10,7 +10,7 @@ from repo import rejected as rejected_events
 from repo.errors import RowRejected
 from repo.rejected import Key
 from repo.statements import statement
-from repo.writer import Promotion, Writer
+from repo.writer import Writer
 
 _INSERT_RUN = statement("insert_run")
 _INSERT_MANY = statement("insert_100_runs")
@@ -95,8 +95,6 @@ START_WRITER = Writer(
     probes=_probes,
     delete_rejected=_delete_rejected,
     parents=_exec_ids,
-    promotion=Promotion(
-        executions.promote_together, executions.promote_apart, executions.promote_afterwards
-    ),
+    promote=executions.promote,
 )
 """Writes started runs, and turns their executions from pending to running."""

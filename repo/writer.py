@@ -17,24 +17,6 @@ class PromotionFailure(NamedTuple):
     reason: str
 
 
-Promote = Callable[[Connection, Sequence[str]], list[PromotionFailure]]
-"""Promotes parents by their ids, as far as it can, and returns the failures."""
-
-
-@dataclass(frozen=True, slots=True)
-class Promotion:
-    """What is done to the rows' parents, named by their ids, in one of three ways.
-
-    `together` raises RowRejected or SchemaError if one of them is rejected. `apart` and
-    `afterwards` return the failures: `apart` belongs to the rows' transaction and raises
-    TransactionAborted if that is lost; `afterwards` follows the commit, in transactions of its own.
-    """
-
-    together: Callable[[Connection, Sequence[str]], None]
-    apart: Promote
-    afterwards: Promote
-
-
 @dataclass(frozen=True, slots=True)
 class Writer(Generic[Row]):
     """How rows are inserted and what follows. All functions run inside the caller's transaction.
@@ -43,7 +25,7 @@ class Writer(Generic[Row]):
     raise RowRejected. `probes` returns rows to try if a batch was rejected entirely, made of a
     rejected row and of the last row that was inserted, if any. `delete_rejected` deletes a
     message's rejected event if its row exists, and returns whether it was deleted. `parents`
-    returns the ids of the rows' parents, each once.
+    returns the ids of the rows' parents, each once; `promote` promotes the parents with these ids.
     """
 
     insert_all: Callable[[Connection, Sequence[Row]], int]
@@ -51,4 +33,4 @@ class Writer(Generic[Row]):
     probes: Callable[[Row, Row | None], list[Row]]
     delete_rejected: Callable[[Connection, Key, Row], bool]
     parents: Callable[[Sequence[Row]], list[str]]
-    promotion: Promotion
+    promote: Callable[[Connection, Sequence[str]], None]
