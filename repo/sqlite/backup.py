@@ -9,7 +9,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from repo.sqlite.errors import translated_os_errors
 from repo.statements import statement
 
 _COPY_INTO = statement("copy_into", "sqlite")
-_QUICK_CHECK = statement("quick_check", "sqlite")
 _SET_WRITE_AHEAD_LOG = statement("set_write_ahead_log", "sqlite")
 _HAS_MIGRATION_TABLE = statement("has_migration_table", "sqlite")
 
@@ -59,7 +58,8 @@ def restore(database: DatabaseFile, source: Path) -> Path | None:
         with translated_os_errors(), _locked_out(place):
             aside = _set_aside(database, place) if place.exists() else None
             # A log without its database, which the engine would take for the copy's.
-            _remove_log(database)
+            for suffix in ("-wal", "-shm"):
+                database.log.path(suffix).unlink(missing_ok=True)
             copy.replace(place)
     return aside
 
@@ -98,9 +98,8 @@ def _copy(connection: Connection, path: str) -> None:
 
 
 def _quick_check(connection: Connection) -> None:
-    found = connection.fetch(_QUICK_CHECK)
-    if found != [("ok",)]:
-        raise CorruptDatabaseError(str(found[0][0]))
+    if (found := connection.quick_check()) != "ok":
+        raise CorruptDatabaseError(found)
 
 
 def _check(copy: Path) -> None:
@@ -113,11 +112,8 @@ def _check(copy: Path) -> None:
 
 
 def _give_a_log(copy: Path) -> None:
-    connection: Connection = DatabaseFile(copy).connect()
-    try:
+    with closing(DatabaseFile(copy).connect()) as connection:
         connection.fetch(_SET_WRITE_AHEAD_LOG)
-    finally:
-        connection.close()
     with translated_os_errors():
         _sync(copy)
 
@@ -132,11 +128,6 @@ def _set_aside(database: DatabaseFile, place: Path) -> Path:
     if log_path.exists():
         aside.with_name(f"{aside.name}-wal").hardlink_to(log_path)
     return aside
-
-
-def _remove_log(database: DatabaseFile) -> None:
-    for suffix in ("-wal", "-shm"):
-        database.log.path(suffix).unlink(missing_ok=True)
 
 
 @contextmanager

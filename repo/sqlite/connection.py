@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -35,6 +35,7 @@ _SETTINGS = (
     statement("set_journal_size_limit", ENGINE),
 )
 _GET_JOURNAL_MODE = statement("get_journal_mode", ENGINE)
+_QUICK_CHECK = statement("quick_check", ENGINE)
 _BEGIN_WRITE = statement("begin_write", ENGINE)
 _COMMIT = statement("commit", ENGINE)
 _ROLLBACK = statement("rollback", ENGINE)
@@ -62,7 +63,7 @@ class DatabaseFile:
         self.observer = observer
         self.log = WriteAheadLog(path)
         # SQLite's own wait is unfair: several waiting threads of one process make commits late.
-        self._write_lock = threading.Lock()
+        self.write_lock = threading.Lock()
 
     def connect(self) -> "Connection":
         """Open the file, which must exist, for reading and writing."""
@@ -72,27 +73,14 @@ class DatabaseFile:
     @contextmanager
     def reading(self) -> Iterator["Connection"]:
         """Open the file, which must exist, for reading only, and close it at the end."""
-        connection = self._open("ro")
-        try:
+        with closing(self._open("ro")) as connection:
             yield connection
-        finally:
-            connection.close()
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the lock of this process's writers."""
-        with self._write_lock:
-            yield
 
     def check_writable(self) -> None:
         """Take and release the write lock, if the file exists; raises what prevents a write."""
         if exists(self.path):
-            connection = self.connect()
-            try:
-                with connection.write():
-                    pass
-            finally:
-                connection.close()
+            with closing(self.connect()) as connection, connection.write():
+                pass
 
     def _open(self, mode: str) -> "Connection":
         # Before the open: a file that takes the other's place meanwhile must not pass for it.
@@ -183,6 +171,10 @@ class Connection:
         """Return the file's journal mode; "wal" is what the migrations set."""
         return str(self.fetch(_GET_JOURNAL_MODE)[0][0])
 
+    def quick_check(self) -> str:
+        """Read every page and return "ok", or the first corruption."""
+        return str(self.fetch(_QUICK_CHECK)[0][0])
+
     @contextmanager
     def write(self) -> Iterator[None]:
         """Run the body as one write transaction.
@@ -190,7 +182,7 @@ class Connection:
         Returns only when the commit is in the very file that the path names; raises
         UnavailableError otherwise. On an error everything is undone and that first error is raised.
         """
-        with self._database.writing():
+        with self._database.write_lock:
             self.execute(_BEGIN_WRITE)
             try:
                 yield
