@@ -21,6 +21,7 @@ Reject = Callable[[int, str], RejectedEvent]
 Transaction = Callable[[Connection, Checkpoint], AbstractContextManager[None]]
 """Commits its body together with the checkpoint that it reaches."""
 
+_Errors = dict[int, RepositoryError]
 _Promote = Callable[[Sequence[str]], list[PromotionFailure]]
 
 
@@ -103,19 +104,24 @@ class BatchWriter(Generic[Row]):
 
     def _write_apart(self, batch: RowBatch[Row], promote: _Promote) -> WriteResult:
         """Write row by row; begins again without each row that ends the transaction."""
-        ended: dict[int, RepositoryError] = {}
+        ended: _Errors = {}
         while True:
+            before = len(ended)
             try:
-                return self._write_each(batch, promote, dict(ended))
-            except _RowEndedTransaction as error:
-                ended[error.index] = error.cause
+                return self._write_each(batch, promote, ended)
+            except TransactionAborted:
+                if len(ended) == before:  # by a promotion, not by a row
+                    raise
 
-    def _write_each(
-        self, batch: RowBatch[Row], promote: _Promote, rejected: dict[int, RepositoryError]
-    ) -> WriteResult:
-        """Write row by row in one transaction, so that a rejected row costs only itself."""
+    def _write_each(self, batch: RowBatch[Row], promote: _Promote, ended: _Errors) -> WriteResult:
+        """Write row by row in one transaction, so that a rejected row costs only itself.
+
+        A row that ends the transaction is added to `ended`, by its index, and raises
+        TransactionAborted; the rows in `ended` already count as rejected.
+        """
+        rejected = dict(ended)
         with self._transaction(self.connection, batch.reached):
-            inserted = self._insert_each(batch.rows, rejected)
+            inserted = self._insert_each(batch.rows, rejected, ended)
             if rejected and not inserted:
                 self._try_probes(batch.rows, rejected)
             events = [batch.reject(index, str(error)) for index, error in sorted(rejected.items())]
@@ -161,29 +167,28 @@ class BatchWriter(Generic[Row]):
                 failures.append(PromotionFailure(parent, str(error)))
         return failures
 
-    def _insert_each(self, rows: Sequence[Row], rejected: dict[int, RepositoryError]) -> int:
-        """Return how many rows are new; adds the rejected ones to `rejected`, by their index."""
+    def _insert_each(self, rows: Sequence[Row], rejected: _Errors, ended: _Errors) -> int:
+        """Return how many rows are new; adds the errors of the others to the arguments."""
         inserted = 0
         for index, row in enumerate(rows):
-            if index in rejected:
+            if index in ended:
                 continue
             try:
-                inserted += self._insert(row)
+                # For a trigger with RAISE(FAIL), which keeps the row that it rejects.
+                with self.connection.savepoint():
+                    is_new = self._writer.insert(self.connection, row)
             except (RowRejected, SchemaError) as error:
                 rejected[index] = error
+                continue
             except TransactionAborted as error:
-                raise _RowEndedTransaction(index, error) from error
+                ended[index] = error
+                raise
+            if is_new:
+                inserted += 1
+                self._last_inserted = row
         return inserted
 
-    def _insert(self, row: Row) -> int:
-        # The savepoint is for a trigger with RAISE(FAIL), which keeps the row that it rejects.
-        with self.connection.savepoint():
-            inserted = self._writer.insert(self.connection, row)
-        if inserted:
-            self._last_inserted = row
-        return inserted
-
-    def _try_probes(self, rows: Sequence[Row], rejected: dict[int, RepositoryError]) -> None:
+    def _try_probes(self, rows: Sequence[Row], rejected: _Errors) -> None:
         """Raise SchemaError if the table takes no row at all.
 
         A schema that drifted rejects everything; rejecting messages for that would lose good ones.
@@ -191,7 +196,7 @@ class BatchWriter(Generic[Row]):
         first = min(rejected)
         for probe in self._writer.probes(rows[first], self._last_inserted):
             try:
-                with self.connection.trial():
+                with self.connection.savepoint(keep=False):
                     self._writer.insert(self.connection, probe)
             except (RowRejected, SchemaError):
                 continue
@@ -200,12 +205,3 @@ class BatchWriter(Generic[Row]):
             return
         error = rejected[first]
         raise SchemaError(f"every row is rejected, also a plain one: {error}") from error
-
-
-class _RowEndedTransaction(Exception):
-    """The row at `index` was rejected and took the whole transaction with it."""
-
-    def __init__(self, index: int, cause: RepositoryError) -> None:
-        super().__init__(str(cause))
-        self.index = index
-        self.cause = cause

@@ -5,14 +5,14 @@ The connection is opened at the first write, and again after the database was un
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
-from repo import Connection, Database
+from repo import Database
 from repo import checkpoint as checkpoints
 from repo import rejected as rejected_events
-from repo.batch_writer import BatchWriter, Reject, RowBatch, WriteResult
+from repo.batch_writer import BatchWriter, Reject, RowBatch, Transaction, WriteResult
 from repo.checkpoint import NO_CHECKPOINT, Checkpoint, CheckpointGuard, StoredCheckpoint
 from repo.errors import RepositoryError, RowRejected, SchemaError, TransientError, UnavailableError
 from repo.rejected import Key, RejectedEvent
@@ -38,6 +38,7 @@ class Repository(Generic[Row]):
 
     def __post_init__(self) -> None:
         self._batches: BatchWriter[Row] | None = None
+        self._transaction: Transaction = lambda connection, _: connection.write()
         self._retry = retry_policy(self.retry_for, self.give_up, self.database.observer)
 
     def __enter__(self) -> Self:
@@ -105,7 +106,7 @@ class Repository(Generic[Row]):
         result: _Result = self._retry(self._attempt, work)
         return result
 
-    def _attempt(self, work: Callable[[], Any]) -> Any:
+    def _attempt(self, work: Callable[[], _Result]) -> _Result:
         if self.give_up.is_set():
             # One more attempt could wait for a lock for longer than the drain may take.
             raise TransientError("given up at the stop")
@@ -125,17 +126,16 @@ class Repository(Generic[Row]):
             self._batches = BatchWriter(self.database.connect(), self.writer, self._transaction)
         return self._batches
 
-    def _transaction(
-        self, connection: Connection, _reached: Checkpoint
-    ) -> AbstractContextManager[None]:
-        return connection.write()
-
 
 @dataclass(eq=False, kw_only=True)
 class GuardedRepository(Repository[Row]):
     """What a pool thread of the worker writes through: nothing is written before `begin`."""
 
     guard: CheckpointGuard
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._transaction = self.guard.transaction
 
     def recall(self) -> StoredCheckpoint:
         """Return the stored checkpoint of the guard's stream and consumer; raises as `write`.
@@ -173,8 +173,3 @@ class GuardedRepository(Repository[Row]):
         if self._batches is not None and not self._batches.connection.is_current():
             self.close()
         return super()._open()
-
-    def _transaction(
-        self, connection: Connection, reached: Checkpoint
-    ) -> AbstractContextManager[None]:
-        return self.guard.transaction(connection, reached)

@@ -93,18 +93,13 @@ def _copy(connection: Connection, path: str) -> None:
         connection.execute(_COPY_INTO, (path,))
     except DiskError:
         # A row of a corrupt file can pretend to be larger than any disk.
-        _quick_check(connection)
+        connection.check_pages()
         raise
-
-
-def _quick_check(connection: Connection) -> None:
-    if (found := connection.quick_check()) != "ok":
-        raise CorruptDatabaseError(found)
 
 
 def _check(copy: Path) -> None:
     with DatabaseFile(copy).reading() as connection:
-        _quick_check(connection)
+        connection.check_pages()
         if connection.fetch(_HAS_MIGRATION_TABLE) == [(0,)]:
             raise CorruptDatabaseError(
                 "not a database of this program: no migration was ever applied"

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from repo.errors import (
+    CorruptDatabaseError,
     RepositoryError,
     RowRejected,
     SchemaError,
@@ -149,16 +150,13 @@ class Connection:
 
         Raises SchemaError if the statement does not fit the tables as they are.
         """
-        text = _TEXTS[name]
-        code = _COMMENT_OR_LITERAL.sub("", text)
+        code = _COMMENT_OR_LITERAL.sub("", _TEXTS[name])
         if not _ON_TABLES.search(code):
             return []
-        named = dict.fromkeys(_NAMED.findall(code))
+        values = dict.fromkeys(_NAMED.findall(code)) or [None] * code.count("?")
         with translated():
-            rows = self.driver.execute(
-                f"EXPLAIN QUERY PLAN {text}", named or [None] * code.count("?")
-            ).fetchall()
-        return [str(row[3]) for row in rows]
+            rows = self.driver.execute(f"EXPLAIN QUERY PLAN {_TEXTS[name]}", values)
+            return [str(row[3]) for row in rows]
 
     def is_current(self) -> bool:
         """Return whether the path still names the file that was opened."""
@@ -171,9 +169,10 @@ class Connection:
         """Return the file's journal mode; "wal" is what the migrations set."""
         return str(self.fetch(_GET_JOURNAL_MODE)[0][0])
 
-    def quick_check(self) -> str:
-        """Read every page and return "ok", or the first corruption."""
-        return str(self.fetch(_QUICK_CHECK)[0][0])
+    def check_pages(self) -> None:
+        """Read every page; raises CorruptDatabaseError with the first corruption."""
+        if (found := self.fetch(_QUICK_CHECK)) != [("ok",)]:
+            raise CorruptDatabaseError(str(found[0][0]))
 
     @contextmanager
     def write(self) -> Iterator[None]:
@@ -191,49 +190,36 @@ class Connection:
                 self.execute(_COMMIT)
                 self._database.observer.committed(time.monotonic() - began)
             except BaseException:
-                self._roll_back()
+                if self.driver.in_transaction:
+                    # A failing rollback must not hide its cause; closing undoes it all as well.
+                    with suppress(RepositoryError):
+                        self.execute(_ROLLBACK)
                 raise
         self._verify_same_file()
         self._verify_same_log()
 
     @contextmanager
-    def savepoint(self) -> Iterator[None]:
+    def savepoint(self, *, keep: bool = True) -> Iterator[None]:
         """Run the body so that an error undoes only the body; the error is raised.
 
-        Raises TransactionAborted instead if the rejection has undone the whole transaction.
+        Raises TransactionAborted instead if the rejection has undone the whole transaction. Unless
+        `keep` is set, the body is undone even if it works.
         """
-        with self._undoing_on_error():
-            yield
-        self.execute(_RELEASE_SAVEPOINT)
-
-    @contextmanager
-    def trial(self) -> Iterator[None]:
-        """Run the body and undo it whether it works or not; its error is raised."""
-        with self._undoing_on_error():
-            yield
-        self._undo_savepoint()
-
-    @contextmanager
-    def _undoing_on_error(self) -> Iterator[None]:
         self.execute(_OPEN_SAVEPOINT)
         try:
             yield
         except BaseException as error:
             if self.driver.in_transaction:
-                self._undo_savepoint()
+                self._close_savepoint(keep=False)
             elif isinstance(error, RowRejected | SchemaError):
                 raise TransactionAborted(str(error)) from error
             raise
+        self._close_savepoint(keep=keep)
 
-    def _undo_savepoint(self) -> None:
-        self.execute(_UNDO_SAVEPOINT)
+    def _close_savepoint(self, *, keep: bool) -> None:
+        if not keep:
+            self.execute(_UNDO_SAVEPOINT)
         self.execute(_RELEASE_SAVEPOINT)
-
-    def _roll_back(self) -> None:
-        if self.driver.in_transaction:
-            # A failing rollback must not hide its cause; closing undoes the transaction as well.
-            with suppress(RepositoryError):
-                self.execute(_ROLLBACK)
 
     def _verify_same_file(self) -> None:
         # A file that is replaced under an open connection goes on taking commits that vanish.
@@ -245,10 +231,9 @@ class Connection:
         # So does a log that is deleted. The engine deletes it only when the last connection closes.
         if not self._has_log:
             return
-        path = self._log_path
-        identity = file_identity(path)
-        if self._log_identity not in (None, identity):
-            raise UnavailableError(f"the write-ahead log was replaced or deleted: {path}")
+        identity = file_identity(self._log_path)
         if self._log_identity is None:
             self._log_identity = identity
             self._database.log.belongs_to(self.place, identity)
+        elif self._log_identity != identity:
+            raise UnavailableError(f"the write-ahead log was replaced or deleted: {self._log_path}")

@@ -101,12 +101,8 @@ def _catalog(connection: sqlite3.Connection) -> dict[str, Object]:
 def _read(suffix: str) -> Iterator[tuple[str, str]]:
     """Yield the name of each object and its statement, with the comments above it."""
     for table in _TABLES:
-        sql = ""
-        for line in (_FOLDER / f"{table}{suffix}").read_text("utf-8").splitlines(keepends=True):
-            sql += line
-            if sqlite3.complete_statement(sql):
-                yield _NAME.findall(sql)[0], sql.strip()
-                sql = ""
+        for sql in re.split(r"(?<=;)\n", (_FOLDER / f"{table}{suffix}").read_text("utf-8").strip()):
+            yield _NAME.findall(sql)[0], sql
 
 
 def _in_one_transaction(
