@@ -7,13 +7,14 @@ promotion. Each case below is one of those, and each costs no more than what was
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Generic
+from typing import Generic, NamedTuple, TypeVar
 
 from repo import Connection
 from repo.checkpoint import NO_CHECKPOINT, Checkpoint
 from repo.errors import RepositoryError, RowRejected, SchemaError, TransactionAborted
 from repo.rejected import Key, RejectedEvent, change_reason, insert_all
-from repo.writer import PromotionFailure, Row, Writer
+
+Row = TypeVar("Row")
 
 Reject = Callable[[int, str], RejectedEvent]
 """Makes the rejected event of a row, from the row's index in the batch and the reason."""
@@ -22,7 +23,35 @@ Transaction = Callable[[Connection, Checkpoint], AbstractContextManager[None]]
 """Commits its body together with the checkpoint that it reaches."""
 
 _Errors = dict[int, RepositoryError]
+
+
+class PromotionFailure(NamedTuple):
+    """An execution that could not be promoted, and why."""
+
+    exec_id: str
+    reason: str
+
+
 _Promote = Callable[[Sequence[str]], list[PromotionFailure]]
+
+
+@dataclass(frozen=True, slots=True)
+class Writer(Generic[Row]):
+    """How rows are inserted and what follows. All functions run inside the caller's transaction.
+
+    `insert_all` and `insert` return how many rows are new; an existing row is left unchanged. They
+    raise RowRejected. `probes` returns rows to try if a batch was rejected entirely, made of a
+    rejected row and of the last row that was inserted, if any. `delete_rejected` deletes a
+    message's rejected event if its row exists, and returns whether it was deleted. `parents`
+    returns the ids of the rows' parents, each once; `promote` promotes the parents with these ids.
+    """
+
+    insert_all: Callable[[Connection, Sequence[Row]], int]
+    insert: Callable[[Connection, Row], int]
+    probes: Callable[[Row, Row | None], list[Row]]
+    delete_rejected: Callable[[Connection, Key, Row], bool]
+    parents: Callable[[Sequence[Row]], list[str]]
+    promote: Callable[[Connection, Sequence[str]], None]
 
 
 @dataclass(frozen=True, slots=True)

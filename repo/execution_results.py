@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from repo import Connection, executions
 from repo import rejected as rejected_events
+from repo.batch_writer import Writer
 from repo.errors import RowRejected
 from repo.rejected import Key
 from repo.statements import statement
-from repo.writer import Writer
 
 _INSERT_RUN = statement("insert_run")
 _INSERT_MANY = statement("insert_100_runs")

@@ -9,15 +9,14 @@ from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from typing import Generic, Self, TypeVar
 
-from repo import Database
+from repo import Connection, Database
 from repo import checkpoint as checkpoints
 from repo import rejected as rejected_events
-from repo.batch_writer import BatchWriter, Reject, RowBatch, Transaction, WriteResult
+from repo.batch_writer import BatchWriter, Reject, Row, RowBatch, Transaction, Writer, WriteResult
 from repo.checkpoint import NO_CHECKPOINT, Checkpoint, CheckpointGuard, StoredCheckpoint
 from repo.errors import RepositoryError, RowRejected, SchemaError, TransientError, UnavailableError
 from repo.rejected import Key, RejectedEvent
 from repo.retry import retry_policy
-from repo.writer import Row, Writer
 
 _Result = TypeVar("_Result")
 
@@ -79,13 +78,9 @@ class Repository(Generic[Row]):
 
         One transaction; raises like `write_again`.
         """
-
-        def discard() -> int:
-            connection = self._open().connection
-            with connection.write():
-                return sum(rejected_events.discard(connection, key) for key in keys)
-
-        return self._retrying(discard)
+        return self._in_transaction(
+            lambda connection: sum(rejected_events.discard(connection, key) for key in keys)
+        )
 
     def close(self) -> None:
         """Close the connection, if one is open; the next write opens another."""
@@ -101,6 +96,14 @@ class Repository(Generic[Row]):
                 raise SchemaError(f"rejected events cannot be stored either: {error}") from error
 
         return self._retrying(write)
+
+    def _in_transaction(self, work: Callable[[Connection], _Result]) -> _Result:
+        def attempt() -> _Result:
+            connection = self._open().connection
+            with connection.write():
+                return work(connection)
+
+        return self._retrying(attempt)
 
     def _retrying(self, work: Callable[[], _Result]) -> _Result:
         result: _Result = self._retry(self._attempt, work)
@@ -143,14 +146,10 @@ class GuardedRepository(Repository[Row]):
         It takes and releases the write lock first: a database that cannot be written to is useless
         here, and a reader would not notice.
         """
-
-        def recall() -> StoredCheckpoint:
-            connection = self._open().connection
-            with connection.write():
-                stored = checkpoints.recall(connection, self.guard.position)
-            return stored._replace(committed=self.guard.committed)
-
-        return self._retrying(recall)
+        stored = self._in_transaction(
+            lambda connection: checkpoints.recall(connection, self.guard.position)
+        )
+        return stored._replace(committed=self.guard.committed)
 
     def begin(self, checkpoint: Checkpoint, recalled: StoredCheckpoint) -> None:
         """Put a checkpoint into the database that was recalled from; raises as `write`.
@@ -158,15 +157,12 @@ class GuardedRepository(Repository[Row]):
         From now on batches may be written there, and there only.
         """
 
-        def begin() -> None:
-            connection = self._open().connection
+        def put(connection: Connection) -> Checkpoint:
             if connection.place != recalled.place:
                 raise UnavailableError("the database was replaced after its checkpoint was read")
-            with connection.write():
-                stored = checkpoints.put(connection, self.guard.position, checkpoint)
-            self.guard.begin(connection.place, stored)
+            return checkpoints.put(connection, self.guard.position, checkpoint)
 
-        self._retrying(begin)
+        self.guard.begin(recalled.place, self._in_transaction(put))
 
     def _open(self) -> BatchWriter[Row]:
         # Another thread may have begun with the database that took this one's place.

@@ -133,17 +133,14 @@ def _locked_out(path: Path) -> Iterator[None]:
         return
     # Not by the engine: a corrupt file could not be replaced then. No connection of this process
     # may be open meanwhile: closing one would give up the lock.
-    handle = os.open(path, os.O_RDWR)
-    try:
+    with path.open("r+b") as file:
         try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, _LOCK_BYTES, _FIRST_LOCK_BYTE)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, _LOCK_BYTES, _FIRST_LOCK_BYTE)
         except OSError as error:
             raise TransientError(
                 f"{path} is open: stop the workers and every other program that uses it"
             ) from error
         yield
-    finally:
-        os.close(handle)
 
 
 def _copy_permissions(copy: Path, like: Path) -> None:

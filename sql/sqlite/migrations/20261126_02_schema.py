@@ -109,14 +109,10 @@ def _in_one_transaction(
     choose: Callable[[sqlite3.Connection], list[str]],
 ) -> Callable[[sqlite3.Connection], None]:
     def run(connection: sqlite3.Connection) -> None:
-        connection.execute(_BEGIN)
-        try:
+        with connection:
+            connection.execute(_BEGIN)
             for sql in choose(connection):
                 connection.execute(sql)
-            connection.commit()
-        except BaseException:
-            connection.rollback()
-            raise
 
     return run
 
