@@ -60,40 +60,39 @@ def check(file: DatabaseFile, *, thorough: bool, retry_for: float) -> Iterator[F
         yield _attempt("pages", lambda: _check_pages(file))
 
 
-def _check_disk(file: DatabaseFile) -> Finding:
+def _check_disk(file: DatabaseFile) -> tuple[Level, str]:
     disk = disk_of(file.path)
     free = f"{disk.free_bytes // _MEBIBYTE} MiB free ({disk.free_share:.0%})"
     kind = disk.kind or "unknown kind"
     if disk.is_network:
         text = f"{kind} is a network disk, on which the database breaks: use a local one"
-        return Finding("disk", Level.ERROR, text)
+        return Level.ERROR, text
     if disk.free_bytes < _TOO_LITTLE_FREE:
-        return Finding("disk", Level.ERROR, f"{free}: nearly full")
+        return Level.ERROR, f"{free}: nearly full"
     if disk.is_volatile:
-        return Finding("disk", Level.WARNING, f"{kind}, {free}: empty after a restart")
-    level = Level.WARNING if disk.free_bytes < _LITTLE_FREE else Level.OK
-    return Finding("disk", level, f"{kind}, {free}")
+        return Level.WARNING, f"{kind}, {free}: empty after a restart"
+    return Level.WARNING if disk.free_bytes < _LITTLE_FREE else Level.OK, f"{kind}, {free}"
 
 
-def _check_writable(file: DatabaseFile, retry_for: float) -> Finding:
+def _check_writable(file: DatabaseFile, retry_for: float) -> tuple[Level, str]:
     retry_policy(retry_for, threading.Event())(file.check_writable)
     with file.reading() as connection:
         mode = connection.journal_mode()
     text = f"{file.path} is writable, SQLite {sqlite3.sqlite_version}, journal mode {mode}"
     if mode != "wal":
-        return Finding("database", Level.WARNING, f"{text}: expected wal; readers will block")
-    return Finding("database", Level.OK, text)
+        return Level.WARNING, f"{text}: expected wal; readers will block"
+    return Level.OK, text
 
 
-def _check_pages(file: DatabaseFile) -> Finding:
+def _check_pages(file: DatabaseFile) -> tuple[Level, str]:
     with file.reading() as connection:
         connection.check_pages()
-    return Finding("pages", Level.OK, "no corruption")
+    return Level.OK, "no corruption"
 
 
-def _attempt(name: str, look: Callable[[], Finding]) -> Finding:
+def _attempt(name: str, look: Callable[[], tuple[Level, str]]) -> Finding:
     try:
-        return look()
+        return Finding(name, *look())
     except RepositoryError as error:
         return _failed(name, error)
 

@@ -59,13 +59,13 @@ class Database(DatabaseFile):
     def usage(self) -> Usage:
         """Return the size of the write-ahead log and the free space of the disk."""
         try:
-            log = self.log.path().stat().st_size
+            log_bytes = self.log.path().stat().st_size
         except OSError:
-            log = 0
+            log_bytes = 0
         try:
-            return Usage(log, shutil.disk_usage(self.path.resolve().parent).free)
+            return Usage(log_bytes, shutil.disk_usage(self.path.resolve().parent).free)
         except OSError:
-            return Usage(log, None)
+            return Usage(log_bytes, None)
 
 
 def parse_url(url: str) -> Path:

@@ -1,5 +1,3 @@
--- Checkpoints: how far each consumer's messages are committed in this database.
-
 -- name: read_checkpoint
 -- Read the checkpoint of one consumer.
 -- Frequency: once per connect, and when a batch cannot advance it.
