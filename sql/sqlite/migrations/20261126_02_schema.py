@@ -41,7 +41,7 @@ class Object(NamedTuple):
         return re.sub(r'["`\[\]()]|\s+', " ", found[1]).strip().lower() if found else ""
 
     def covers(self, other: "Object") -> bool:
-        """Whether lookups by another index can use this one as well.
+        """Whether this is an index that lookups by another index can use as well.
 
         A full index holds the history, so it never covers a partial one, which is as small as what
         its condition selects.
@@ -63,10 +63,7 @@ def statements(connection: sqlite3.Connection) -> list[str]:
         sql
         for name, sql in _read(".sql")
         if name not in existing
-        and not (
-            ours[name].type == "index"
-            and any(theirs.covers(ours[name]) for theirs in existing.values())
-        )
+        and not any(theirs.covers(ours[name]) for theirs in existing.values())
     ]
 
 
