@@ -9,13 +9,14 @@ from repo.observer import NOBODY, Observer
 
 
 def retry_policy(
-    retry_for: float, give_up: threading.Event, observer: Observer = NOBODY
+    retry_for: float, give_up: threading.Event | None = None, observer: Observer = NOBODY
 ) -> tenacity.Retrying:
     """Return a policy that tries for `retry_for` seconds, or until `give_up` is set.
 
     It raises the last TransientError itself then. The waits are random, up to 1 s, so that two
     workers that met once do not meet again.
     """
+    give_up = give_up or threading.Event()
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientError),
         wait=tenacity.wait_random_exponential(multiplier=0.02, max=1.0),

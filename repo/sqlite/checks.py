@@ -2,7 +2,6 @@
 
 import os
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -75,7 +74,7 @@ def _check_disk(file: DatabaseFile) -> tuple[Level, str]:
 
 
 def _check_writable(file: DatabaseFile, retry_for: float) -> tuple[Level, str]:
-    retry_policy(retry_for, threading.Event())(file.check_writable)
+    retry_policy(retry_for)(file.check_writable)
     with file.reading() as connection:
         mode = connection.journal_mode()
     text = f"{file.path} is writable, SQLite {sqlite3.sqlite_version}, journal mode {mode}"

@@ -9,7 +9,6 @@ import glob
 import io
 import os
 import sqlite3
-import threading
 from collections.abc import Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -76,7 +75,7 @@ def migrate(url: str) -> None:
     own error where another process has its lock.
     """
     _name_the_user()
-    retry_policy(_RETRY_FOR, threading.Event())(_apply, url)
+    retry_policy(_RETRY_FOR)(_apply, url)
 
 
 def migration_sql(file: DatabaseFile) -> list[str]:
