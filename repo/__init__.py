@@ -17,15 +17,10 @@ def open_database(url: str, *, busy_timeout: float = 1.0, observer: Observer = N
     `busy_timeout` is how many seconds one attempt waits for another process's lock. Raises
     ValueError as `check_url`.
     """
-    check_url(url)
     return Database(url, busy_timeout=busy_timeout, observer=observer)
 
 
 def check_url(url: str) -> str:
-    """Return a database URL as it is.
-
-    Raises ValueError for one that no engine takes. The text does not repeat the URL, which may hold
-    a password.
-    """
+    """Return a URL as it is; raises ValueError, without repeating it, if no engine takes it."""
     parse_url(url)
     return url

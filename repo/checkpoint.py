@@ -1,7 +1,8 @@
 """The table checkpoints: how far a consumer's messages are committed in this very database."""
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from repo import Connection
@@ -53,24 +54,7 @@ class StoredCheckpoint(NamedTuple):
     committed: Committed = Committed()
 
 
-class Guard:
-    """Accepts every write and advances no checkpoint, as commands need it."""
-
-    def check(self, place: Hashable) -> None:
-        """Accept any place."""
-
-    def advance(self, connection: Connection, reached: Checkpoint) -> int:  # noqa: ARG002
-        """Advance nothing."""
-        return 0
-
-    def committed(self, stream_created_at: str, sequence: int) -> None:
-        """Remember nothing."""
-
-
-UNGUARDED = Guard()
-
-
-class CheckpointGuard(Guard):
+class CheckpointGuard:
     """Which database this process has verified, and how far it has committed.
 
     Shared by all threads. Nothing is written before `begin`, nor to any other database afterwards.
@@ -78,42 +62,41 @@ class CheckpointGuard(Guard):
 
     def __init__(self, position: Position) -> None:
         self.position = position
+        self.committed = Committed()
         self._lock = threading.Lock()
         self._place: Hashable = None
-        self._stream_created_at = ""
-        self._highest_sequence = 0
 
     def begin(self, place: Hashable, checkpoint: Checkpoint) -> None:
         """Accept writes to a database from now on, with the checkpoint that was put into it."""
         with self._lock:
             self._place = place
-            self._stream_created_at = checkpoint.stream_created_at
-            self._highest_sequence = checkpoint.highest_sequence
+            self.committed = Committed(checkpoint.stream_created_at, checkpoint.highest_sequence)
 
-    @property
-    def reached(self) -> Committed:
-        """How far this process has committed."""
-        with self._lock:
-            return Committed(self._stream_created_at, self._highest_sequence)
+    @contextmanager
+    def transaction(self, connection: Connection, reached: Checkpoint) -> Iterator[None]:
+        """Commit the body together with the checkpoint that it reaches.
 
-    def check(self, place: Hashable) -> None:
-        """Raise UnavailableError for a database that was not compared with the broker."""
-        with self._lock:
-            if self._place != place:
-                raise UnavailableError("this database was not compared with the broker")
-
-    def advance(self, connection: Connection, reached: Checkpoint) -> int:
-        """Advance the checkpoint inside the batch's transaction; return its new sequence.
-
-        Raises UnavailableError if it is behind what this process has committed: an older copy was
-        restored into the open database. A late batch of a former stream advances nothing.
+        Raises UnavailableError for a database that was not compared with the broker, and for a
+        checkpoint behind what this process has committed: an older copy was restored into the open
+        database. A late batch of a former stream advances nothing.
         """
+        if self._place != connection.place:
+            raise UnavailableError("this database was not compared with the broker")
+        with connection.write():
+            yield
+            sequence = self._advance(connection, reached)
         with self._lock:
-            least = self._highest_sequence
-            if reached.stream_created_at != self._stream_created_at:
-                return 0
+            created, highest = self.committed
+            if reached.stream_created_at == created:
+                self.committed = Committed(created, max(highest, sequence))
+
+    def _advance(self, connection: Connection, reached: Checkpoint) -> int:
+        """Advance the checkpoint in the database; return its new sequence."""
         created, highest, caught_up_to, now = reached
-        values = (highest, caught_up_to, now, *self.position, created, least)
+        committed = self.committed
+        if created != committed.stream_created_at:
+            return 0
+        values = (highest, caught_up_to, now, *self.position, *committed)
         if advanced := connection.fetch(_ADVANCE, values):
             return int(advanced[0][0])
         found = connection.fetch(_READ, self.position)
@@ -123,12 +106,6 @@ class CheckpointGuard(Guard):
                 "the checkpoint went back: an older copy was restored into the open database"
             )
         return 0
-
-    def committed(self, stream_created_at: str, sequence: int) -> None:
-        """Note that a transaction is committed, with the checkpoint at a sequence."""
-        with self._lock:
-            if stream_created_at == self._stream_created_at:
-                self._highest_sequence = max(self._highest_sequence, sequence)
 
 
 def recall(connection: Connection, position: Position) -> StoredCheckpoint:

@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 from repo import Connection, executions
 from repo import rejected as rejected_events
+from repo.batch_writer import Writer
 from repo.errors import RowRejected
-from repo.rejected import Key
 from repo.statements import statement
-from repo.writer import Promotion, Writer
 
 _INSERT_RUN = statement("insert_run")
 _INSERT_MANY = statement("insert_100_runs")
@@ -80,10 +79,6 @@ def _probes(rejected: Run, last_inserted: Run | None) -> list[Run]:
     return probes
 
 
-def _delete_rejected(connection: Connection, key: Key, run: Run) -> bool:
-    return rejected_events.delete_projected(connection, key, run.result_id)
-
-
 def _exec_ids(runs: Sequence[Run]) -> list[str]:
     """Return each execution that the runs name once, in order; an ad-hoc run names none."""
     return list(dict.fromkeys(run.exec_id for run in runs if run.exec_id))
@@ -93,10 +88,10 @@ START_WRITER = Writer(
     insert_all=insert_all,
     insert=insert,
     probes=_probes,
-    delete_rejected=_delete_rejected,
-    parents=_exec_ids,
-    promotion=Promotion(
-        executions.promote_together, executions.promote_apart, executions.promote_afterwards
+    delete_rejected=lambda connection, key, run: rejected_events.delete_projected(
+        connection, key, run.result_id
     ),
+    parents=_exec_ids,
+    promote=executions.promote,
 )
 """Writes started runs, and turns their executions from pending to running."""

@@ -9,10 +9,9 @@ from repo.rejected import Key
 from repo.statements import Statement, statement
 
 _LIST_IN_FLIGHT_AFTER = statement("list_runs_in_flight_after")
-_COUNT_IN_FLIGHT = statement("count_runs_in_flight")
+_COUNT = statement("count_runs_and_rejected_events")
 _FIND = statement("find_run")
 _REJECTION_REASON = statement("rejection_reason")
-_COUNT_REJECTED = statement("count_rejected_events")
 
 
 class InFlight(NamedTuple):
@@ -81,8 +80,7 @@ def rejection_reason(connection: Connection, key: Key) -> str | None:
 
 def count(connection: Connection, now: str, most_rejected: int) -> Counted:
     """Count the runs in flight, `now` being stored text, and the rejected events up to a bound."""
-    with_deadline, overdue, without = connection.fetch(_COUNT_IN_FLIGHT, (now,))[0]
-    rejected = connection.fetch(_COUNT_REJECTED, (most_rejected,))[0][0]
+    with_deadline, overdue, without, rejected = connection.fetch(_COUNT, (now, most_rejected))[0]
     return Counted(with_deadline + without, overdue, without, rejected)
 
 

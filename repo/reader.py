@@ -1,6 +1,5 @@
 """Reading for commands: one read-only connection that retries while the database is locked."""
 
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Concatenate, ParamSpec, Self, TypeVar
@@ -21,7 +20,7 @@ class Reader:
 
     def __init__(self, database: Database, *, retry_for: float) -> None:
         """Open the database, which must exist; locks are retried for `retry_for` seconds."""
-        self._retry = retry_policy(retry_for, threading.Event())
+        self._retry = retry_policy(retry_for)
         self._open = ExitStack()
         self._connection: Connection = self._retry(
             lambda: self._open.enter_context(database.reading())

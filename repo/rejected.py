@@ -1,7 +1,7 @@
 """The table rejected_events: messages that could not become a row, stored as they came."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from repo import Connection
 from repo.statements import statement
@@ -48,49 +48,6 @@ class Listed(NamedTuple):
     subject: str
     bytes: int
     reason: str
-
-
-class Kept(NamedTuple):
-    """What a policy did: the new events, the reasons of existing ones, and the deleted ones."""
-
-    new: list[RejectedEvent]
-    still_rejected: Mapping[Key, str]
-    removed: frozenset[Key]
-
-
-RejectedPolicy = Callable[[Connection, Sequence[RejectedEvent], Sequence[tuple[int, Any]]], Kept]
-"""Stores rejected events inside a batch's transaction, given the rows with their indexes."""
-
-
-def keep_new(
-    connection: Connection, rejected: Sequence[RejectedEvent], _written: Sequence[tuple[int, Any]]
-) -> Kept:
-    """Insert the rejected events that are new: the policy for messages of a stream."""
-    return Kept(insert_all(connection, rejected), {}, frozenset())
-
-
-def update_existing(
-    keys: Sequence[Key], delete: Callable[[Connection, Key, Any], bool]
-) -> RejectedPolicy:
-    """Return the policy for messages that are rejected events already; `keys` are their rows'.
-
-    An event whose row is written is deleted, any other gets its new reason. Nothing is inserted: an
-    event that another program deletes meanwhile must not come back.
-    """
-
-    def apply(
-        connection: Connection,
-        rejected: Sequence[RejectedEvent],
-        written: Sequence[tuple[int, Any]],
-    ) -> Kept:
-        reasons = {event.key: event.reason for event in rejected}
-        for event in rejected:
-            change_reason(connection, event)
-        candidates = [(keys[index], row) for index, row in written if keys[index] not in reasons]
-        removed = frozenset(key for key, row in candidates if delete(connection, key, row))
-        return Kept([], reasons, removed)
-
-    return apply
 
 
 def insert_all(connection: Connection, events: Iterable[RejectedEvent]) -> list[RejectedEvent]:

@@ -3,31 +3,25 @@
 The connection is opened at the first write, and again after the database was unavailable.
 """
 
-import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Self, TypeVar
+from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
+from typing import Generic, Self, TypeVar
 
 from repo import Connection, Database
 from repo import checkpoint as checkpoints
 from repo import rejected as rejected_events
-from repo.batch_writer import BatchWriter, Reject, RowBatch, WriteResult
-from repo.checkpoint import (
-    NO_CHECKPOINT,
-    UNGUARDED,
-    Checkpoint,
-    CheckpointGuard,
-    Guard,
-    StoredCheckpoint,
-)
+from repo.batch_writer import BatchWriter, Reject, Row, RowBatch, Transaction, Writer, WriteResult
+from repo.checkpoint import NO_CHECKPOINT, Checkpoint, CheckpointGuard, StoredCheckpoint
 from repo.errors import RepositoryError, RowRejected, SchemaError, TransientError, UnavailableError
-from repo.rejected import Key, RejectedEvent, update_existing
+from repo.rejected import Key, RejectedEvent
 from repo.retry import retry_policy
-from repo.writer import Row, Writer
 
 _Result = TypeVar("_Result")
 
 
+@dataclass(eq=False)
 class Repository(Generic[Row]):
     """Writes whole batches; belongs to one thread.
 
@@ -35,22 +29,16 @@ class Repository(Generic[Row]):
     nothing is attempted any more.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        writer: Writer[Row],
-        *,
-        retry_for: float,
-        give_up: threading.Event,
-        guard: Guard = UNGUARDED,
-    ) -> None:
-        self._database = database
-        self._writer = writer
-        self._guard = guard
-        self._connection: Connection | None = None
+    database: Database
+    writer: Writer[Row]
+    _: KW_ONLY
+    retry_for: float
+    give_up: threading.Event
+
+    def __post_init__(self) -> None:
         self._batches: BatchWriter[Row] | None = None
-        self._give_up = give_up
-        self._retry = retry_policy(retry_for, give_up, database.observer)
+        self._transaction: Transaction = lambda connection, _: connection.write()
+        self._retry = retry_policy(self.retry_for, self.give_up, self.database.observer)
 
     def __enter__(self) -> Self:
         return self
@@ -83,84 +71,74 @@ class Repository(Generic[Row]):
         be decoded. In one transaction, each event whose row is written is deleted; any other keeps
         its row and gets its new reason. Nothing is changed if this raises.
         """
-        keys = [reject(index, "").key for index in range(len(rows))]
-        policy = update_existing(keys, self._writer.delete_rejected)
-        return self._write(RowBatch(rows, rejected, reject, policy=policy))
+        return self._write(RowBatch(rows, rejected, reject, again=True))
 
     def discard_rejected(self, keys: Sequence[Key]) -> int:
         """Delete the rejected events of these messages; return how many existed.
 
         One transaction; raises like `write_again`.
         """
-
-        def discard() -> int:
-            connection = self._open()
-            with connection.write():
-                return sum(rejected_events.discard(connection, key) for key in keys)
-
-        return self._retrying(discard)
+        return self._in_transaction(
+            lambda connection: sum(rejected_events.discard(connection, key) for key in keys)
+        )
 
     def close(self) -> None:
         """Close the connection, if one is open; the next write opens another."""
-        connection, self._connection, self._batches = self._connection, None, None
-        if connection is not None:
-            connection.close()
+        batches, self._batches = self._batches, None
+        if batches is not None:
+            batches.connection.close()
 
     def _write(self, batch: RowBatch[Row]) -> WriteResult:
         def write() -> WriteResult:
             try:
-                return self._open_batches().write(batch)
+                return self._open().write(batch)
             except RowRejected as error:
                 raise SchemaError(f"rejected events cannot be stored either: {error}") from error
 
         return self._retrying(write)
 
+    def _in_transaction(self, work: Callable[[Connection], _Result]) -> _Result:
+        def attempt() -> _Result:
+            connection = self._open().connection
+            with connection.write():
+                return work(connection)
+
+        return self._retrying(attempt)
+
     def _retrying(self, work: Callable[[], _Result]) -> _Result:
         result: _Result = self._retry(self._attempt, work)
         return result
 
-    def _attempt(self, work: Callable[[], Any]) -> Any:
-        if self._give_up.is_set():
+    def _attempt(self, work: Callable[[], _Result]) -> _Result:
+        if self.give_up.is_set():
             # One more attempt could wait for a lock for longer than the drain may take.
             raise TransientError("given up at the stop")
         try:
             return work()
         except TransientError:
-            self._database.observer.locked()
+            self.database.observer.locked()
             raise
         except UnavailableError:
             # The cause may be the connection itself: a file that was replaced, a dead disk.
-            with contextlib.suppress(RepositoryError):
+            with suppress(RepositoryError):
                 self.close()
             raise
 
-    def _open(self) -> Connection:
-        if self._connection is None:
-            self._connection = self._database.connect()
-        return self._connection
-
-    def _open_batches(self) -> BatchWriter[Row]:
-        connection = self._open()
-        self._guard.check(connection.place)
+    def _open(self) -> BatchWriter[Row]:
         if self._batches is None:
-            self._batches = BatchWriter(connection, self._writer, self._guard)
+            self._batches = BatchWriter(self.database.connect(), self.writer, self._transaction)
         return self._batches
 
 
+@dataclass(eq=False, kw_only=True)
 class GuardedRepository(Repository[Row]):
     """What a pool thread of the worker writes through: nothing is written before `begin`."""
 
-    def __init__(
-        self,
-        database: Database,
-        writer: Writer[Row],
-        *,
-        retry_for: float,
-        give_up: threading.Event,
-        guard: CheckpointGuard,
-    ) -> None:
-        super().__init__(database, writer, retry_for=retry_for, give_up=give_up, guard=guard)
-        self._checkpoint_guard = guard
+    guard: CheckpointGuard
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._transaction = self.guard.transaction
 
     def recall(self) -> StoredCheckpoint:
         """Return the stored checkpoint of the guard's stream and consumer; raises as `write`.
@@ -168,14 +146,10 @@ class GuardedRepository(Repository[Row]):
         It takes and releases the write lock first: a database that cannot be written to is useless
         here, and a reader would not notice.
         """
-
-        def recall() -> StoredCheckpoint:
-            connection = self._open()
-            with connection.write():
-                stored = checkpoints.recall(connection, self._checkpoint_guard.position)
-            return stored._replace(committed=self._checkpoint_guard.reached)
-
-        return self._retrying(recall)
+        stored = self._in_transaction(
+            lambda connection: checkpoints.recall(connection, self.guard.position)
+        )
+        return stored._replace(committed=self.guard.committed)
 
     def begin(self, checkpoint: Checkpoint, recalled: StoredCheckpoint) -> None:
         """Put a checkpoint into the database that was recalled from; raises as `write`.
@@ -183,18 +157,15 @@ class GuardedRepository(Repository[Row]):
         From now on batches may be written there, and there only.
         """
 
-        def begin() -> None:
-            connection = self._open()
+        def put(connection: Connection) -> Checkpoint:
             if connection.place != recalled.place:
                 raise UnavailableError("the database was replaced after its checkpoint was read")
-            with connection.write():
-                stored = checkpoints.put(connection, self._checkpoint_guard.position, checkpoint)
-            self._checkpoint_guard.begin(connection.place, stored)
+            return checkpoints.put(connection, self.guard.position, checkpoint)
 
-        self._retrying(begin)
+        self.guard.begin(recalled.place, self._in_transaction(put))
 
-    def _open(self) -> Connection:
+    def _open(self) -> BatchWriter[Row]:
         # Another thread may have begun with the database that took this one's place.
-        if self._connection is not None and not self._connection.is_current():
+        if self._batches is not None and not self._batches.connection.is_current():
             self.close()
         return super()._open()

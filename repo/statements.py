@@ -16,8 +16,6 @@ Statement = NewType("Statement", str)
 ENGINES = ("sqlite",)
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
-_FREQUENCY = re.compile(r"Frequency: (.*?)(?=\nIndex: |\Z)", re.DOTALL)
-_INDEX = re.compile(r"Index: (.*)", re.DOTALL)
 
 
 class Description(NamedTuple):
@@ -31,13 +29,6 @@ class Description(NamedTuple):
     sql: str
 
 
-class _Source(NamedTuple):
-    name: Statement
-    file: str
-    heading: str  # the comments above the first statement, which hold for all of the file
-    text: str
-
-
 def statement(name: str, *engines: str) -> Statement:
     """Return the name itself. Raises KeyError unless the given engines, or else all, have it."""
     for engine in engines or ENGINES:
@@ -48,55 +39,35 @@ def statement(name: str, *engines: str) -> Statement:
 
 @cache
 def texts(engine: str) -> dict[Statement, str]:
-    """Return the text of each of an engine's statements; ValueError if a name is used twice."""
-    found: dict[Statement, str] = {}
-    for source in _sources(engine):
-        if source.name in found:
-            raise ValueError(f"sql/{engine}/queries/{source.file}: {source.name} is used twice")
-        found[source.name] = source.text
-    return found
+    """Return the text of each of an engine's statements, with its comments."""
+    return {name: text for name, _, _, text in _sources(engine)}
 
 
 def describe(engine: str) -> list[Description]:
     """Return every statement of an engine, file by file, in the order of each file."""
-    return [_described(source) for source in _sources(engine)]
+    found = []
+    for name, file, heading, text in _sources(engine):
+        shared_purpose, shared_frequency, _ = _labelled(heading)
+        purpose, frequency, index = _labelled(text)
+        sql = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
+        labels = (purpose or shared_purpose, frequency or shared_frequency, index)
+        found.append(Description(name, file, *labels, sql.strip()))
+    return found
 
 
-def _sources(engine: str) -> Iterator[_Source]:
+def _sources(engine: str) -> Iterator[tuple[Statement, str, str, str]]:
+    """Yield each statement's name, file, the comments at the head of the file, and its text."""
     folder = files("sql").joinpath(engine, "queries")
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         if file.name.endswith(".sql"):
             heading, *parts = _NAME.split(file.read_text("utf-8"))
             for name, text in zip(parts[::2], parts[1::2], strict=True):
-                yield _Source(Statement(name), file.name, heading, text.strip())
+                yield Statement(name), file.name, heading, text.strip()
 
 
-def _described(source: _Source) -> Description:
-    shared, own = _comments(source.heading), _comments(source.text)
-    frequency = _FREQUENCY.search(own) or _FREQUENCY.search(shared)
-    index = _INDEX.search(own)
-    return Description(
-        name=source.name,
-        file=source.file,
-        purpose=_purpose(own) or _purpose(shared),
-        frequency=_line(frequency[1]) if frequency else "",
-        index_used=_line(index[1]) if index else "",
-        sql=_code(source.text),
-    )
-
-
-def _purpose(comments: str) -> str:
-    return _line(re.split(r"(?:Frequency|Index): ", comments, maxsplit=1)[0])
-
-
-def _comments(text: str) -> str:
-    lines = (line for line in text.splitlines() if line.startswith("--"))
-    return "\n".join(line.removeprefix("--").removeprefix(" ") for line in lines)
-
-
-def _code(text: str) -> str:
-    return "\n".join(line for line in text.splitlines() if not line.startswith("--")).strip()
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
+def _labelled(text: str) -> tuple[str, str, str]:
+    """Return the purpose, the frequency and the index that comments name; empty if they do not."""
+    lines = (line.removeprefix("--").strip() for line in text.splitlines() if line[:2] == "--")
+    rest, _, index = " ".join(lines).partition("Index: ")
+    purpose, _, frequency = rest.partition("Frequency: ")
+    return purpose.strip(), frequency.strip(), index

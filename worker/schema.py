@@ -30,8 +30,7 @@ def check_schema(database: Database, *, apply: bool) -> None:
             f"{len(pending)} migrations are not applied to {database.url} "
             f"(the first is {pending[0]}); run: {migrate_command(database.url)}"
         )
-    for warning in database.warnings_at_start():
-        log.warning(warning.event, extra=warning.fields)
+    database.log_warnings()
 
 
 def migrate_command(database_url: str) -> str:

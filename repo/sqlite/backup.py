@@ -9,7 +9,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from repo.sqlite.errors import translated_os_errors
 from repo.statements import statement
 
 _COPY_INTO = statement("copy_into", "sqlite")
-_QUICK_CHECK = statement("quick_check", "sqlite")
 _SET_WRITE_AHEAD_LOG = statement("set_write_ahead_log", "sqlite")
 _HAS_MIGRATION_TABLE = statement("has_migration_table", "sqlite")
 
@@ -59,7 +58,8 @@ def restore(database: DatabaseFile, source: Path) -> Path | None:
         with translated_os_errors(), _locked_out(place):
             aside = _set_aside(database, place) if place.exists() else None
             # A log without its database, which the engine would take for the copy's.
-            _remove_log(database)
+            for suffix in ("-wal", "-shm"):
+                database.log.path(suffix).unlink(missing_ok=True)
             copy.replace(place)
     return aside
 
@@ -93,19 +93,13 @@ def _copy(connection: Connection, path: str) -> None:
         connection.execute(_COPY_INTO, (path,))
     except DiskError:
         # A row of a corrupt file can pretend to be larger than any disk.
-        _quick_check(connection)
+        connection.check_pages()
         raise
-
-
-def _quick_check(connection: Connection) -> None:
-    found = connection.fetch(_QUICK_CHECK)
-    if found != [("ok",)]:
-        raise CorruptDatabaseError(str(found[0][0]))
 
 
 def _check(copy: Path) -> None:
     with DatabaseFile(copy).reading() as connection:
-        _quick_check(connection)
+        connection.check_pages()
         if connection.fetch(_HAS_MIGRATION_TABLE) == [(0,)]:
             raise CorruptDatabaseError(
                 "not a database of this program: no migration was ever applied"
@@ -113,11 +107,8 @@ def _check(copy: Path) -> None:
 
 
 def _give_a_log(copy: Path) -> None:
-    connection: Connection = DatabaseFile(copy).connect()
-    try:
+    with closing(DatabaseFile(copy).connect()) as connection:
         connection.fetch(_SET_WRITE_AHEAD_LOG)
-    finally:
-        connection.close()
     with translated_os_errors():
         _sync(copy)
 
@@ -134,11 +125,6 @@ def _set_aside(database: DatabaseFile, place: Path) -> Path:
     return aside
 
 
-def _remove_log(database: DatabaseFile) -> None:
-    for suffix in ("-wal", "-shm"):
-        database.log.path(suffix).unlink(missing_ok=True)
-
-
 @contextmanager
 def _locked_out(path: Path) -> Iterator[None]:
     """Keep every other process out of a database file, if it exists; raises TransientError."""
@@ -147,17 +133,14 @@ def _locked_out(path: Path) -> Iterator[None]:
         return
     # Not by the engine: a corrupt file could not be replaced then. No connection of this process
     # may be open meanwhile: closing one would give up the lock.
-    handle = os.open(path, os.O_RDWR)
-    try:
+    with path.open("r+b") as file:
         try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, _LOCK_BYTES, _FIRST_LOCK_BYTE)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, _LOCK_BYTES, _FIRST_LOCK_BYTE)
         except OSError as error:
             raise TransientError(
                 f"{path} is open: stop the workers and every other program that uses it"
             ) from error
         yield
-    finally:
-        os.close(handle)
 
 
 def _copy_permissions(copy: Path, like: Path) -> None:

@@ -1,22 +1,45 @@
 """What `projector check` finds in a database file and on its disk."""
 
+import os
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 from repo.errors import RepositoryError
 from repo.findings import Finding, Level
 from repo.retry import retry_policy
 from repo.sqlite.connection import DatabaseFile
-from repo.sqlite.disk import disk_of
+from repo.sqlite.errors import translated_os_errors
 from repo.sqlite.files import exists
-from repo.statements import statement
-
-_QUICK_CHECK = statement("quick_check", "sqlite")
 
 _MEBIBYTE = 1024 * 1024
 _TOO_LITTLE_FREE = 100 * _MEBIBYTE
 _LITTLE_FREE = 1024 * _MEBIBYTE
+
+_MOUNTS = Path("/proc/self/mountinfo")
+
+# File locks and shared memory, which the write-ahead log needs, do not work across machines.
+NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre")
+VOLATILE = ("tmpfs", "ramfs")
+
+
+class Disk(NamedTuple):
+    """A disk: its kind as the kernel names it, empty if unknown, and its free space."""
+
+    kind: str
+    free_bytes: int
+    free_share: float
+
+    @property
+    def is_network(self) -> bool:
+        """Whether the disk is another machine's."""
+        return self.kind in NETWORK or self.kind.startswith("fuse.sshfs")
+
+    @property
+    def is_volatile(self) -> bool:
+        """Whether the disk is empty after a restart of the machine."""
+        return self.kind in VOLATILE
 
 
 def check(file: DatabaseFile, *, thorough: bool, retry_for: float) -> Iterator[Finding]:
@@ -36,45 +59,65 @@ def check(file: DatabaseFile, *, thorough: bool, retry_for: float) -> Iterator[F
         yield _attempt("pages", lambda: _check_pages(file))
 
 
-def _check_disk(file: DatabaseFile) -> Finding:
+def _check_disk(file: DatabaseFile) -> tuple[Level, str]:
     disk = disk_of(file.path)
     free = f"{disk.free_bytes // _MEBIBYTE} MiB free ({disk.free_share:.0%})"
     kind = disk.kind or "unknown kind"
     if disk.is_network:
         text = f"{kind} is a network disk, on which the database breaks: use a local one"
-        return Finding("disk", Level.ERROR, text)
+        return Level.ERROR, text
     if disk.free_bytes < _TOO_LITTLE_FREE:
-        return Finding("disk", Level.ERROR, f"{free}: nearly full")
+        return Level.ERROR, f"{free}: nearly full"
     if disk.is_volatile:
-        return Finding("disk", Level.WARNING, f"{kind}, {free}: empty after a restart")
-    level = Level.WARNING if disk.free_bytes < _LITTLE_FREE else Level.OK
-    return Finding("disk", level, f"{kind}, {free}")
+        return Level.WARNING, f"{kind}, {free}: empty after a restart"
+    return Level.WARNING if disk.free_bytes < _LITTLE_FREE else Level.OK, f"{kind}, {free}"
 
 
-def _check_writable(file: DatabaseFile, retry_for: float) -> Finding:
-    retry_policy(retry_for, threading.Event())(file.check_writable)
+def _check_writable(file: DatabaseFile, retry_for: float) -> tuple[Level, str]:
+    retry_policy(retry_for)(file.check_writable)
     with file.reading() as connection:
         mode = connection.journal_mode()
     text = f"{file.path} is writable, SQLite {sqlite3.sqlite_version}, journal mode {mode}"
     if mode != "wal":
-        return Finding("database", Level.WARNING, f"{text}: expected wal; readers will block")
-    return Finding("database", Level.OK, text)
+        return Level.WARNING, f"{text}: expected wal; readers will block"
+    return Level.OK, text
 
 
-def _check_pages(file: DatabaseFile) -> Finding:
+def _check_pages(file: DatabaseFile) -> tuple[Level, str]:
     with file.reading() as connection:
-        found = str(connection.fetch(_QUICK_CHECK)[0][0])
-    if found != "ok":
-        return Finding("pages", Level.ERROR, f"corrupt: {found}")
-    return Finding("pages", Level.OK, "no corruption")
+        connection.check_pages()
+    return Level.OK, "no corruption"
 
 
-def _attempt(name: str, look: Callable[[], Finding]) -> Finding:
+def _attempt(name: str, look: Callable[[], tuple[Level, str]]) -> Finding:
     try:
-        return look()
+        return Finding(name, *look())
     except RepositoryError as error:
         return _failed(name, error)
 
 
 def _failed(name: str, error: RepositoryError) -> Finding:
     return Finding(name, Level.ERROR, f"{error.summary}: {error}")
+
+
+def disk_of(path: Path) -> Disk:
+    """Return the disk of a file, or of its folder if it is missing; may raise UnavailableError."""
+    found = path if exists(path) else path.parent
+    with translated_os_errors():
+        space = os.statvfs(found)
+        kind = _kind(found.resolve())
+    return Disk(kind, space.f_bavail * space.f_frsize, space.f_bavail / max(space.f_blocks, 1))
+
+
+def _kind(path: Path) -> str:
+    """Return the kind of the disk, that of the longest mount point above the path."""
+    if not _MOUNTS.exists():
+        return ""
+    best, kind = -1, ""
+    for line in _MOUNTS.read_text("utf-8", "replace").splitlines():
+        # https://docs.kernel.org/filesystems/proc.html: the kind follows the dash.
+        before, _, after = line.partition(" - ")
+        mount = Path(before.split()[4].replace("\\040", " "))
+        if path.is_relative_to(mount) and len(mount.parts) >= best:
+            best, kind = len(mount.parts), after.split()[0]
+    return kind

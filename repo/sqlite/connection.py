@@ -9,12 +9,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from repo.errors import (
+    CorruptDatabaseError,
     RepositoryError,
     RowRejected,
     SchemaError,
@@ -35,6 +36,7 @@ _SETTINGS = (
     statement("set_journal_size_limit", ENGINE),
 )
 _GET_JOURNAL_MODE = statement("get_journal_mode", ENGINE)
+_QUICK_CHECK = statement("quick_check", ENGINE)
 _BEGIN_WRITE = statement("begin_write", ENGINE)
 _COMMIT = statement("commit", ENGINE)
 _ROLLBACK = statement("rollback", ENGINE)
@@ -62,7 +64,7 @@ class DatabaseFile:
         self.observer = observer
         self.log = WriteAheadLog(path)
         # SQLite's own wait is unfair: several waiting threads of one process make commits late.
-        self._write_lock = threading.Lock()
+        self.write_lock = threading.Lock()
 
     def connect(self) -> "Connection":
         """Open the file, which must exist, for reading and writing."""
@@ -72,27 +74,14 @@ class DatabaseFile:
     @contextmanager
     def reading(self) -> Iterator["Connection"]:
         """Open the file, which must exist, for reading only, and close it at the end."""
-        connection = self._open("ro")
-        try:
+        with closing(self._open("ro")) as connection:
             yield connection
-        finally:
-            connection.close()
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the lock of this process's writers."""
-        with self._write_lock:
-            yield
 
     def check_writable(self) -> None:
         """Take and release the write lock, if the file exists; raises what prevents a write."""
         if exists(self.path):
-            connection = self.connect()
-            try:
-                with connection.write():
-                    pass
-            finally:
-                connection.close()
+            with closing(self.connect()) as connection, connection.write():
+                pass
 
     def _open(self, mode: str) -> "Connection":
         # Before the open: a file that takes the other's place meanwhile must not pass for it.
@@ -161,16 +150,13 @@ class Connection:
 
         Raises SchemaError if the statement does not fit the tables as they are.
         """
-        text = _TEXTS[name]
-        code = _COMMENT_OR_LITERAL.sub("", text)
+        code = _COMMENT_OR_LITERAL.sub("", _TEXTS[name])
         if not _ON_TABLES.search(code):
             return []
-        named = dict.fromkeys(_NAMED.findall(code))
+        values = dict.fromkeys(_NAMED.findall(code)) or [None] * code.count("?")
         with translated():
-            rows = self.driver.execute(
-                f"EXPLAIN QUERY PLAN {text}", named or [None] * code.count("?")
-            ).fetchall()
-        return [str(row[3]) for row in rows]
+            rows = self.driver.execute(f"EXPLAIN QUERY PLAN {_TEXTS[name]}", values)
+            return [str(row[3]) for row in rows]
 
     def is_current(self) -> bool:
         """Return whether the path still names the file that was opened."""
@@ -183,6 +169,11 @@ class Connection:
         """Return the file's journal mode; "wal" is what the migrations set."""
         return str(self.fetch(_GET_JOURNAL_MODE)[0][0])
 
+    def check_pages(self) -> None:
+        """Read every page; raises CorruptDatabaseError with the first corruption."""
+        if (found := self.fetch(_QUICK_CHECK)) != [("ok",)]:
+            raise CorruptDatabaseError(str(found[0][0]))
+
     @contextmanager
     def write(self) -> Iterator[None]:
         """Run the body as one write transaction.
@@ -190,7 +181,7 @@ class Connection:
         Returns only when the commit is in the very file that the path names; raises
         UnavailableError otherwise. On an error everything is undone and that first error is raised.
         """
-        with self._database.writing():
+        with self._database.write_lock:
             self.execute(_BEGIN_WRITE)
             try:
                 yield
@@ -199,49 +190,36 @@ class Connection:
                 self.execute(_COMMIT)
                 self._database.observer.committed(time.monotonic() - began)
             except BaseException:
-                self._roll_back()
+                if self.driver.in_transaction:
+                    # A failing rollback must not hide its cause; closing undoes it all as well.
+                    with suppress(RepositoryError):
+                        self.execute(_ROLLBACK)
                 raise
         self._verify_same_file()
         self._verify_same_log()
 
     @contextmanager
-    def savepoint(self) -> Iterator[None]:
+    def savepoint(self, *, keep: bool = True) -> Iterator[None]:
         """Run the body so that an error undoes only the body; the error is raised.
 
-        Raises TransactionAborted instead if the rejection has undone the whole transaction.
+        Raises TransactionAborted instead if the rejection has undone the whole transaction. Unless
+        `keep` is set, the body is undone even if it works.
         """
-        with self._undoing_on_error():
-            yield
-        self.execute(_RELEASE_SAVEPOINT)
-
-    @contextmanager
-    def trial(self) -> Iterator[None]:
-        """Run the body and undo it whether it works or not; its error is raised."""
-        with self._undoing_on_error():
-            yield
-        self._undo_savepoint()
-
-    @contextmanager
-    def _undoing_on_error(self) -> Iterator[None]:
         self.execute(_OPEN_SAVEPOINT)
         try:
             yield
         except BaseException as error:
             if self.driver.in_transaction:
-                self._undo_savepoint()
+                self._close_savepoint(keep=False)
             elif isinstance(error, RowRejected | SchemaError):
                 raise TransactionAborted(str(error)) from error
             raise
+        self._close_savepoint(keep=keep)
 
-    def _undo_savepoint(self) -> None:
-        self.execute(_UNDO_SAVEPOINT)
+    def _close_savepoint(self, *, keep: bool) -> None:
+        if not keep:
+            self.execute(_UNDO_SAVEPOINT)
         self.execute(_RELEASE_SAVEPOINT)
-
-    def _roll_back(self) -> None:
-        if self.driver.in_transaction:
-            # A failing rollback must not hide its cause; closing undoes the transaction as well.
-            with suppress(RepositoryError):
-                self.execute(_ROLLBACK)
 
     def _verify_same_file(self) -> None:
         # A file that is replaced under an open connection goes on taking commits that vanish.
@@ -253,10 +231,9 @@ class Connection:
         # So does a log that is deleted. The engine deletes it only when the last connection closes.
         if not self._has_log:
             return
-        path = self._log_path
-        identity = file_identity(path)
-        if self._log_identity not in (None, identity):
-            raise UnavailableError(f"the write-ahead log was replaced or deleted: {path}")
+        identity = file_identity(self._log_path)
         if self._log_identity is None:
             self._log_identity = identity
             self._database.log.belongs_to(self.place, identity)
+        elif self._log_identity != identity:
+            raise UnavailableError(f"the write-ahead log was replaced or deleted: {self._log_path}")

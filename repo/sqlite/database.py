@@ -1,26 +1,20 @@
 """What the rest of the program asks of a database as a whole; see `repo.open_database`."""
 
+import logging
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import unquote
 
-from repo.findings import Finding
 from repo.observer import NOBODY, Observer
 from repo.sqlite import backup, checks, schema
 from repo.sqlite.connection import ENGINE, DatabaseFile
 from repo.statements import Description, describe
 
+log = logging.getLogger(__name__)
+
 URL_PREFIX = "sqlite:///"
-
-
-class StartWarning(NamedTuple):
-    """Something that the worker logs at start: the event and its fields."""
-
-    event: str
-    fields: dict[str, Any]
 
 
 class Usage(NamedTuple):
@@ -31,7 +25,7 @@ class Usage(NamedTuple):
 
 
 class Database(DatabaseFile):
-    """A database that a URL names, and all that is done to it as a whole."""
+    """A database that a URL names. Its methods are functions of this package's modules."""
 
     engine = ENGINE
     engine_version = sqlite3.sqlite_version
@@ -40,63 +34,38 @@ class Database(DatabaseFile):
         super().__init__(parse_url(url), busy_timeout=busy_timeout, observer=observer)
         self.url = url
 
-    def applied_migrations(self) -> list[str]:
-        """Return the ids of the migrations that are applied, in order; none for a missing file."""
-        return schema.applied_migrations(self)
-
-    def pending_migrations(self) -> list[str]:
-        """Return the ids of the migrations that are not applied, in order."""
-        return schema.pending_migrations(self)
+    applied_migrations = schema.applied_migrations
+    pending_migrations = schema.pending_migrations
+    migration_sql = schema.migration_sql
+    check = checks.check
+    back_up = backup.back_up
+    restore = backup.restore
 
     def migrate(self) -> None:
-        """Apply every pending migration, creating a missing file.
-
-        Safe beside another process that does the same. Raises a RepositoryError, or the migration
-        library's own error.
-        """
+        """Apply every pending migration, creating a missing file; see `schema.migrate`."""
         schema.migrate(self.url)
-
-    def migration_sql(self) -> list[str]:
-        """Return the statements that `migrate` would run; changes and creates nothing."""
-        return schema.migration_sql(self)
-
-    def warnings_at_start(self) -> list[StartWarning]:
-        """Return what works, but not as it should."""
-        with self.reading() as connection:
-            mode = connection.journal_mode()
-        if mode == "wal":
-            return []
-        return [StartWarning("database.not_wal", {"expected": "wal", "found": mode})]
-
-    def usage(self) -> Usage:
-        """Return the size of the write-ahead log and the free space of the disk."""
-        try:
-            log = self.log.path().stat().st_size
-        except OSError:
-            log = 0
-        try:
-            return Usage(log, shutil.disk_usage(self.path.resolve().parent).free)
-        except OSError:
-            return Usage(log, None)
-
-    def check(self, *, thorough: bool, retry_for: float) -> Iterator[Finding]:
-        """Yield what `projector check` reports of the disk, the file and, if thorough, its pages.
-
-        `retry_for` is how many seconds a lock is waited for.
-        """
-        return checks.check(self, thorough=thorough, retry_for=retry_for)
 
     def statements(self) -> list[Description]:
         """Return every statement of this engine with its comments."""
         return describe(self.engine)
 
-    def back_up(self, target: Path) -> Path:
-        """Copy the database, which may be in use, into a new file, or into a folder; return it."""
-        return backup.back_up(self, target)
+    def log_warnings(self) -> None:
+        """Log what works, but not as it should."""
+        with self.reading() as connection:
+            mode = connection.journal_mode()
+        if mode != "wal":
+            log.warning("database.not_wal", extra={"expected": "wal", "found": mode})
 
-    def restore(self, source: Path) -> Path | None:
-        """Replace the database by a copy of `source`; return where the former file is kept."""
-        return backup.restore(self, source)
+    def usage(self) -> Usage:
+        """Return the size of the write-ahead log and the free space of the disk."""
+        try:
+            log_bytes = self.log.path().stat().st_size
+        except OSError:
+            log_bytes = 0
+        try:
+            return Usage(log_bytes, shutil.disk_usage(self.path.resolve().parent).free)
+        except OSError:
+            return Usage(log_bytes, None)
 
 
 def parse_url(url: str) -> Path:

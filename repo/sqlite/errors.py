@@ -17,21 +17,18 @@ from repo.errors import (
 
 # Primary result codes, https://www.sqlite.org/rescode.html
 _CLASSES: dict[int, type[RepositoryError]] = {
-    **dict.fromkeys(
-        (
-            sqlite3.SQLITE_BUSY,
-            sqlite3.SQLITE_LOCKED,
-            sqlite3.SQLITE_INTERRUPT,
-            sqlite3.SQLITE_PROTOCOL,
-            sqlite3.SQLITE_SCHEMA,
-        ),
-        TransientError,
-    ),
-    **dict.fromkeys(
-        (sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH), RowRejected
-    ),
-    **dict.fromkeys((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB), CorruptDatabaseError),
-    **dict.fromkeys((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR), DiskError),
+    sqlite3.SQLITE_BUSY: TransientError,
+    sqlite3.SQLITE_LOCKED: TransientError,
+    sqlite3.SQLITE_INTERRUPT: TransientError,
+    sqlite3.SQLITE_PROTOCOL: TransientError,
+    sqlite3.SQLITE_SCHEMA: TransientError,
+    sqlite3.SQLITE_TOOBIG: RowRejected,
+    sqlite3.SQLITE_CONSTRAINT: RowRejected,
+    sqlite3.SQLITE_MISMATCH: RowRejected,
+    sqlite3.SQLITE_CORRUPT: CorruptDatabaseError,
+    sqlite3.SQLITE_NOTADB: CorruptDatabaseError,
+    sqlite3.SQLITE_FULL: DiskError,
+    sqlite3.SQLITE_IOERR: DiskError,
     sqlite3.SQLITE_ERROR: SchemaError,
 }
 _BUGS = (sqlite3.SQLITE_INTERNAL, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE)

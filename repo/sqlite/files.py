@@ -70,14 +70,12 @@ class WriteAheadLog:
             if file_identity(self._database) == file or not path.exists():
                 return
             if file_identity(path) == log_file:
-                self._set_aside(path, path.with_name(f"{path.name}-of-{file[1]}"))
+                aside = path.with_name(f"{path.name}-of-{file[1]}")
+                with translated_os_errors():
+                    path.rename(aside)
+                    self.path("-shm").unlink(missing_ok=True)
+                log.warning("database.log_renamed", extra={"log": str(path), "to": str(aside)})
             self._forget()
-
-    def _set_aside(self, path: Path, aside: Path) -> None:
-        with translated_os_errors():
-            path.rename(aside)
-            self.path("-shm").unlink(missing_ok=True)
-        log.warning("database.log_renamed", extra={"log": str(path), "to": str(aside)})
 
     def _forget(self) -> None:
         self._log_of = None

@@ -5,11 +5,10 @@ What is applied is read without writing; yoyo's own `list` writes.
 
 import contextlib
 import getpass
+import glob
 import io
 import os
 import sqlite3
-import stat
-import threading
 from collections.abc import Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -43,7 +42,7 @@ def migrations_folder() -> Path:
 
 def known_migrations() -> list[str]:
     """Return the ids of all migrations, in the order in which they apply."""
-    return sorted(path.stem for path in _migration_files())
+    return [migration.id for migration in _migrations()]
 
 
 def applied_migrations(file: DatabaseFile) -> list[str]:
@@ -51,13 +50,9 @@ def applied_migrations(file: DatabaseFile) -> list[str]:
 
     Raises a RepositoryError if the file exists and cannot be read.
     """
-    try:
-        mode = file.path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
+    if not exists(file.path):
         return []
-    except OSError as error:
-        raise UnavailableError(f"the database file cannot be read: {error}") from error
-    if not stat.S_ISREG(mode):
+    if not file.path.is_file():
         raise UnavailableError(f"not a file: {file.path}")
     with file.reading() as connection:
         if connection.fetch(_HAS_MIGRATION_TABLE) == [(0,)]:
@@ -80,7 +75,7 @@ def migrate(url: str) -> None:
     own error where another process has its lock.
     """
     _name_the_user()
-    retry_policy(_RETRY_FOR, threading.Event())(_apply, url)
+    retry_policy(_RETRY_FOR)(_apply, url)
 
 
 def migration_sql(file: DatabaseFile) -> list[str]:
@@ -89,17 +84,14 @@ def migration_sql(file: DatabaseFile) -> list[str]:
     A missing file counts as an empty database. Raises as `applied_migrations`.
     """
     pending = pending_migrations(file)
-    migrations = {one.id: one for one in yoyo.read_migrations(str(migrations_folder()))}
     with _driver_of(file) as driver, translated():
-        return [sql for name in pending for sql in _statements(migrations[name], driver)]
+        return [
+            sql for one in _migrations() if one.id in pending for sql in _statements(one, driver)
+        ]
 
 
-def _migration_files() -> list[Path]:
-    return [
-        path
-        for path in migrations_folder().iterdir()
-        if path.suffix in (".sql", ".py") and not path.name.endswith(".rollback.sql")
-    ]
+def _migrations() -> Any:
+    return yoyo.read_migrations(glob.escape(str(migrations_folder())))
 
 
 @contextlib.contextmanager
@@ -122,7 +114,6 @@ def _statements(migration: Any, driver: sqlite3.Connection) -> list[str]:
 
 
 def _apply(url: str) -> None:
-    migrations = yoyo.read_migrations(str(migrations_folder()))
     # yoyo prints what a statement returns; standard output belongs to the commands.
     with (
         translated(),
@@ -131,7 +122,7 @@ def _apply(url: str) -> None:
         _locked(backend, url),
     ):
         # Inside the lock: another process may have applied a migration meanwhile.
-        backend.apply_migrations(backend.to_apply(migrations))
+        backend.apply_migrations(backend.to_apply(_migrations()))
 
 
 @contextlib.contextmanager

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from repo.errors import UnavailableError
+from repo.sqlite.checks import Disk, disk_of
 from repo.sqlite.database import Database
-from repo.sqlite.disk import Disk, disk_of
 from tests.support.forbidden import forbid
 
 

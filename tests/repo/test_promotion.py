@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from repo.executions import promote_apart
+from repo.executions import promote
 from repo.sqlite.connection import Connection
 from tests.repo.rows import (
     Repository,
@@ -162,6 +162,8 @@ def test_only_the_written_rows_of_a_batch_promote(repository: Repository, path: 
     assert statuses(path) == {"e-1": "running", "e-2": "pending", "e-3": "pending"}
 
 
-def test_no_executions_cause_no_work(connection: Connection) -> None:
+def test_no_executions_cause_no_work(connection: Connection, path: Path) -> None:
+    ask(path, "DROP TABLE executions")
     with connection.write():
-        assert promote_apart(connection, []) == []
+        promote(connection, [])
+    assert connection.driver.total_changes == 0

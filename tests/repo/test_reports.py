@@ -25,7 +25,6 @@ REPORTS = (
     "runs_in_flight",
     "runs_in_flight_by_job",
     "runs_of_pc",
-    "runs_without_deadline_by_job",
 )
 PARAMETERS = {"runs_of_pc": {"pc_id": "pc-1"}}
 
@@ -165,21 +164,6 @@ def test_runs_in_flight_are_the_open_ones_the_longest_running_first(
         insert_run(path, name, started_at=f"{started_at}+00:00")
     insert_run(path, "over", finished_at="2026-05-20T13:00:00+00:00")
     assert [line.split("|")[-1] for line in report("runs_in_flight")] == ["old", "new"]
-
-
-def test_runs_without_deadline_are_the_open_ones_by_job(report: Report, path: Path) -> None:
-    for number, columns in enumerate(
-        (
-            {"job_id": "many", "pc_id": "x"},
-            {"job_id": "many", "pc_id": "x"},
-            {"job_id": "one", "pc_id": "y"},
-            {"job_id": "many", "finished_at": "2026-05-20T13:00:00+00:00"},
-        )
-    ):
-        insert_run(path, str(number), **{"expires_at": None, **columns})
-    insert_run(path, "with", job_id="many")
-    at = "2026-05-20T12:00:00.123456789+00:00|2026-05-20T12:00:01.500+00:00"
-    assert report("runs_without_deadline_by_job") == [f"many|2|1|{at}", f"one|1|1|{at}"]
 
 
 def test_reaped_runs_are_those_of_the_last_seven_days_by_job(report: Report, path: Path) -> None:

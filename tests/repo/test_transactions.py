@@ -104,9 +104,9 @@ def test_an_error_in_a_savepoint_undoes_the_savepoint_alone(
 def test_a_trial_leaves_nothing_whether_it_works_or_not(connection: Connection, path: Path) -> None:
     with connection.write():
         insert(connection, run("before"))
-        with connection.trial():
+        with connection.savepoint(keep=False):
             insert(connection, run("tried"))
-        with pytest.raises(ValueError, match="mine"), connection.trial():
+        with pytest.raises(ValueError, match="mine"), connection.savepoint(keep=False):
             insert_and_raise(connection, "tried too", ValueError("mine"))
         insert(connection, run("after"))
     assert ask(path, "SELECT result_id FROM execution_results ORDER BY rowid") == [

@@ -19,7 +19,6 @@ TITLES = {
     "runs_in_flight": "In flight",
     "runs_in_flight_by_job": "In flight by job",
     "overdue_runs": "Overdue",
-    "runs_without_deadline_by_job": "Without a deadline, by job",
     "reaped_runs_by_job": "Reaped in the last seven days, by job",
     "latest_rejected_events": "Rejected events",
     "runs_of_pc": "Runs of a PC",

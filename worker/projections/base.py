@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from repo.batch_writer import Writer
 from repo.rejected import RejectedEvent
-from repo.writer import Writer
 from worker.codec.timestamps import format_instant, present_second
 from worker.messages import Message
 from worker.projections.manifests import Deadlines, ManifestCache

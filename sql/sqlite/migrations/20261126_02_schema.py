@@ -41,7 +41,7 @@ class Object(NamedTuple):
         return re.sub(r'["`\[\]()]|\s+', " ", found[1]).strip().lower() if found else ""
 
     def covers(self, other: "Object") -> bool:
-        """Whether lookups by another index can use this one as well.
+        """Whether this is an index that lookups by another index can use as well.
 
         A full index holds the history, so it never covers a partial one, which is as small as what
         its condition selects.
@@ -63,10 +63,7 @@ def statements(connection: sqlite3.Connection) -> list[str]:
         sql
         for name, sql in _read(".sql")
         if name not in existing
-        and not (
-            ours[name].type == "index"
-            and any(theirs.covers(ours[name]) for theirs in existing.values())
-        )
+        and not any(theirs.covers(ours[name]) for theirs in existing.values())
     ]
 
 
@@ -101,26 +98,18 @@ def _catalog(connection: sqlite3.Connection) -> dict[str, Object]:
 def _read(suffix: str) -> Iterator[tuple[str, str]]:
     """Yield the name of each object and its statement, with the comments above it."""
     for table in _TABLES:
-        sql = ""
-        for line in (_FOLDER / f"{table}{suffix}").read_text("utf-8").splitlines(keepends=True):
-            sql += line
-            if sqlite3.complete_statement(sql):
-                yield _NAME.findall(sql)[0], sql.strip()
-                sql = ""
+        for sql in re.split(r"(?<=;)\n", (_FOLDER / f"{table}{suffix}").read_text("utf-8").strip()):
+            yield _NAME.findall(sql)[0], sql
 
 
 def _in_one_transaction(
     choose: Callable[[sqlite3.Connection], list[str]],
 ) -> Callable[[sqlite3.Connection], None]:
     def run(connection: sqlite3.Connection) -> None:
-        connection.execute(_BEGIN)
-        try:
+        with connection:
+            connection.execute(_BEGIN)
             for sql in choose(connection):
                 connection.execute(sql)
-            connection.commit()
-        except BaseException:
-            connection.rollback()
-            raise
 
     return run
 

@@ -1,5 +1,3 @@
--- Checkpoints: how far each consumer's messages are committed in this database.
-
 -- name: read_checkpoint
 -- Read the checkpoint of one consumer.
 -- Frequency: once per connect, and when a batch cannot advance it.
@@ -26,16 +24,14 @@ INSERT INTO checkpoints
 VALUES
     (?, ?, ?, ?, ?, ?)
 ON CONFLICT (stream, consumer) DO UPDATE SET
-    highest_sequence = CASE
-        WHEN stream_created_at = excluded.stream_created_at
-        THEN max(highest_sequence, excluded.highest_sequence)
-        ELSE excluded.highest_sequence
-    END,
-    caught_up_to = CASE
-        WHEN stream_created_at = excluded.stream_created_at
-        THEN max(caught_up_to, excluded.caught_up_to)
-        ELSE excluded.caught_up_to
-    END,
+    highest_sequence = max(
+        iif(stream_created_at = excluded.stream_created_at, highest_sequence, 0),
+        excluded.highest_sequence
+    ),
+    caught_up_to = max(
+        iif(stream_created_at = excluded.stream_created_at, caught_up_to, 0),
+        excluded.caught_up_to
+    ),
     stream_created_at = excluded.stream_created_at,
     committed_at = excluded.committed_at;
 

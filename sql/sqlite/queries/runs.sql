@@ -17,16 +17,18 @@ WHERE finished_at IS NULL
 ORDER BY started_at, result_id
 LIMIT ?;
 
--- name: count_runs_in_flight
--- Count the runs in flight, and those of them that are overdue or have no deadline.
--- Index: execution_results_in_flight_expires_at, three times.
+-- name: count_runs_and_rejected_events
+-- Count the runs in flight, and those of them that are overdue or have no deadline, and the rejected
+-- events up to a bound.
+-- Index: execution_results_in_flight_expires_at, three times; primary key (rejected_id).
 SELECT
     (SELECT count(*) FROM execution_results
         WHERE finished_at IS NULL AND expires_at >= '') AS with_deadline,
     (SELECT count(*) FROM execution_results
         WHERE finished_at IS NULL AND expires_at < ?) AS overdue,
     (SELECT count(*) FROM execution_results
-        WHERE finished_at IS NULL AND expires_at IS NULL) AS without_deadline;
+        WHERE finished_at IS NULL AND expires_at IS NULL) AS without_deadline,
+    (SELECT count(*) FROM (SELECT 1 FROM rejected_events WHERE rejected_id > 0 LIMIT ?)) AS rejected;
 
 -- name: find_run
 -- Return what the start of one run fills in, and what other programs write at its end.
@@ -42,8 +44,3 @@ WHERE result_id = ?;
 -- Index: unique (stream, stream_sequence, recorded_at).
 SELECT reason FROM rejected_events
 WHERE stream = ? AND stream_sequence = ? AND recorded_at = ?;
-
--- name: count_rejected_events
--- Count the rejected events, up to a bound.
--- Index: primary key (rejected_id).
-SELECT count(*) FROM (SELECT 1 FROM rejected_events WHERE rejected_id > 0 LIMIT ?);

@@ -9,12 +9,9 @@ SELECT
     (
         SELECT group_concat(column_name)
         FROM (
-            SELECT
-                coalesce(lower(info.name), '(expression)')
-                || CASE info.coll WHEN 'BINARY' THEN '' ELSE ' ' || info.coll END AS column_name
-            FROM pragma_index_xinfo(object.name) AS info
-            WHERE info.key = 1
-            ORDER BY info.seqno
+            SELECT coalesce(lower(name), '(expression)') || iif(coll = 'BINARY', '', ' ' || coll)
+                AS column_name
+            FROM pragma_index_xinfo(object.name) WHERE key = 1 ORDER BY seqno
         )
     ) AS columns
 FROM sqlite_schema AS object;
