@@ -8,12 +8,10 @@ import click
 from click.core import ParameterSource
 
 from worker import settings
-from worker.cli.options import PREFIX, build_settings, json_option
+from worker.cli.options import PREFIX, SECRETS, build_settings, json_option
 from worker.cli.output import Members, json_text, print_table
 from worker.errors import EXIT_OK
 
-# Secrets that have a variable and an option for a file, but no option of their own.
-_SECRETS = ("TOKEN", "PASSWORD", "CREDS", "NKEY_SEED")
 _HIDDEN = "(hidden)"
 
 
@@ -82,6 +80,6 @@ def _shown(value: Any) -> bool | float | str | None:
 def _secrets(options: Mapping[str, Any], environment: Mapping[str, str]) -> Iterator[Members]:
     if any(url.credentials != settings.Credentials() for urls in options["nats"] for url in urls):
         yield {"option": "credentials", "value": _HIDDEN, "source": "the URL of --nats"}
-    for name in _SECRETS:
-        if environment.get(PREFIX + name):
-            yield {"option": name.lower(), "value": _HIDDEN, "source": PREFIX + name}
+    for name in SECRETS:
+        if environment.get(variable := PREFIX + name.upper()):
+            yield {"option": name, "value": _HIDDEN, "source": variable}

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from repo import check_url
 from worker import settings
 from worker.cli.output import MOST_LISTED
 from worker.errors import SettingError
@@ -20,6 +21,7 @@ PREFIX = "PROJECTOR_"
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+_LEVELS = ("debug", "info", "warning", "error", "critical")
 _DEFAULTS: dict[str, Any] = {
     one.name: one.default for one in fields(settings.Settings) if one.default is not MISSING
 }
@@ -35,12 +37,9 @@ class _Parsed(click.ParamType[Any]):
     # at spaces, and the pieces of a password would no longer be recognized as secret.
     envvar_list_splitter = "\0"
 
-    def __init__(
-        self, name: str, parse: Callable[[str], Any], shown: Callable[[str], str] = str
-    ) -> None:
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
         self._parse = parse
-        self._shown = shown
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
@@ -48,7 +47,8 @@ class _Parsed(click.ParamType[Any]):
         try:
             return self._parse(value)
         except ValueError as error:
-            self.fail(f"{self._shown(value)!r}: {error}", param, ctx)
+            shown = settings.without_user_information(value) if self.name == "url" else value
+            self.fail(f"{shown!r}: {error}", param, ctx)
 
 
 class Whole(click.IntRange):
@@ -65,8 +65,8 @@ def _split_urls(text: str) -> list[settings.NatsUrl]:
     return [settings.parse_nats_url(url.strip()) for url in text.split(",")]
 
 
-_URLS = _Parsed("url", _split_urls, settings.without_user_information)
-_DATABASE = _Parsed("url", settings.parse_database, settings.without_user_information)
+_URLS = _Parsed("url", _split_urls)
+_DATABASE = _Parsed("url", check_url)
 _BUCKET = _Parsed("name", settings.parse_bucket)
 _HOST = _Parsed("host", settings.parse_host)
 _NAME = _Parsed("name", settings.parse_name)
@@ -87,6 +87,10 @@ def option(name: str, **attributes: Any) -> Decorator:
         default = f"{default:g}s"
     shown = default not in (None, False)
     return click.option(name, default=default, show_default=shown, show_envvar=True, **attributes)
+
+
+def _file(name: str, text: str) -> Decorator:
+    return option(name, type=_FILE, help=text)
 
 
 def together(*options: Decorator) -> Decorator:
@@ -125,44 +129,22 @@ consumer = option(
 bucket = option("--bucket", type=_BUCKET, help="Read manifests from this key-value bucket.")
 
 credentials = together(
-    option(
-        "--token-file",
-        type=_FILE,
-        help="Read a token from this file. PROJECTOR_TOKEN sets the token itself.",
-    ),
+    _file("--token-file", "Read a token from this file. PROJECTOR_TOKEN sets the token itself."),
     option(
         "--user",
         help="Log in as this user. The password comes from --password-file or PROJECTOR_PASSWORD.",
     ),
-    option(
-        "--password-file",
-        type=_FILE,
-        help="Read the user's password from this file. PROJECTOR_PASSWORD sets the password "
-        "itself.",
-    ),
-    option(
-        "--creds-file",
-        type=_FILE,
-        help="Log in with this .creds file. PROJECTOR_CREDS sets its text itself.",
-    ),
-    option(
+    _file("--password-file", "Read the user's password from this file."),
+    _file("--creds-file", "Log in with this .creds file. PROJECTOR_CREDS sets its text itself."),
+    _file(
         "--nkey-seed-file",
-        type=_FILE,
-        help="Read an nkey seed from this file. PROJECTOR_NKEY_SEED sets the seed itself.",
+        "Read an nkey seed from this file. PROJECTOR_NKEY_SEED sets the seed itself.",
     ),
-    option(
-        "--tls-ca-file", type=_FILE, help="Trust the PEM certificates in this file. Requires TLS."
-    ),
-    option(
-        "--tls-cert-file",
-        type=_FILE,
-        help="Present the PEM client certificate in this file. Requires TLS.",
-    ),
-    option(
+    _file("--tls-ca-file", "Trust the PEM certificates in this file. Requires TLS."),
+    _file("--tls-cert-file", "Present the PEM client certificate in this file. Requires TLS."),
+    _file(
         "--tls-key-file",
-        type=_FILE,
-        help="Read the client certificate's PEM key from this file.  [default: the certificate's "
-        "file]",
+        "Read the client certificate's PEM key from this file.  [default: the certificate's file]",
     ),
 )
 
@@ -214,9 +196,7 @@ def logs(level: str) -> Decorator:
     return together(
         option(
             "--log-level",
-            type=click.Choice(
-                ["debug", "info", "warning", "error", "critical"], case_sensitive=False
-            ),
+            type=click.Choice(_LEVELS, case_sensitive=False),
             default=level,
             help="Log events of this level and above.",
         ),
@@ -263,6 +243,14 @@ without_deadlines_option = click.option(
 
 # --- from options to settings ---
 
+# Each has a variable and an option for a file, but no option of its own.
+SECRETS: dict[str, Callable[[str], str]] = {
+    "token": str,
+    "password": str,
+    "creds": settings.parse_creds,
+    "nkey_seed": settings.parse_nkey_seed,
+}
+
 
 def chosen_database(url: str | None) -> str:
     """Return the given database URL, or that of yoyo.ini; raises SettingError without either."""
@@ -279,31 +267,18 @@ def build_settings(options: dict[str, Any], environment: Mapping[str, str]) -> s
     """
     urls = [url for group in options.pop("nats") for url in group]
     database = chosen_database(options.pop("database"))
-    credentials = settings.merge_credentials(_pop_credentials(options, environment), urls)
-    tls = _pop_tls(options, required=any(url.tls for url in urls))
+    secrets = {
+        name: _secret(name, options.pop(f"{name}_file"), environment, parse)
+        for name, parse in SECRETS.items()
+    }
+    given = settings.Credentials(user=options.pop("user"), **secrets)
     return settings.Settings(
         nats_urls=tuple(dict.fromkeys(url.url for url in urls)),
         database=database,
-        credentials=credentials,
-        tls=tls,
+        credentials=settings.merge_credentials(given, urls),
+        tls=_pop_tls(options, required=any(url.tls for url in urls)),
         **options,
     )
-
-
-def _pop_credentials(
-    options: dict[str, Any], environment: Mapping[str, str]
-) -> settings.Credentials:
-    parsers: dict[str, Callable[[str], str]] = {
-        "token": str,
-        "password": str,
-        "creds": settings.parse_creds,
-        "nkey_seed": settings.parse_nkey_seed,
-    }
-    secrets = {
-        name: _secret(name, options.pop(f"{name}_file"), environment, parse)
-        for name, parse in parsers.items()
-    }
-    return settings.Credentials(user=options.pop("user"), **secrets)
 
 
 def _pop_tls(options: dict[str, Any], *, required: bool) -> settings.Tls:
