@@ -1,7 +1,6 @@
 """`projector check`: does everything that a worker needs exist and work?"""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -37,25 +36,7 @@ _UNKNOWN = 3
 _WORDS = {Level.OK: "ok", Level.WARNING: "warning", Level.ERROR: "error"}
 
 
-class _Check(click.Command):
-    """With --nagios, any error that prevents an answer is UNKNOWN to the monitoring system."""
-
-    def make_context(
-        self,
-        info_name: str | None,
-        args: list[str],
-        parent: click.Context | None = None,
-        **extra: Any,
-    ) -> click.Context:
-        with _unknown_on_error(nagios="--nagios" in args):
-            return super().make_context(info_name, args, parent, **extra)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with _unknown_on_error(nagios=ctx.params["nagios"]):
-            return super().invoke(ctx)
-
-
-@click.command(cls=_Check, short_help="Check everything that a worker needs.")
+@click.command(short_help="Check everything that a worker needs.")
 @click.option("--thorough", is_flag=True, help="Also read the whole database, to find corruption.")
 @click.option(
     "--nagios",
@@ -80,8 +61,7 @@ def check(*, thorough: bool, nagios: bool, as_json: bool, **options: Any) -> int
     With --json: {"findings": [{"name": "permissions", "level": "error", "text": …}, …], "level":
     "error"}. The levels are ok, warning and error.
 
-    Exit codes: 0 no error, warnings at most; 1 an error; 64 a wrong option; with --nagios only 0 to
-    3.
+    Exit codes: 0 no error, warnings at most; 1 an error; with --nagios only 0 to 3.
     """
     # Every problem is a finding; it need not be logged as well.
     options["log_level"] = "critical"
@@ -207,27 +187,16 @@ def _guarded(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Findi
 # --- output ---
 
 
-@contextmanager
-def _unknown_on_error(*, nagios: bool) -> Iterator[None]:
-    """If `nagios` is set, print any error as one line and exit with UNKNOWN."""
-    try:
-        yield
-    except click.exceptions.Exit:  # --help
-        raise
-    except Exception as error:
-        if not nagios:
-            raise
-        click.echo(_nagios_line(f"PROJECTOR {_NAGIOS[_UNKNOWN]}: {_reason(error)}"))
-        raise click.exceptions.Exit(_UNKNOWN) from error
-
-
-def _reason(error: Exception) -> str:
+def unknown_to_nagios(error: Exception) -> int:
+    """Print the error that prevents a check as one line, and return the exit code for it."""
     if isinstance(error, click.UsageError):
-        return error.format_message()
-    if isinstance(error, WorkerError | RepositoryError):
-        return user_message(error)
-    # Its text may hold anything, even a secret.
-    return f"a bug ({type(error).__name__}); run without --nagios for the traceback"
+        reason = error.format_message()
+    elif isinstance(error, WorkerError | RepositoryError):
+        reason = user_message(error)
+    else:  # its text may hold anything, even a secret
+        reason = f"a bug ({type(error).__name__}); run without --nagios for the traceback"
+    click.echo(_nagios_line(f"PROJECTOR {_NAGIOS[_UNKNOWN]}: {reason}"))
+    return _UNKNOWN
 
 
 def _line(finding: Finding) -> str:

@@ -4,7 +4,8 @@ A group of options is a decorator, so a command names what it needs and every op
 text. Defaults are those of `Settings`.
 """
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -260,16 +261,12 @@ def chosen_database(url: str | None) -> str:
     return chosen
 
 
-def build_settings(options: dict[str, Any], environment: Mapping[str, str]) -> settings.Settings:
-    """Return the settings made of parsed options and the secrets in the environment.
-
-    Raises SettingError, which never holds a secret.
-    """
+def build_settings(options: dict[str, Any]) -> settings.Settings:
+    """Return the settings; raises SettingError, which never holds a secret."""
     urls = [url for group in options.pop("nats") for url in group]
     database = chosen_database(options.pop("database"))
     secrets = {
-        name: _secret(name, options.pop(f"{name}_file"), environment, parse)
-        for name, parse in SECRETS.items()
+        name: _secret(name, options.pop(f"{name}_file"), parse) for name, parse in SECRETS.items()
     }
     given = settings.Credentials(user=options.pop("user"), **secrets)
     return settings.Settings(
@@ -283,33 +280,28 @@ def build_settings(options: dict[str, Any], environment: Mapping[str, str]) -> s
 
 def _pop_tls(options: dict[str, Any], *, required: bool) -> settings.Tls:
     files = {name: options.pop(f"tls_{name}") for name in ("ca_file", "cert_file", "key_file")}
-    if files["key_file"] is not None and files["cert_file"] is None:
+    if files["key_file"] and not files["cert_file"]:
         raise SettingError("--tls-key-file", "expected together with --tls-cert-file")
     tls = settings.Tls(required=required or any(files.values()), **files)
     tls.context()  # raises for a file that cannot be used
     return tls
 
 
-def _secret(
-    name: str, file: Path | None, environment: Mapping[str, str], parse: Callable[[str], str]
-) -> str | None:
+def _secret(name: str, file: Path | None, parse: Callable[[str], str]) -> str | None:
     """Return a secret from its file or its variable; raises SettingError without showing it."""
-    option = f"--{name.replace('_', '-')}-file"
-    variable = PREFIX + name.upper()
-    text = environment.get(variable) or None
-    if file is not None and text is not None:
-        raise SettingError(option, f"expected either the file or {variable}, not both")
-    source = variable if file is None else f"{option} {str(file)!r}"
+    option, variable = f"--{name.replace('_', '-')}-file", PREFIX + name.upper()
+    source, text = variable, os.environ.get(variable) or None
     if file is not None:
+        if text is not None:
+            raise SettingError(option, f"expected either the file or {variable}, not both")
+        source = f"{option} {str(file)!r}"
         try:
             text = file.read_text("utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingError(source, "expected a readable text file") from error
-    if text is None:
-        return None
-    if not text:
-        raise SettingError(source, "expected a secret, found an empty file")
+        if not text:
+            raise SettingError(source, "expected a secret, found an empty file")
     try:
-        return parse(text)
+        return None if text is None else parse(text)
     except ValueError as error:
         raise SettingError(source, str(error)) from None

@@ -13,8 +13,8 @@ from worker.cli.context import (
     CheckedDatabase,
     chosen_settings,
     database_of,
+    handling_missing_manifests,
     open_database,
-    suggesting_without_deadlines,
 )
 from worker.cli.options import (
     Whole,
@@ -228,7 +228,7 @@ def retry(
         chosen = _selected(reader, ids, reason)
         manifests = ManifestCache()
         if not without_deadlines and any(rejections.find(reader, one) for one in chosen):
-            with suggesting_without_deadlines():
+            with handling_missing_manifests():
                 load_manifests(settings, manifests)
         counts = _retry_all(database, reader, chosen, manifests, as_json=as_json)
     missed = counts[REJECTED] + (counts[UNKNOWN] if ids else 0)
