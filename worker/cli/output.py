@@ -7,25 +7,17 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from io import TextIOWrapper
 from itertools import islice
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from repo.errors import (
-    RepositoryError,
-)
+from repo.errors import RepositoryError
 from worker.errors import SettingError, WorkerError, describe
 
 Members = dict[str, Any]
@@ -35,7 +27,6 @@ _Item = TypeVar("_Item")
 
 MOST_LISTED = 100
 _WIDTH_OF_A_FILE = 1000
-_SHORTEST = 20
 _LONGEST_CELL = 200
 _NAME_WIDTH = 18
 _ROWS_OF_A_TABLE = 500
@@ -45,17 +36,12 @@ _ROWS_OF_A_TABLE = 500
 
 def safe(text: str) -> str:
     """Return a text for a terminal, with every unprintable character escaped."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shortened(text: str, length: int) -> str:
     """Return at most `length` characters of a text, with an ellipsis if it was longer."""
-    return text if len(text) <= length else text[: max(length, _SHORTEST) - 1] + "…"
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def json_text(value: object) -> str:
@@ -63,12 +49,14 @@ def json_text(value: object) -> str:
     return json.dumps(value).replace("\x7f", "\\u007f")
 
 
-def user_message(error: WorkerError | RepositoryError) -> str:
-    """Return the message for an error that ends a command; it never holds a secret."""
+def user_message(error: BaseException) -> str:
+    """Return the message for an error that ends a command; that of a setting holds no secret."""
     if isinstance(error, SettingError):
         return safe(str(error))
     if isinstance(error, RepositoryError):
         return safe(f"{error.summary}: {error}")
+    if not isinstance(error, WorkerError):
+        return safe(describe(error))
     cause = f" ({describe(error.__cause__)})" if error.__cause__ is not None else ""
     return safe(f"{error}{cause}")
 
@@ -92,9 +80,8 @@ def paragraph(title: str, members: Mapping[str, object]) -> str:
 def escape_unencodable_output() -> None:
     """Escape characters that the terminal's encoding lacks; they would end a command halfway."""
     for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 # --- tables and progress ---
@@ -115,15 +102,12 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+        texts = ("-" if value is None else str(value) for value in row)
+        table.add_row(*(Text(safe(shortened(text, _LONGEST_CELL))) for text in texts))
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = _WIDTH_OF_A_FILE
     console.print(table)
-
-
-def _cell(value: object) -> Text:
-    return Text("-" if value is None else safe(shortened(str(value), _LONGEST_CELL)))
 
 
 def print_list(
@@ -160,43 +144,20 @@ def print_list(
         click.echo(f"showing the first {printed}; pass --all for all of them", err=True)
 
 
-def clear_screen() -> None:
-    """Clear the screen, if standard output is a terminal."""
-    if sys.stdout.isatty():
-        click.clear()
+def progress(what: str, total: int) -> Progress:
+    """Return a bar with one task, on standard error if that is a terminal, for a `with` statement.
 
-
-class Bar:
-    """A progress bar for a number of messages."""
-
-    def __init__(self, shown: Progress, task: TaskID) -> None:
-        self._shown = shown
-        self._task = task
-
-    def advance(self, messages: int) -> None:
-        self._shown.advance(self._task, messages)
-
-    @contextmanager
-    def hidden(self) -> Iterator[None]:
-        """Hide the bar while other output is printed, which would mix with it."""
-        self._shown.stop()
-        try:
-            yield
-        finally:
-            self._shown.start()
-
-
-@contextmanager
-def progress(what: str, total: int) -> Iterator[Bar]:
-    """Show a progress bar on standard error, if that is a terminal."""
+    It must be stopped while results are printed, which would mix with it.
+    """
     console = Console(stderr=True)
     console.quiet = not console.is_terminal
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # Redirected results would end up on standard error.
-    with Progress(
+    bar = Progress(
         *columns, console=console, transient=True, redirect_stdout=False, disable=console.quiet
-    ) as shown:
-        yield Bar(shown, shown.add_task(what, total=total))
+    )
+    bar.add_task(what, total=total)
+    return bar
 
 
 # --- many items and a summary ---
@@ -238,18 +199,9 @@ def json_document(name: str, summary: Members) -> Iterator[Add]:
     click.echo(f"{{{json_text(name)}: [", nl=False)
     try:
         yield add
-    except OSError:  # the reader of standard output is gone
-        raise
     except BaseException as error:
-        if isinstance(error, WorkerError | RepositoryError):
-            summary["error"] = user_message(error)
-        else:
-            summary["error"] = describe(error)
-        _end_document(summary)
+        summary["error"] = user_message(error)
         raise
-    _end_document(summary)
-
-
-def _end_document(summary: Members) -> None:
-    members = (f",\n{json_text(name)}: {json_text(value)}" for name, value in summary.items())
-    click.echo(f"\n]{''.join(members)}}}")
+    finally:
+        members = (f",\n{json_text(name)}: {json_text(value)}" for name, value in summary.items())
+        click.echo(f"\n]{''.join(members)}}}")

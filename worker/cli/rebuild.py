@@ -1,19 +1,16 @@
 """`projector rebuild`: project the events that the stream still holds once more."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
+from rich.progress import TaskID
 
 from repo import queries as runs
 from repo.reader import Reader
 from worker.cli.context import chosen_settings, database_of, open_stream
-from worker.cli.options import (
-    broker_command,
-    json_option,
-    since_option,
-    without_deadlines_option,
-)
+from worker.cli.options import broker_command, json_option, since_option, without_deadlines_option
 from worker.cli.output import counts_text, json_text, progress
 from worker.errors import EXIT_OK
 from worker.messages import Message
@@ -23,6 +20,13 @@ from worker.status.counters import Counters
 
 # About 100 MB of hashes. Beyond that, a run with two events is counted as new twice.
 _MOST_REMEMBERED = 1_000_000
+_COUNTS = {
+    "messages": "messages",
+    "runs_new": "runs_inserted",
+    "runs_duplicate": "runs_duplicate",
+    "rejected_new": "rejected",
+    "rejected_duplicate": "rejected_duplicate",
+}
 
 
 @click.command(short_help="Project the stream again; existing rows stay unchanged.")
@@ -48,9 +52,8 @@ def rebuild(
     With --json: {"messages": 9, "runs_new": 1, "runs_duplicate": 7, "rejected_new": 0,
     "rejected_duplicate": 1, "dry_run": false}.
 
-    Exit codes: 0 every event was projected; 64 an option is wrong; 65 the database is corrupt or
-    not a database; 75 the broker or the database is unavailable, and the counted events are
-    written; 78 either is not set up.
+    Exit codes: 0 every event was projected; 75 the broker or the database became unavailable, and
+    the counted events are written.
     """
     settings = chosen_settings(options)
     database = database_of(settings)
@@ -60,18 +63,16 @@ def rebuild(
         database.reader() as reader,
         database.repository() as repository,
         open_stream(settings, since=since, without_deadlines=without_deadlines) as stream,
+        _printed(counters, dry_run=dry_run, as_json=as_json),
+        progress("projecting", stream.reader.expected) as bar,
     ):
         processor = BatchProcessor(STARTS, settings.stream, stream.manifests, counters)
-        try:
-            with progress("projecting", stream.reader.expected) as bar:
-                for page in stream.reader.pages():
-                    if dry_run:
-                        _count_new(processor, reader, page, counters, new_runs)
-                    else:
-                        processor.replay(page, repository)
-                    bar.advance(len(page))
-        finally:
-            _print_counts(counters, dry_run=dry_run, as_json=as_json)
+        for page in stream.reader.pages():
+            if dry_run:
+                _count_new(processor, reader, page, counters, new_runs)
+            else:
+                processor.replay(page, repository)
+            bar.advance(TaskID(0), len(page))
     return EXIT_OK
 
 
@@ -107,15 +108,14 @@ def _count_new(
     )
 
 
-def _print_counts(counters: Counters, *, dry_run: bool, as_json: bool) -> None:
-    counts = {
-        "messages": counters["messages"],
-        "runs_new": counters["runs_inserted"],
-        "runs_duplicate": counters["runs_duplicate"],
-        "rejected_new": counters["rejected"],
-        "rejected_duplicate": counters["rejected_duplicate"],
-    }
-    if as_json:
-        click.echo(json_text({**counts, "dry_run": dry_run}))
-    else:
-        click.echo(f"{'would be: ' if dry_run else ''}{counts_text(counts)}")
+@contextmanager
+def _printed(counters: Counters, *, dry_run: bool, as_json: bool) -> Iterator[None]:
+    """Print the counts at the end, also that of an error."""
+    try:
+        yield
+    finally:
+        counts = {name: counters[counter] for name, counter in _COUNTS.items()}
+        if as_json:
+            click.echo(json_text({**counts, "dry_run": dry_run}))
+        else:
+            click.echo(f"{'would be: ' if dry_run else ''}{counts_text(counts)}")

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from repo import rejected as rejected_events
 from repo.reader import Reader
-from repo.rejected import AFTER_ALL, Listed
+from repo.rejected import AFTER_ALL, Listed, RejectedEvent
 from worker.cli.context import (
     CheckedDatabase,
     chosen_settings,
@@ -24,6 +25,7 @@ from worker.cli.options import (
     json_option,
     list_all_option,
     servers,
+    together,
     without_deadlines_option,
 )
 from worker.cli.output import (
@@ -38,7 +40,7 @@ from worker.cli.output import (
 from worker.errors import EXIT_OK, EXIT_PARTLY
 from worker.jetstream.manifest_sync import load_manifests
 from worker.processing import rejections
-from worker.processing.rejections import REJECTED, UNKNOWN, WRITTEN, Outcome, Retry, Stored
+from worker.processing.rejections import REJECTED, UNKNOWN, WRITTEN
 from worker.projections.manifests import ManifestCache
 from worker.status.counters import Counters
 
@@ -48,12 +50,15 @@ _COLUMNS = ("id#", "rejected at", "sequence#", "subject", "bytes#", "reason")
 _id = Whole(1, AFTER_ALL)
 
 # These have no variables: one left in a shell would select events for a later command.
-_ids_argument = click.argument("ids", type=_id, nargs=-1, metavar="[ID]...")
-_all_option = click.option("--all", "everything", is_flag=True, help="Select all rejected events.")
 _reason_option = click.option(
     "--reason",
     metavar="TEXT",
     help="Select the events whose reason contains TEXT, literally and case-sensitively.",
+)
+_selection = together(
+    click.argument("ids", type=_id, nargs=-1, metavar="[ID]..."),
+    click.option("--all", "everything", is_flag=True, help="Select all rejected events."),
+    _reason_option,
 )
 
 
@@ -91,8 +96,8 @@ def list_(*, reason: str | None, everything: bool, as_json: bool, **options: Any
 
         def members(listed: Listed) -> Members | None:
             # Read one payload at a time: a page of payloads may not fit into memory.
-            stored = rejections.find(reader, listed.rejected_id)
-            return _members(stored) if stored is not None else None
+            event = reader.read(rejected_events.find, listed.rejected_id)
+            return _members(listed.rejected_id, event) if event is not None else None
 
         print_list(
             "events",
@@ -127,42 +132,34 @@ def show(one: int, as_json: bool, **options: Any) -> int:
     With --json: one event as in `list`. Exit code 1: the event does not exist.
     """
     with open_database(options).reader() as reader:
-        stored = rejections.find(reader, one)
-    if stored is None:
+        event = reader.read(rejected_events.find, one)
+    if event is None:
         click.echo(f"Error: rejected event {one} does not exist", err=True)
         return EXIT_PARTLY
-    click.echo(json_text(_members(stored)) if as_json else "\n".join(_text(stored)))
+    members = _members(one, event)
+    click.echo(json_text(members) if as_json else "\n".join(_lines(members, event.payload)))
     return EXIT_OK
 
 
-def _members(stored: Stored) -> Members:
-    event = stored.event
-    members: Members = {
-        "rejected_id": stored.rejected_id,
-        "rejected_at": event.rejected_at,
-        "stream": event.stream,
-        "stream_sequence": event.stream_sequence,
-        "recorded_at": event.recorded_at,
-        "subject": event.subject,
-        "reason": event.reason,
-        "bytes": len(event.payload),
-    }
+def _members(rejected_id: int, event: RejectedEvent) -> Members:
+    members = {"rejected_id": rejected_id, "rejected_at": event.rejected_at, **event._asdict()}
+    payload = members.pop("payload")
+    members["bytes"] = len(payload)
     try:
-        members["payload"] = event.payload.decode("utf-8")
+        members["payload"] = payload.decode("utf-8")
     except UnicodeDecodeError:
         members["payload"] = None
-        members["payload_base64"] = base64.b64encode(event.payload).decode("ascii")
+        members["payload_base64"] = base64.b64encode(payload).decode("ascii")
     return members
 
 
-def _text(stored: Stored) -> Iterator[str]:
+def _lines(members: Members, payload: bytes) -> Iterator[str]:
     """Yield lines that show everything of an event, each safe for a terminal."""
-    members = _members(stored)
     kind = "text" if members["payload"] is not None else r"not UTF-8, other bytes shown as \xNN"
     for name in list(members)[:7]:
         yield f"{name.replace('_', ' '):16} {safe(str(members[name]))}"
     yield f"{'payload':16} {members['bytes']} bytes, {kind}:"
-    for line in stored.event.payload.decode("utf-8", "backslashreplace").split("\n"):
+    for line in payload.decode("utf-8", "backslashreplace").split("\n"):
         yield f"  {safe(line)}"
 
 
@@ -184,9 +181,7 @@ def _selected(reader: Reader, ids: tuple[int, ...], reason: str | None) -> list[
 
 
 @rejected.command(short_help="Project events again, and remove those that succeed.")
-@_ids_argument
-@_all_option
-@_reason_option
+@_selection
 @without_deadlines_option
 @json_option
 @servers
@@ -211,59 +206,38 @@ def retry(
 
     An event is removed from the rejected events in the transaction that writes its run or finds an
     existing one. An event that is rejected again stays, with the new reason. The command reads the
-    manifests from the broker, because the deadlines depend on them. It may be repeated at any time.
+    manifests from the broker, because the deadlines depend on them. It may be repeated at any time,
+    and loses no event if it fails.
 
     With --json: {"events": [{"rejected_id": 7, "outcome": "written"}, {"rejected_id": 8, "outcome":
     "rejected", "reason": …}, {"rejected_id": 9, "outcome": "unknown"}], "written": 1,
     "rejected": 1, "unknown": 1, "runs_duplicate": 0}.
 
-    Exit codes: 0 all events were written; 1 some are still rejected, or an ID does not exist; 64 an
-    option is wrong; 65 the database is corrupt or not a database; 75 the broker or the database is
-    unavailable; 78 either is not set up. No event is lost in any of these cases.
+    Exit code 1: some events are still rejected, or an ID does not exist.
     """
     _check_selection(ids, everything, reason)
     settings = chosen_settings(options)
     database = database_of(settings)
+    manifests, counters = ManifestCache(), Counters()
+    counts = dict.fromkeys((WRITTEN, REJECTED, UNKNOWN, "runs_duplicate"), 0)
     with database.reader() as reader:
         chosen = _selected(reader, ids, reason)
-        manifests = ManifestCache()
-        if not without_deadlines and any(rejections.find(reader, one) for one in chosen):
+        if not without_deadlines and any(reader.read(rejected_events.find, id_) for id_ in chosen):
             with handling_missing_manifests():
                 load_manifests(settings, manifests)
-        counts = _retry_all(database, reader, chosen, manifests, as_json=as_json)
+        with (
+            database.repository() as repository,
+            report(
+                "events", counts, as_json=as_json, line=_outcome_line, ending=counts_text
+            ) as add,
+        ):
+            for outcome in rejections.retry(reader, chosen, repository, manifests, counters):
+                counts[outcome.outcome] += 1
+                counts["runs_duplicate"] = counters["runs_duplicate"]
+                members = outcome._asdict()
+                add({name: value for name, value in members.items() if value is not None})
     missed = counts[REJECTED] + (counts[UNKNOWN] if ids else 0)
     return EXIT_PARTLY if missed else EXIT_OK
-
-
-def _retry_all(
-    database: CheckedDatabase,
-    reader: Reader,
-    ids: Sequence[int],
-    manifests: ManifestCache,
-    *,
-    as_json: bool,
-) -> dict[str, int]:
-    """Retry events, print each outcome, and return how many events had which outcome."""
-    counters = Counters()
-    counts = dict.fromkeys((WRITTEN, REJECTED, UNKNOWN, "runs_duplicate"), 0)
-    with (
-        database.repository() as repository,
-        report("events", counts, as_json=as_json, line=_outcome_line, ending=counts_text) as add,
-    ):
-        for outcome in _outcomes(Retry(repository, manifests, counters), reader, ids):
-            counts[outcome.outcome] += 1
-            counts["runs_duplicate"] = counters["runs_duplicate"]
-            members = outcome._asdict()
-            add({name: value for name, value in members.items() if value is not None})
-    return counts
-
-
-def _outcomes(retry: Retry, reader: Reader, ids: Sequence[int]) -> Iterator[Outcome]:
-    unknown: list[int] = []
-    for page in rejections.pages(reader, ids, unknown):
-        yield from retry.project(page)
-    for rejected_id in unknown:
-        yield Outcome(rejected_id, UNKNOWN)
 
 
 def _outcome_line(item: Members) -> str:
@@ -276,9 +250,7 @@ def _outcome_line(item: Members) -> str:
 
 
 @rejected.command(short_help="Delete events, after printing them.")
-@_ids_argument
-@_all_option
-@_reason_option
+@_selection
 @click.option(
     "--yes",
     is_flag=True,
@@ -336,10 +308,10 @@ def _discard_all(
     ):
         for page in rejections.pages(reader, ids, unknown):
             # Print first, then delete: no failure of either can lose an event.
-            for stored in page:
-                add(_members(stored))
-            repository.discard_rejected([stored.event.key for stored in page])
-            discarded += [stored.rejected_id for stored in page]
+            for rejected_id, event in page.items():
+                add(_members(rejected_id, event))
+            repository.discard_rejected([event.key for event in page.values()])
+            discarded += page
     return unknown
 
 

@@ -54,8 +54,7 @@ def runs(
     with --by {"by": "job", "groups": [{"job": …, "runs": 3, "overdue": 0, "without_deadline": 0,
     "first_started_at": …}, …]}.
 
-    Exit codes: 0, even if no run is in flight; 64 an option is wrong; 65 the database is corrupt or
-    not a database; 75 it is unavailable; 78 it is not set up.
+    Exit codes: 0, even if no run is in flight.
     """
     now = format_instant(time.time_ns())
     filters = Filters(job, pc, execution, now if overdue else None, without_deadline)

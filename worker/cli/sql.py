@@ -32,9 +32,7 @@ def sql(*, names: tuple[str, ...], as_json: bool, **options: Any) -> int:
     With --json: {"statements": [{"name": …, "file": …, "purpose": …, "frequency": …,
     "index_used": …, "sql": …, "plan": ["SEARCH …"], "error": ""}, …]}.
 
-    Exit codes: 0 every statement fits the tables; 1 a statement does not fit, or a NAME is unknown;
-    64 a wrong option; 65 the database is corrupt or not a database; 75 it cannot be read at the
-    moment; 78 it is not set up.
+    Exit codes: 0 every statement fits the tables; 1 a statement does not fit, or a NAME is unknown.
     """
     opened = open_database(options)
     shown = [one for one in opened.statements() if not names or one.name in names]

@@ -15,7 +15,6 @@ from worker.cli.context import chosen_settings, database_of
 from worker.cli.options import SECONDS, broker_command, json_option
 from worker.cli.output import (
     Members,
-    clear_screen,
     json_text,
     paragraph,
     safe,
@@ -98,7 +97,7 @@ def _show(settings: Settings, *, as_json: bool, clear: bool) -> int:
         click.echo(json_text(members))
     else:
         if clear:
-            clear_screen()
+            click.clear()
         click.echo(_text(members))
     return _code(answers)
 

@@ -32,11 +32,11 @@ WRONG = (DIFFERENT, MISSING)
 
 
 class Verdict(NamedTuple):
-    """One message: its outcome, its row's key, and each column that differs, expected and found."""
+    """One message: its outcome, its row's id, and each column that differs, expected and found."""
 
     outcome: str
     stream_sequence: int
-    key: str | None
+    result_id: str | None
     columns: Differences
 
 
