@@ -13,12 +13,7 @@ from worker.cli.options import json_option
 from worker.cli.output import json_text, safe, user_message
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError, WorkerError
 from worker.jetstream.client import BrokerClient
-from worker.jetstream.inspect import (
-    ConsumerView,
-    differing_settings,
-    inspect_broker,
-    why_unusable,
-)
+from worker.jetstream.inspect import ConsumerView, differing_settings, inspect_broker, why_unusable
 from worker.jetstream.manifest_sync import read_manifests
 from worker.jetstream.permissions import (
     create_stream_permissions,
@@ -33,7 +28,6 @@ from worker.settings import Settings
 
 _NAGIOS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 _UNKNOWN = 3
-_WORDS = {Level.OK: "ok", Level.WARNING: "warning", Level.ERROR: "error"}
 
 
 @click.command(short_help="Check everything that a worker needs.")
@@ -54,9 +48,8 @@ def check(*, thorough: bool, nagios: bool, as_json: bool, **options: Any) -> int
     projector check --nagios
 
     It takes every option of `run`, creates and changes nothing, and works before a worker starts or
-    beside one. To test permissions it sends the broker messages without effect and notes which ones
-    are rejected. Keep the - in a unit file: without it an error fails the start, and systemd
-    restarts the unit forever.
+    beside one. To test permissions it sends the broker messages without effect. Keep the - in a
+    unit file: without it an error fails the start, and systemd restarts the unit forever.
 
     With --json: {"findings": [{"name": "permissions", "level": "error", "text": …}, …], "level":
     "error"}. The levels are ok, warning and error.
@@ -73,7 +66,8 @@ def check(*, thorough: bool, nagios: bool, as_json: bool, **options: Any) -> int
             click.echo(_line(finding))
     worst = max(finding.level for finding in findings)
     if as_json:
-        click.echo(_document(findings, worst))
+        listed = [{**one._asdict(), "level": _word(one.level)} for one in findings]
+        click.echo(json_text({"findings": listed, "level": _word(worst)}))
     elif nagios:
         click.echo(_nagios_lines(findings, worst))
     if nagios:
@@ -122,40 +116,38 @@ def _permissions(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
         verb = "subscribe to" if right.subscribe else "publish to"
         text = f"user may not {verb} {right.subject} (needed to {right.purpose})"
         yield Finding("permissions", Level.ERROR, text)
-    if missing:
-        return
-    text = f"all {len(needed)} that a worker needs"
-    if missing_permissions(client, reading_permissions(settings.stream)):
-        text += "; verify, rebuild and explain need more"
-    yield Finding("permissions", Level.OK, text)
+    if not missing:
+        text = f"all {len(needed)} that a worker needs"
+        if missing_permissions(client, reading_permissions(settings.stream)):
+            text += "; verify, rebuild and explain need more"
+        yield Finding("permissions", Level.OK, text)
 
 
 def _stream(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
     view = inspect_broker(client, settings)
     if view.stream is None:
-        missing = f"stream {settings.stream} does not exist"
+        text = f"stream {settings.stream} does not exist"
         if settings.create_stream:
-            yield Finding("stream", Level.OK, f"{missing}; --create-stream will create it")
+            yield Finding("stream", Level.OK, f"{text}; --create-stream will create it")
         else:
-            text = f"{missing}; create it, or pass --create-stream"
-            yield Finding("stream", Level.ERROR, text)
+            yield Finding("stream", Level.ERROR, f"{text}; create it, or pass --create-stream")
         return
     yield Finding("stream", Level.OK, f"{settings.stream} has {view.stream.messages} messages")
-    if view.consumer is None:
+    if view.consumer is not None:
+        yield _consumer(view.consumer, settings)
+    else:
         text = f"{settings.consumer} does not exist yet; a worker creates it"
         yield Finding("consumer", Level.OK, text)
-        return
-    yield _consumer(view.consumer, settings)
 
 
 def _consumer(consumer: ConsumerView, settings: Settings) -> Finding:
     if problem := why_unusable(consumer, settings, STARTS):
         return Finding("consumer", Level.ERROR, problem)
-    different = differing_settings(consumer, settings, STARTS)
-    if different:
-        listed = ", ".join(
-            f"{name} is {found}, expected {wanted}" for name, (wanted, found) in different.items()
-        )
+    different = differing_settings(consumer, settings, STARTS).items()
+    listed = ", ".join(
+        f"{name} is {found}, expected {wanted}" for name, (wanted, found) in different
+    )
+    if listed:
         text = f"{settings.consumer}: {listed}; a worker uses it unchanged"
         return Finding("consumer", Level.WARNING, text)
     return Finding("consumer", Level.OK, f"{settings.consumer} is as a worker creates it")
@@ -200,23 +192,18 @@ def unknown_to_nagios(error: Exception) -> int:
 
 
 def _line(finding: Finding) -> str:
-    return f"{_WORDS[finding.level]:8} {finding.name:11} {safe(finding.text)}"
+    return f"{_word(finding.level):8} {finding.name:11} {safe(finding.text)}"
 
 
-def _document(findings: Sequence[Finding], worst: Level) -> str:
-    listed = [
-        {"name": finding.name, "level": _WORDS[finding.level], "text": finding.text}
-        for finding in findings
-    ]
-    return json_text({"findings": listed, "level": _WORDS[worst]})
+def _word(level: Level) -> str:
+    return level.name.lower()
 
 
 def _nagios_lines(findings: Sequence[Finding], worst: Level) -> str:
     problems = [f"{finding.name}: {finding.text}" for finding in findings if finding.level is worst]
     summary = "; ".join(problems) if worst else f"{len(findings)} checks"
-    first = f"PROJECTOR {_NAGIOS[worst]}: {summary}"
-    lines = [first, *(_line(finding) for finding in findings)]
-    return "\n".join(_nagios_line(line) for line in lines)
+    lines = [f"PROJECTOR {_NAGIOS[worst]}: {summary}", *map(_line, findings)]
+    return "\n".join(map(_nagios_line, lines))
 
 
 def _nagios_line(text: str) -> str:

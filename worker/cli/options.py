@@ -114,8 +114,8 @@ servers = option(
     multiple=True,
     metavar="URL",
     default=["nats://127.0.0.1:4222"],
-    help="Connect to this NATS server, nats://HOST[:PORT] or tls://HOST[:PORT]. For several "
-    "servers of one cluster, repeat the option or separate the URLs by commas.",
+    help="Connect to this NATS server, nats://HOST[:PORT] or tls://HOST[:PORT]. Repeat the option "
+    "or separate the URLs by commas for several servers of one cluster.",
 )
 
 stream = option("--stream", type=_NAME, help="Read events from this stream.")

@@ -1,7 +1,6 @@
 """`projector rebuild`: project the events that the stream still holds once more."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -63,16 +62,22 @@ def rebuild(
         database.reader() as reader,
         database.repository() as repository,
         open_stream(settings, since=since, without_deadlines=without_deadlines) as stream,
-        _printed(counters, dry_run=dry_run, as_json=as_json),
-        progress("projecting", stream.reader.expected) as bar,
     ):
         processor = BatchProcessor(STARTS, settings.stream, stream.manifests, counters)
-        for page in stream.reader.pages():
-            if dry_run:
-                _count_new(processor, reader, page, counters, new_runs)
+        try:
+            with progress("projecting", stream.reader.expected) as bar:
+                for page in stream.reader.pages():
+                    if dry_run:
+                        _count_new(processor, reader, page, counters, new_runs)
+                    else:
+                        processor.replay(page, repository)
+                    bar.advance(TaskID(0), len(page))
+        finally:
+            counts = {name: counters[counter] for name, counter in _COUNTS.items()}
+            if as_json:
+                click.echo(json_text({**counts, "dry_run": dry_run}))
             else:
-                processor.replay(page, repository)
-            bar.advance(TaskID(0), len(page))
+                click.echo(f"{'would be: ' if dry_run else ''}{counts_text(counts)}")
     return EXIT_OK
 
 
@@ -83,39 +88,21 @@ def _count_new(
     counters: Counters,
     new_runs: set[int],
 ) -> None:
-    """Count what a page would write.
+    """Count what a page would write; add the hashes of the new runs to `new_runs`.
 
-    The hashes of new runs are added to `new_runs`, so that a run with two events is counted once.
+    Thus a run with two events is counted as new once.
     """
     prepared = processor.prepare(page)
-    keys = {hash(key): key for key in map(STARTS.key, prepared.rows)}
-    new = {
-        hashed
-        for hashed, key in keys.items()
-        if hashed not in new_runs and reader.read(STARTS.find, key) is None
-    }
+    keys = {key for key in map(STARTS.key, prepared.rows) if hash(key) not in new_runs}
+    new = {hash(key) for key in keys if reader.read(STARTS.find, key) is None}
     if len(new_runs) < _MOST_REMEMBERED:
         new_runs |= new
-    duplicates = sum(
-        reader.read(runs.rejection_reason, event.key) is not None for event in prepared.rejected
-    )
+    reasons = [reader.read(runs.rejection_reason, event.key) for event in prepared.rejected]
+    duplicates = len(reasons) - reasons.count(None)
     counters.add(
         messages=len(page),
         runs_inserted=len(new),
         runs_duplicate=len(prepared.rows) - len(new),
-        rejected=len(prepared.rejected) - duplicates,
+        rejected=reasons.count(None),
         rejected_duplicate=duplicates,
     )
-
-
-@contextmanager
-def _printed(counters: Counters, *, dry_run: bool, as_json: bool) -> Iterator[None]:
-    """Print the counts at the end, also that of an error."""
-    try:
-        yield
-    finally:
-        counts = {name: counters[counter] for name, counter in _COUNTS.items()}
-        if as_json:
-            click.echo(json_text({**counts, "dry_run": dry_run}))
-        else:
-            click.echo(f"{'would be: ' if dry_run else ''}{counts_text(counts)}")
