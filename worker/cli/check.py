@@ -94,9 +94,6 @@ def _schema(database: Database, settings: Settings) -> Iterator[Finding]:
         yield Finding("schema", Level.OK, "every migration is applied")
 
 
-# --- the broker ---
-
-
 def _broker(settings: Settings) -> Iterator[Finding]:
     with BrokerClient(settings) as client:
         encrypted = "encrypted" if settings.tls.required else "not encrypted"
@@ -174,9 +171,6 @@ def _guarded(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Findi
         yield from look()
     except (RepositoryError, WorkerError) as error:
         yield Finding(name, Level.ERROR, user_message(error))
-
-
-# --- output ---
 
 
 def unknown_to_nagios(error: Exception) -> int:

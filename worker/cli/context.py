@@ -40,9 +40,6 @@ def chosen_settings(options: dict[str, Any]) -> Settings:
     return build_settings(options)
 
 
-# --- the database ---
-
-
 def unchecked_database(options: dict[str, Any]) -> tuple[Database, Retrying]:
     """Set up the log; return the database of a `database_command`, and how to retry its locks."""
     set_up_log(options)
@@ -86,9 +83,6 @@ def database_of(settings: Settings) -> CheckedDatabase:
     """Check the database of these settings; raises as `CheckedDatabase` does."""
     database = open_url(settings.database, busy_timeout=settings.busy_timeout)
     return CheckedDatabase(database, settings.retry_for)
-
-
-# --- the stream ---
 
 
 class OpenStream(NamedTuple):

@@ -64,9 +64,6 @@ def explain(*, result_id: str, as_json: bool, **options: Any) -> int:
     return EXIT_OK if found is not None else EXIT_PARTLY
 
 
-# --- searching ---
-
-
 def _search(settings: Settings, reader: Reader, result_id: str, found: FoundRun | None) -> Evidence:
     """Search the stream for the run, and the rejected events if it has no row."""
     evidence = Evidence()
@@ -133,9 +130,6 @@ def _rejected(reader: Reader, result_id: str) -> list[int]:
         if event is not None and wanted in event.payload:
             ids.append(listed.rejected_id)
     return ids[:_MOST_EVENTS]
-
-
-# --- showing ---
 
 
 def _members(result_id: str, found: FoundRun | None, evidence: Evidence) -> Members:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import TextIOWrapper
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.console import Console
@@ -22,8 +22,6 @@ from worker.errors import SettingError, WorkerError, describe
 
 Members = dict[str, Any]
 Add = Callable[[Members], None]
-
-_Item = TypeVar("_Item")
 
 MOST_LISTED = 100
 _WIDTH_OF_A_FILE = 1000
@@ -88,7 +86,7 @@ def escape_unencodable_output() -> None:
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table in which None shows as `-`.
+    """Print a table in which None and an empty text show as `-`.
 
     A column whose name ends in `#` holds numbers, one in `at` times; neither is folded.
     """
@@ -102,7 +100,7 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
             overflow="fold",
         )
     for row in rows:
-        texts = ("-" if value is None else str(value) for value in row)
+        texts = ("-" if value in (None, "") else str(value) for value in row)
         table.add_row(*(Text(safe(shortened(text, _LONGEST_CELL))) for text in texts))
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
@@ -112,31 +110,30 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
 
 def print_list(
     name: str,
-    found: Iterator[_Item],
+    found: Iterator[Members],
+    columns: Mapping[str, str],
     *,
     everything: bool,
     as_json: bool,
-    columns: Iterable[str],
-    row: Callable[[_Item], Iterable[object]],
-    members: Callable[[_Item], Members | None],
     nothing: str,
+    complete: Callable[[Members], Members | None] = dict,
 ) -> None:
-    """Print a list as tables, or as a JSON document with the list `name`.
+    """Print members as tables, or as a JSON document with the list `name`.
 
-    Unless `everything` is wanted, it ends after some items, and reports whether there are more.
-    `members` returns None for an item that no longer exists.
+    Unless `everything` is wanted, the list ends after some items, and reports whether there are
+    more. `columns` are headings and names; JSON shows what `complete` returns, if not None.
     """
     shown = found if everything else islice(found, MOST_LISTED)
     if as_json:
         summary: Members = {}
         with json_document(name, summary) as add:
-            for item in filter(None, map(members, shown)):
+            for item in filter(None, map(complete, shown)):
                 add(item)
             summary["more"] = next(found, None) is not None
         return
     printed = 0
     while page := list(islice(shown, _ROWS_OF_A_TABLE)):
-        print_table(columns, map(row, page))
+        print_table(columns, ([item[name] for name in columns.values()] for item in page))
         printed += len(page)
     if not printed:
         click.echo(nothing, err=True)

@@ -9,7 +9,7 @@ import click
 
 from repo import rejected as rejected_events
 from repo.reader import Reader
-from repo.rejected import AFTER_ALL, Listed, RejectedEvent
+from repo.rejected import AFTER_ALL, RejectedEvent
 from worker.cli.context import (
     CheckedDatabase,
     chosen_settings,
@@ -35,7 +35,6 @@ from worker.cli.output import (
     print_list,
     report,
     safe,
-    shortened,
 )
 from worker.errors import EXIT_OK, EXIT_PARTLY
 from worker.jetstream.manifest_sync import load_manifests
@@ -44,8 +43,14 @@ from worker.processing.rejections import REJECTED, UNKNOWN, WRITTEN
 from worker.projections.manifests import ManifestCache
 from worker.status.counters import Counters
 
-_LONGEST_SUBJECT = 100
-_COLUMNS = ("id#", "rejected at", "sequence#", "subject", "bytes#", "reason")
+_COLUMNS = {
+    "id#": "rejected_id",
+    "rejected at": "rejected_at",
+    "sequence#": "stream_sequence",
+    "subject": "subject",
+    "bytes#": "bytes",
+    "reason": "reason",
+}
 
 _id = Whole(1, AFTER_ALL)
 
@@ -94,28 +99,22 @@ def list_(*, reason: str | None, everything: bool, as_json: bool, **options: Any
     """
     with open_database(options).reader() as reader:
 
-        def members(listed: Listed) -> Members | None:
+        def complete(listed: Members) -> Members | None:
             # Read one payload at a time: a page of payloads may not fit into memory.
-            event = reader.read(rejected_events.find, listed.rejected_id)
-            return _members(listed.rejected_id, event) if event is not None else None
+            event = reader.read(rejected_events.find, listed["rejected_id"])
+            return None if event is None else _members(listed["rejected_id"], event)
 
+        found = rejections.newest_first(reader, reason)
         print_list(
             "events",
-            rejections.newest_first(reader, reason),
+            (listed._asdict() for listed in found),
+            _COLUMNS,
             everything=everything,
             as_json=as_json,
-            columns=_COLUMNS,
-            row=_row,
-            members=members,
             nothing="no matching rejected events",
+            complete=complete,
         )
     return EXIT_OK
-
-
-def _row(event: Listed) -> tuple[object, ...]:
-    subject = shortened(event.subject, _LONGEST_SUBJECT)
-    sequence = event.stream_sequence
-    return event.rejected_id, event.rejected_at, sequence, subject, event.bytes, event.reason
 
 
 @rejected.command(short_help="Show one event with its payload.")

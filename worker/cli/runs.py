@@ -17,7 +17,15 @@ from worker.errors import EXIT_OK
 _PAGE_ROWS = 500
 _NOTHING = "no matching runs in flight"
 _GROUPS = {"job": "job_id", "pc": "pc_id", "execution": "exec_id"}
-_COLUMNS = ("started at", "job", "pc", "execution", "result id", "deadline", "overdue")
+_COLUMNS = {
+    "started at": "started_at",
+    "job": "job_id",
+    "pc": "pc_id",
+    "execution": "exec_id",
+    "result id": "result_id",
+    "deadline": "expires_at",
+    "overdue": "overdue",
+}
 
 
 @click.command(short_help="List runs in flight, by job and PC, and those overdue.")
@@ -59,67 +67,49 @@ def runs(
     now = format_instant(time.time_ns())
     filters = Filters(job, pc, execution, now if overdue else None, without_deadline)
     with open_database(options).reader() as reader:
-        found = _in_flight(reader, filters)
+        found = _in_flight(reader, filters, now)
         if by is not None:
-            _print_groups(by, found, now, as_json=as_json)
+            _print_groups(by, found, as_json=as_json)
             return EXIT_OK
         print_list(
             "runs",
             found,
+            _COLUMNS,
             everything=everything,
             as_json=as_json,
-            columns=_COLUMNS,
-            row=lambda run: _row(run, now),
-            members=lambda run: _members(run, now),
             nothing=_NOTHING,
+            complete=lambda run: {**run, "overdue": bool(run["overdue"])},
         )
     return EXIT_OK
 
 
-def _in_flight(reader: Reader, filters: Filters) -> Iterator[InFlight]:
+def _in_flight(reader: Reader, filters: Filters, now: str) -> Iterator[Members]:
     last: InFlight | None = None
     while page := reader.read(list_in_flight_after, last, filters, _PAGE_ROWS):
-        yield from page
-        last = page[-1]
+        for last in page:
+            is_overdue = last.expires_at is not None and last.expires_at < now
+            yield {**last._asdict(), "overdue": "overdue" if is_overdue else ""}
 
 
-def _members(run: InFlight, now: str) -> Members:
-    return {**run._asdict(), "overdue": _is_overdue(run, now)}
-
-
-def _row(run: InFlight, now: str) -> tuple[object, ...]:
-    late = "overdue" if _is_overdue(run, now) else ""
-    execution = run.exec_id or None
-    return run.started_at, run.job_id, run.pc_id, execution, run.result_id, run.expires_at, late
-
-
-def _is_overdue(run: InFlight, now: str) -> bool:
-    return run.expires_at is not None and run.expires_at < now
-
-
-# --- counts by group ---
-
-
-def _print_groups(by: str, found: Iterator[InFlight], now: str, *, as_json: bool) -> None:
-    groups = _groups(by, found, now)
+def _print_groups(by: str, found: Iterator[Members], *, as_json: bool) -> None:
+    groups = _groups(by, found)
     if as_json:
         click.echo(json_text({"by": by, "groups": groups}))
-        return
-    if not groups:
+    elif groups:
+        columns = (by, "runs#", "overdue#", "without deadline#", "first started at")
+        print_table(columns, (group.values() for group in groups))
+    else:
         click.echo(_NOTHING, err=True)
-        return
-    columns = (by, "runs#", "overdue#", "without deadline#", "first started at")
-    print_table(columns, (group.values() for group in groups))
 
 
-def _groups(by: str, found: Iterator[InFlight], now: str) -> list[Members]:
+def _groups(by: str, found: Iterator[Members]) -> list[Members]:
     """Return the counts of each group, largest first; memory grows with the number of groups."""
     groups: dict[str, Members] = {}
     for run in found:
-        name = getattr(run, _GROUPS[by]) or ""
+        name = run[_GROUPS[by]] or ""
         empty = {by: name, "runs": 0, "overdue": 0, "without_deadline": 0}
-        group = groups.setdefault(name, {**empty, "first_started_at": run.started_at})
+        group = groups.setdefault(name, {**empty, "first_started_at": run["started_at"]})
         group["runs"] += 1
-        group["overdue"] += _is_overdue(run, now)
-        group["without_deadline"] += run.expires_at is None
+        group["overdue"] += bool(run["overdue"])
+        group["without_deadline"] += run["expires_at"] is None
     return sorted(groups.values(), key=lambda group: (-group["runs"], group[by]))

@@ -86,9 +86,6 @@ def status(*, watch: float | None, as_json: bool, **options: Any) -> int:
         return EXIT_OK
 
 
-# --- asking the broker and the database ---
-
-
 @dataclass(slots=True)
 class _Answers:
     """The answers of broker and database; None for what did not answer or does not exist."""
@@ -151,9 +148,6 @@ def _code(answers: _Answers) -> int:
     if answers.errors:
         return exit_code(answers.errors[0])
     return EXIT_OK if answers.consumer is not None and not answers.is_missing else EXIT_PARTLY
-
-
-# --- as JSON ---
 
 
 def _members(settings: Settings, answers: _Answers) -> Members:
@@ -220,9 +214,6 @@ def _finding(settings: Settings, answers: _Answers) -> str:
     if comparison.stream_recreated:
         return "the stream was recreated; a worker starts a new checkpoint"
     return _CASES[Case.CAUGHT_UP] if comparison.case is Case.BEHIND else case
-
-
-# --- as text ---
 
 
 def _text(members: Members) -> str:

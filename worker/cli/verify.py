@@ -10,7 +10,9 @@ from worker.cli.options import broker_command, json_option, since_option, withou
 from worker.cli.output import Members, counts_text, progress, report, safe
 from worker.errors import EXIT_OK, EXIT_PARTLY
 from worker.inspection.verification import OUTCOMES, WRONG, Verification
+from worker.processing.processor import BatchProcessor
 from worker.projections.starts import STARTS
+from worker.status.counters import Counters
 
 
 @click.command(short_help="Compare the tables with the stream.")
@@ -52,9 +54,9 @@ def verify(*, since: int | None, without_deadlines: bool, as_json: bool, **optio
         report("events", counts, as_json=as_json, line=_line, ending=counts_text) as add,
         progress("verifying", stream.reader.expected) as bar,
     ):
+        processor = BatchProcessor(STARTS, settings.stream, stream.manifests, Counters())
         verification = Verification(
-            *(reader, STARTS, settings.stream, stream.ack_floor, stream.manifests),
-            deadlines=not without_deadlines,
+            *(reader, processor, stream.manifests, stream.ack_floor, not without_deadlines)
         )
         for page in stream.reader.pages():
             verdicts = list(verification.verify(page))
