@@ -16,7 +16,7 @@ from worker.cli.config import config
 from worker.cli.context import chosen_settings
 from worker.cli.explain import explain
 from worker.cli.migrate import migrate
-from worker.cli.options import SECONDS, Whole, option
+from worker.cli.options import SECONDS, Whole, flag, option
 from worker.cli.output import escape_unencodable_output, user_message
 from worker.cli.rebuild import rebuild
 from worker.cli.rejected import rejected
@@ -45,58 +45,38 @@ def command() -> None:
 @options.stream
 @options.consumer
 @options.bucket
-@option(
-    "--create-stream",
-    is_flag=True,
-    help="Create the stream if it does not exist. Otherwise the worker waits for it.",
-)
-@option(
-    "--migrate",
-    is_flag=True,
-    help="Apply pending migrations at start. Otherwise the worker exits with code 78 and names the "
-    "command to run.",
-)
-@option(
-    "--until-idle",
-    is_flag=True,
-    help="Exit with code 0 as soon as no message is pending or ack pending.",
-)
-@option(
+@flag("--create-stream", "Create a missing stream. Otherwise the worker waits for it.")
+@flag("--migrate", "Apply pending migrations at start. Otherwise the worker exits with code 78.")
+@flag("--until-idle", "Exit with code 0 as soon as no message is pending or ack pending.")
+@flag(
     "--no-replay",
-    is_flag=True,
-    help="Do not replay history. Otherwise the worker projects again the events that were acked on "
-    "the broker but are missing from a wiped or restored database.",
+    "Do not replay history. Otherwise the worker projects again the events that were acked on the "
+    "broker but are missing from a wiped or restored database.",
 )
 @option(
-    "--batch",
-    type=Whole(1, 10_000),
-    help="Write at most this many messages in one transaction. Batches grow with the load. "
-    "Measured: 500 costs about a tenth of the throughput, 2000 and 4000 gain less.",
+    *("--batch", Whole(1, 10_000)),
+    "Write at most this many messages in one transaction. Batches grow with the load. Measured: "
+    "500 costs about a tenth of the throughput, 2000 and 4000 gain less.",
 )
 @option(
-    "--threads",
-    type=Whole(1, 64),
-    help="Use this many threads for the database. One writes at a time, the others decode. "
-    "Measured: 1 and 2 are within a tenth of each other, 4 is slower.",
+    *("--threads", Whole(1, 64)),
+    "Use this many threads for the database. One writes at a time, the others decode. Measured: 1 "
+    "and 2 are within a tenth of each other, 4 is slower.",
 )
 @option(
-    "--max-outstanding",
-    type=Whole(1, 100_000),
-    help="Hold at most this many messages that are not acked, and 32 MiB. This bounds the memory. "
-    "Four batches keep the threads busy.",
+    *("--max-outstanding", Whole(1, 100_000)),
+    "Hold at most this many messages that are not acked, and 32 MiB. This bounds the memory. Four "
+    "batches keep the threads busy.",
 )
 @option(
-    "--ack-wait",
-    type=SECONDS,
-    help="Let the broker redeliver a message after this long without an ack. Used when the "
-    "consumer is created; an existing consumer keeps its own value.",
+    *("--ack-wait", SECONDS),
+    "Let the broker redeliver a message after this long without an ack. Used when the consumer is "
+    "created; an existing consumer keeps its own value.",
 )
 @options.patience
 @option(
-    "--drain-timeout",
-    type=SECONDS,
-    help="Wait this long for started batches when stopping. The broker redelivers the rest to the "
-    "next worker.",
+    *("--drain-timeout", SECONDS),
+    "Wait this long for started batches when stopping. The broker redelivers the rest.",
 )
 @options.observability
 @options.credentials

@@ -22,7 +22,6 @@ PREFIX = "PROJECTOR_"
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-_LEVELS = ("debug", "info", "warning", "error", "critical")
 _DEFAULTS: dict[str, Any] = {
     one.name: one.default for one in fields(settings.Settings) if one.default is not MISSING
 }
@@ -79,19 +78,20 @@ SECONDS = _Parsed("seconds", settings.parse_seconds)
 # --- declaring options ---
 
 
-def option(name: str, **attributes: Any) -> Decorator:
+def option(name: str, kind: click.ParamType[Any] | None, text: str, **more: Any) -> Decorator:
     """Declare an option, with the variable PROJECTOR_<NAME> and the default of its setting."""
     setting = name.removeprefix("--").replace("-", "_")
-    attributes.setdefault("envvar", PREFIX + setting.upper())
-    default = attributes.pop("default", _DEFAULTS.get(setting))
-    if attributes.get("type") is SECONDS:
+    more.setdefault("envvar", PREFIX + setting.upper())
+    default = more.pop("default", _DEFAULTS.get(setting))
+    if kind is SECONDS:
         default = f"{default:g}s"
-    shown = default not in (None, False)
-    return click.option(name, default=default, show_default=shown, show_envvar=True, **attributes)
+    more.update(default=default, show_default=default not in (None, False), show_envvar=True)
+    return click.option(name, type=kind, help=text, **more)
 
 
-def _file(name: str, text: str) -> Decorator:
-    return option(name, type=_FILE, help=text)
+def flag(name: str, text: str) -> Decorator:
+    """Declare an option without a value; its variable takes a boolean."""
+    return option(name, None, text, is_flag=True)
 
 
 def together(*options: Decorator) -> Decorator:
@@ -108,103 +108,77 @@ def together(*options: Decorator) -> Decorator:
 # --- options that several commands share ---
 
 servers = option(
-    "--nats",
+    *("--nats", _URLS),
+    "Connect to this NATS server, nats://HOST[:PORT] or tls://HOST[:PORT]. Repeat the option or "
+    "separate the URLs by commas for several servers of one cluster.",
     envvar=PREFIX + "NATS_URL",
-    type=_URLS,
     multiple=True,
     metavar="URL",
     default=["nats://127.0.0.1:4222"],
-    help="Connect to this NATS server, nats://HOST[:PORT] or tls://HOST[:PORT]. Repeat the option "
-    "or separate the URLs by commas for several servers of one cluster.",
 )
-
-stream = option("--stream", type=_NAME, help="Read events from this stream.")
-
+database = option(
+    *("--database", _DATABASE),
+    "Use this database, sqlite:///relative.db or sqlite:////absolute.db.  [default: the database "
+    "in yoyo.ini]",
+    metavar="URL",
+)
+stream = option("--stream", _NAME, "Read events from this stream.")
 consumer = option(
-    "--consumer",
-    type=_NAME,
-    help="Use this durable pull consumer. `run` creates it if it does not exist; no command "
-    "changes an existing one.",
+    *("--consumer", _NAME),
+    "Use this durable pull consumer. `run` creates it if it does not exist; no command changes an "
+    "existing one.",
 )
-
-bucket = option("--bucket", type=_BUCKET, help="Read manifests from this key-value bucket.")
+bucket = option("--bucket", _BUCKET, "Read manifests from this key-value bucket.")
 
 credentials = together(
-    _file("--token-file", "Read a token from this file. PROJECTOR_TOKEN sets the token itself."),
+    option("--token-file", _FILE, "Read a token from this file, instead of PROJECTOR_TOKEN."),
+    option("--user", None, "Log in as this user, with a password from a file or its variable."),
+    option("--password-file", _FILE, "Read the password from here, not PROJECTOR_PASSWORD."),
+    option("--creds-file", _FILE, "Log in with this .creds file, or PROJECTOR_CREDS as its text."),
+    option("--nkey-seed-file", _FILE, "Read an nkey seed from here, not PROJECTOR_NKEY_SEED."),
+    option("--tls-ca-file", _FILE, "Trust the PEM certificates in this file. Requires TLS."),
+    option("--tls-cert-file", _FILE, "Present this PEM client certificate. Requires TLS."),
     option(
-        "--user",
-        help="Log in as this user. The password comes from --password-file or PROJECTOR_PASSWORD.",
-    ),
-    _file("--password-file", "Read the user's password from this file."),
-    _file("--creds-file", "Log in with this .creds file. PROJECTOR_CREDS sets its text itself."),
-    _file(
-        "--nkey-seed-file",
-        "Read an nkey seed from this file. PROJECTOR_NKEY_SEED sets the seed itself.",
-    ),
-    _file("--tls-ca-file", "Trust the PEM certificates in this file. Requires TLS."),
-    _file("--tls-cert-file", "Present the PEM client certificate in this file. Requires TLS."),
-    _file(
-        "--tls-key-file",
+        *("--tls-key-file", _FILE),
         "Read the client certificate's PEM key from this file.  [default: the certificate's file]",
     ),
 )
 
-database = option(
-    "--database",
-    type=_DATABASE,
-    metavar="URL",
-    help="Use this database, sqlite:///relative.db or sqlite:////absolute.db.  [default: the "
-    "database in yoyo.ini]",
-)
-
 patience = together(
     option(
-        "--busy-timeout",
-        type=SECONDS,
-        help="Wait this long for another process's lock on the database, in each attempt.",
+        *("--busy-timeout", SECONDS),
+        "Wait this long for another process's lock on the database, in each attempt.",
     ),
     option(
-        "--retry-for",
-        type=SECONDS,
-        help="Retry for this long while the database is locked. Then a command fails, and `run` "
-        "naks the batch; keep it well below the ack wait.",
+        *("--retry-for", SECONDS),
+        "Retry for this long while the database is locked. Then a command fails, and `run` naks "
+        "the batch; keep it well below the ack wait.",
     ),
 )
 
 observability = together(
     option(
-        "--metrics-port",
-        type=Whole(0, 65_535),
-        help="Serve /metrics, /livez and /readyz on this port. 0 picks a free port, which is "
-        "logged. Nothing is served without this option.",
+        *("--metrics-port", Whole(0, 65_535)),
+        "Serve /metrics, /livez and /readyz on this port. 0 picks a free port, which is logged. "
+        "Nothing is served without this option.",
     ),
+    option("--metrics-host", _HOST, "Serve them on this address. Clients are not authenticated."),
     option(
-        "--metrics-host",
-        type=_HOST,
-        help="Serve them on this address. Clients are not authenticated.",
-    ),
-    option(
-        "--stalled-after",
-        type=SECONDS,
-        help="Fail /livez when messages have been waiting for this long and none was projected. "
-        "The worker also stops notifying the systemd watchdog if only a restart can help.",
+        *("--stalled-after", SECONDS),
+        "Fail /livez when messages have been waiting for this long and none was projected. The "
+        "worker also stops notifying the systemd watchdog if only a restart can help.",
     ),
 )
 
 
 def logs(level: str) -> Decorator:
     """Return the options of the log; `level` is the default level."""
+    levels = click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False)
     return together(
+        option("--log-level", levels, "Log events of this level and above.", default=level),
         option(
-            "--log-level",
-            type=click.Choice(_LEVELS, case_sensitive=False),
-            default=level,
-            help="Log events of this level and above.",
-        ),
-        option(
-            "--log-format",
-            type=click.Choice([JSON, TEXT], case_sensitive=False),
-            help="Log in this format.  [default: text on a terminal, else json]",
+            *("--log-format", click.Choice([JSON, TEXT], case_sensitive=False)),
+            "Log in this format.  [default: text on a terminal, else json]",
         ),
     )
 

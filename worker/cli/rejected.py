@@ -3,7 +3,7 @@
 import base64
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -92,10 +92,9 @@ def list_(*, reason: str | None, everything: bool, as_json: bool, **options: Any
     projector rejected list --reason "no RFC 3339"
     projector rejected list --all --json | jq -r '.events[].payload'
 
-    With --json: {"events": [{"rejected_id": 7, "rejected_at": …, "stream": "EVENTS",
-    "stream_sequence": 123, "recorded_at": …, "subject": …, "reason": …, "bytes": 9, "payload":
-    "not JSON…"}, …], "more": false}. If the payload is not UTF-8, "payload" is null and
-    "payload_base64" holds it.
+    With --json: {"events": [{"rejected_id": 7, "stream_sequence": 123, "subject": …, "reason": …,
+    "payload": "not JSON", …}, …], "more": false}. If the payload is not UTF-8, "payload" is null
+    and "payload_base64" holds it.
     """
     with open_database(options).reader() as reader:
 
@@ -165,15 +164,21 @@ def _lines(members: Members, payload: bytes) -> Iterator[str]:
 # --- selecting events to retry or discard ---
 
 
-def _check_selection(ids: tuple[int, ...], everything: bool, reason: str | None) -> None:
+class _Selection(NamedTuple):
+    ids: tuple[int, ...]
+    reason: str | None
+
+    def read(self, reader: Reader) -> list[int]:
+        return list(dict.fromkeys(self.ids)) or rejections.select(reader, self.reason)
+
+
+def _pop_selection(options: dict[str, Any]) -> _Selection:
+    ids, everything, reason = (options.pop(name) for name in ("ids", "everything", "reason"))
     if bool(ids) + everything + (reason is not None) != 1:
         raise click.UsageError("expected exactly one of: IDs, --all, --reason TEXT")
     if reason == "":
         raise click.UsageError("--reason: expected a text; an empty one would select all events")
-
-
-def _selected(reader: Reader, ids: tuple[int, ...], reason: str | None) -> list[int]:
-    return list(dict.fromkeys(ids)) or rejections.select(reader, reason)
+    return _Selection(ids, reason)
 
 
 # --- retry ---
@@ -187,15 +192,7 @@ def _selected(reader: Reader, ids: tuple[int, ...], reason: str | None) -> list[
 @bucket
 @credentials
 @database_command
-def retry(
-    *,
-    ids: tuple[int, ...],
-    everything: bool,
-    reason: str | None,
-    without_deadlines: bool,
-    as_json: bool,
-    **options: Any,
-) -> int:
+def retry(*, without_deadlines: bool, as_json: bool, **options: Any) -> int:
     """Project rejected events again, for example after an upgrade or a change of the tables.
 
     \b
@@ -208,19 +205,18 @@ def retry(
     manifests from the broker, because the deadlines depend on them. It may be repeated at any time,
     and loses no event if it fails.
 
-    With --json: {"events": [{"rejected_id": 7, "outcome": "written"}, {"rejected_id": 8, "outcome":
-    "rejected", "reason": …}, {"rejected_id": 9, "outcome": "unknown"}], "written": 1,
-    "rejected": 1, "unknown": 1, "runs_duplicate": 0}.
+    With --json: {"events": [{"rejected_id": 7, "outcome": "rejected", "reason": …}, …], "written":
+    0, "rejected": 1, "unknown": 0, "runs_duplicate": 0}. The outcomes have the names of the counts.
 
     Exit code 1: some events are still rejected, or an ID does not exist.
     """
-    _check_selection(ids, everything, reason)
+    selection = _pop_selection(options)
     settings = chosen_settings(options)
     database = database_of(settings)
     manifests, counters = ManifestCache(), Counters()
     counts = dict.fromkeys((WRITTEN, REJECTED, UNKNOWN, "runs_duplicate"), 0)
     with database.reader() as reader:
-        chosen = _selected(reader, ids, reason)
+        chosen = selection.read(reader)
         if not without_deadlines and any(reader.read(rejected_events.find, id_) for id_ in chosen):
             with handling_missing_manifests():
                 load_manifests(settings, manifests)
@@ -235,7 +231,7 @@ def retry(
                 counts["runs_duplicate"] = counters["runs_duplicate"]
                 members = outcome._asdict()
                 add({name: value for name, value in members.items() if value is not None})
-    missed = counts[REJECTED] + (counts[UNKNOWN] if ids else 0)
+    missed = counts[REJECTED] + (counts[UNKNOWN] if selection.ids else 0)
     return EXIT_PARTLY if missed else EXIT_OK
 
 
@@ -257,15 +253,7 @@ def _outcome_line(item: Members) -> str:
 )
 @json_option
 @database_command
-def discard(
-    *,
-    ids: tuple[int, ...],
-    everything: bool,
-    reason: str | None,
-    yes: bool,
-    as_json: bool,
-    **options: Any,
-) -> int:
+def discard(*, yes: bool, as_json: bool, **options: Any) -> int:
     """Delete rejected events, and print each one completely before it is deleted.
 
     \b
@@ -278,20 +266,20 @@ def discard(
     With --json: {"events": […, as in `list`], "discarded": [7, 8], "unknown": [9]}. Exit code 1: an
     ID does not exist, or the answer was no.
     """
-    _check_selection(ids, everything, reason)
-    confirmed = bool(ids) or yes
+    selection = _pop_selection(options)
+    confirmed = bool(selection.ids) or yes
     if not confirmed and not sys.stdin.isatty():
         raise click.UsageError(
             "stdin is not a terminal; pass --yes to discard without confirmation"
         )
     database = open_database(options)
     with database.reader() as reader:
-        chosen = _selected(reader, ids, reason)
+        chosen = selection.read(reader)
         question = f"Permanently discard {len(chosen)} rejected events?"
         if chosen and not confirmed and not click.confirm(question, err=True):
             return EXIT_PARTLY
         unknown = _discard_all(database, reader, chosen, as_json=as_json)
-    return EXIT_PARTLY if unknown and ids else EXIT_OK
+    return EXIT_PARTLY if unknown and selection.ids else EXIT_OK
 
 
 def _discard_all(

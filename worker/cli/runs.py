@@ -38,18 +38,7 @@ _COLUMNS = {
 @list_all_option
 @json_option
 @database_command
-def runs(
-    *,
-    job: str | None,
-    pc: str | None,
-    execution: str | None,
-    overdue: bool,
-    without_deadline: bool,
-    by: str | None,
-    everything: bool,
-    as_json: bool,
-    **options: Any,
-) -> int:
+def runs(*, by: str | None, everything: bool, as_json: bool, **options: Any) -> int:
     """List the runs in flight, earliest start first. A run must match every filter.
 
     \b
@@ -57,15 +46,18 @@ def runs(
     projector runs --overdue --pc pc-17
     projector runs --all --json | jq -r '.runs[].result_id'
 
-    With --json: {"runs": [{"result_id": …, "exec_id": …, "pc_id": …, "job_id": …, "version": …,
-    "started_at": …, "recorded_at": …, "expires_at": …, "overdue": false}, …], "more": false}, or
-    with --by {"by": "job", "groups": [{"job": …, "runs": 3, "overdue": 0, "without_deadline": 0,
-    "first_started_at": …}, …]}.
+    With --json: {"runs": [{"result_id": …, "pc_id": …, "expires_at": …, "overdue": false, …}, …],
+    "more": false}, or with --by {"by": "job", "groups": [{"job": …, "runs": 3, "overdue": 0,
+    "without_deadline": 0, "first_started_at": …}, …]}.
 
     Exit codes: 0, even if no run is in flight.
     """
     now = format_instant(time.time_ns())
-    filters = Filters(job, pc, execution, now if overdue else None, without_deadline)
+    filters = Filters(
+        *(options.pop("job"), options.pop("pc"), options.pop("execution")),
+        now if options.pop("overdue") else None,
+        options.pop("without_deadline"),
+    )
     with open_database(options).reader() as reader:
         found = _in_flight(reader, filters, now)
         if by is not None:
