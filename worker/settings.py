@@ -50,21 +50,16 @@ class Tls:
         """Return the context for the connection, or None without TLS; raises SettingError."""
         if not self.required:
             return None
+        option, file, expected = "--tls-ca-file", self.ca_file, "PEM certificates"
         try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-        except (OSError, ValueError) as error:
-            problem = f"{str(self.ca_file)!r}: expected PEM certificates: {error}"
-            raise SettingError("--tls-ca-file", problem) from error
-        if self.cert_file is not None:
-            try:
+            context = ssl.create_default_context(cafile=file)
+            if self.cert_file is not None:
+                option, file = "--tls-cert-file", self.cert_file
+                expected = "a PEM certificate with its unencrypted key in it or in --tls-key-file"
                 # Without a password function, OpenSSL would prompt on the terminal.
-                context.load_cert_chain(self.cert_file, self.key_file, password=lambda: "")
-            except (OSError, ValueError) as error:
-                problem = (
-                    f"{str(self.cert_file)!r}: expected a PEM certificate with its unencrypted key"
-                    f" in it or in --tls-key-file: {error}"
-                )
-                raise SettingError("--tls-cert-file", problem) from error
+                context.load_cert_chain(file, self.key_file, password=lambda: "")
+        except (OSError, ValueError) as error:
+            raise SettingError(option, f"{str(file)!r}: expected {expected}: {error}") from error
         return context
 
 

@@ -16,16 +16,8 @@ from worker.cli.options import broker_command, json_option
 from worker.cli.output import Members, json_text, paragraph, progress, safe, user_message
 from worker.codec.timestamps import format_instant, parse_stored
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError
-from worker.inspection.explanation import (
-    Calculation,
-    Event,
-    Evidence,
-    calculate,
-    compare,
-    next_of_row,
-    next_without_row,
-    read_event,
-)
+from worker.inspection import explanation
+from worker.inspection.explanation import Calculation, Event, Evidence
 from worker.jetstream.stream_reader import StreamReader
 from worker.processing import rejections
 from worker.projections.manifests import ManifestCache
@@ -102,7 +94,7 @@ def _read_events(
     with progress("searching", stream.expected) as bar:
         for page in stream.pages():
             reaches_back = reaches_back or format_instant(page[0].stored_at)
-            read = (read_event(message, result_id) for message in page)
+            read = (explanation.read_event(message, result_id) for message in page)
             events += [event for event in read if event is not None]
             bar.advance(TaskID(0), len(page))
             is_past = stored_at is not None and page[-1].stored_at > stored_at
@@ -116,9 +108,9 @@ def _calculation(
 ) -> Calculation | None:
     if found is not None:
         job_id = found.run.job_id or ""  # another program may have left it NULL
-        return None if stored_at is None else calculate(manifests, job_id, stored_at)
+        return None if stored_at is None else explanation.calculate(manifests, job_id, stored_at)
     starts = [(e.start.manifest_id, e.message.stored_at) for e in events if e.start is not None]
-    return calculate(manifests, *starts[0]) if starts else None
+    return explanation.calculate(manifests, *starts[0]) if starts else None
 
 
 def _rejected(reader: Reader, result_id: str) -> list[int]:
@@ -143,7 +135,9 @@ def _members(result_id: str, found: FoundRun | None, evidence: Evidence) -> Memb
         "rejected": evidence.rejected,
         "deadline": str(calculation) if calculation else None,
         "calculation": calculation._asdict() if calculation else None,
-        "stored_deadline": compare(found.run, calculation) if found and calculation else None,
+        "stored_deadline": explanation.compare(found.run, calculation)
+        if found and calculation
+        else None,
         "next": _next(found, evidence),
         "problems": evidence.problems,
     }
@@ -151,10 +145,10 @@ def _members(result_id: str, found: FoundRun | None, evidence: Evidence) -> Memb
 
 def _next(found: FoundRun | None, evidence: Evidence) -> str:
     if found is not None:
-        return next_of_row(found, time.time_ns())
+        return explanation.next_of_row(found, time.time_ns())
     if evidence.problems and not evidence.rejected and not evidence.events:
         return "unknown without the broker"
-    return next_without_row(evidence)
+    return explanation.next_without_row(evidence)
 
 
 def _event_members(event: Event) -> Members:

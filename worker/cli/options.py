@@ -131,11 +131,15 @@ consumer = option(
 bucket = option("--bucket", _BUCKET, "Read manifests from this key-value bucket.")
 
 credentials = together(
-    option("--token-file", _FILE, "Read a token from this file, instead of PROJECTOR_TOKEN."),
-    option("--user", None, "Log in as this user, with a password from a file or its variable."),
-    option("--password-file", _FILE, "Read the password from here, not PROJECTOR_PASSWORD."),
-    option("--creds-file", _FILE, "Log in with this .creds file, or PROJECTOR_CREDS as its text."),
-    option("--nkey-seed-file", _FILE, "Read an nkey seed from here, not PROJECTOR_NKEY_SEED."),
+    option("--token-file", _FILE, "Read a token from this file, or set PROJECTOR_TOKEN."),
+    option("--user", None, "Log in as this user, with the password of the next option."),
+    option("--password-file", _FILE, "Read a password from this file, or set PROJECTOR_PASSWORD."),
+    option(
+        "--creds-file", _FILE, "Log in with this .creds file, or set PROJECTOR_CREDS to its text."
+    ),
+    option(
+        "--nkey-seed-file", _FILE, "Read an nkey seed from this file, or set PROJECTOR_NKEY_SEED."
+    ),
     option("--tls-ca-file", _FILE, "Trust the PEM certificates in this file. Requires TLS."),
     option("--tls-cert-file", _FILE, "Present this PEM client certificate. Requires TLS."),
     option(

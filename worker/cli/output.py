@@ -29,8 +29,6 @@ _LONGEST_CELL = 200
 _NAME_WIDTH = 18
 _ROWS_OF_A_TABLE = 500
 
-# --- text ---
-
 
 def safe(text: str) -> str:
     """Return a text for a terminal, with every unprintable character escaped."""
@@ -80,9 +78,6 @@ def escape_unencodable_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-# --- tables and progress ---
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
@@ -155,9 +150,6 @@ def progress(what: str, total: int) -> Progress:
     )
     bar.add_task(what, total=total)
     return bar
-
-
-# --- many items and a summary ---
 
 
 @contextmanager

@@ -77,9 +77,6 @@ def rejected() -> None:
     """
 
 
-# --- list and show ---
-
-
 @rejected.command("list", short_help="List rejected events, newest first.")
 @_reason_option
 @list_all_option
@@ -161,15 +158,14 @@ def _lines(members: Members, payload: bytes) -> Iterator[str]:
         yield f"  {safe(line)}"
 
 
-# --- selecting events to retry or discard ---
-
-
 class _Selection(NamedTuple):
     ids: tuple[int, ...]
     reason: str | None
 
     def read(self, reader: Reader) -> list[int]:
-        return list(dict.fromkeys(self.ids)) or rejections.select(reader, self.reason)
+        """Return the selected ids: as given, or in order of arrival."""
+        found = () if self.ids else rejections.newest_first(reader, self.reason)
+        return list(dict.fromkeys(self.ids)) or [one.rejected_id for one in found][::-1]
 
 
 def _pop_selection(options: dict[str, Any]) -> _Selection:
@@ -179,9 +175,6 @@ def _pop_selection(options: dict[str, Any]) -> _Selection:
     if reason == "":
         raise click.UsageError("--reason: expected a text; an empty one would select all events")
     return _Selection(ids, reason)
-
-
-# --- retry ---
 
 
 @rejected.command(short_help="Project events again, and remove those that succeed.")
@@ -239,9 +232,6 @@ def _outcome_line(item: Members) -> str:
     reason = f": {safe(item['reason'])}" if "reason" in item else ""
     outcome = "does not exist" if item["outcome"] == UNKNOWN else item["outcome"]
     return f"{item['rejected_id']}  {outcome}{reason}"
-
-
-# --- discard ---
 
 
 @rejected.command(short_help="Delete events, after printing them.")

@@ -8,7 +8,7 @@ from repo.queries import Plan, plan
 from repo.statements import Description
 from worker.cli.context import open_database
 from worker.cli.options import database_command, json_option
-from worker.cli.output import Members, json_text, safe
+from worker.cli.output import json_text, safe
 from worker.errors import EXIT_OK, EXIT_PARTLY
 
 _WIDTH = 10
@@ -39,17 +39,14 @@ def sql(*, names: tuple[str, ...], as_json: bool, **options: Any) -> int:
     with opened.reader() as reader:
         found = [(one, reader.read(plan, one.name)) for one in shown]
     if as_json:
-        click.echo(json_text({"statements": [_members(one, plan) for one, plan in found]}))
+        listed = [{**one._asdict(), "plan": plan.steps, "error": plan.error} for one, plan in found]
+        click.echo(json_text({"statements": listed}))
     else:
         click.echo("\n\n".join(_text(one, plan) for one, plan in found))
     unknown = sorted(set(names) - {one.name for one in shown})
     for name in unknown:
         click.echo(f"Error: statement {safe(name)} does not exist", err=True)
     return EXIT_PARTLY if unknown or any(plan.error for _, plan in found) else EXIT_OK
-
-
-def _members(one: Description, plan: Plan) -> Members:
-    return {**one._asdict(), "plan": plan.steps, "error": plan.error}
 
 
 def _text(one: Description, plan: Plan) -> str:

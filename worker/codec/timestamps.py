@@ -37,10 +37,7 @@ def parse_instant(text: str) -> int:
     if match is None:
         raise ValueError("not in the form YYYY-MM-DDTHH:MM:SS[.fraction](Z|+HH:MM|-HH:MM)")
     second, fraction, offset = match.groups()
-    instant = _whole_second(second, offset) * NANOSECONDS
-    if fraction is None:
-        return instant
-    return instant + int(fraction.ljust(9, "0"))
+    return _whole_second(second, offset) * NANOSECONDS + int((fraction or "").ljust(9, "0"))
 
 
 @lru_cache(_CACHED_SECONDS)
@@ -123,11 +120,8 @@ def _day_text(days: int) -> str:
 
 
 def _fraction(nanoseconds: int) -> str:
-    if nanoseconds % 1_000:
-        return f".{nanoseconds:09}"
-    if nanoseconds % 1_000_000:
-        return f".{nanoseconds // 1_000:06}"
-    return f".{nanoseconds // 1_000_000:03}" if nanoseconds else ""
+    digits = f"{nanoseconds:09}".removesuffix("000").removesuffix("000").removesuffix("000")
+    return f".{digits}" if digits else ""
 
 
 FIRST_INSTANT = _days(0, 1, 1) * _DAY * NANOSECONDS

@@ -45,11 +45,6 @@ def newest_first(reader: Reader, reason: str | None) -> Iterator[Listed]:
         before = page[-1].rejected_id
 
 
-def select(reader: Reader, reason: str | None) -> list[int]:
-    """Return the ids of the events whose reason contains `reason`, in order of arrival."""
-    return [listed.rejected_id for listed in newest_first(reader, reason)][::-1]
-
-
 def pages(
     reader: Reader, ids: Iterable[int], unknown: list[int]
 ) -> Iterator[dict[int, RejectedEvent]]:
