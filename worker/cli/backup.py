@@ -9,14 +9,14 @@ import click
 from repo import open_database
 from worker.cli import options
 from worker.cli.context import set_up_log, unchecked_database
-from worker.cli.options import chosen_database, database_command, together
+from worker.cli.options import chosen_database, database_options, together
 from worker.errors import EXIT_OK, SettingError
 from worker.schema import migrate_command
 
 
 @click.command(short_help="Copy the database while workers run.")
 @click.argument("target", type=click.Path(path_type=Path))
-@database_command
+@database_options
 def backup(target: Path, **chosen: Any) -> int:
     """Copy the database into the new file TARGET, and verify the copy.
 

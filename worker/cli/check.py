@@ -70,9 +70,8 @@ def check(*, thorough: bool, nagios: bool, as_json: bool, **options: Any) -> int
         click.echo(json_text({"findings": listed, "level": _word(worst)}))
     elif nagios:
         click.echo(_nagios_lines(findings, worst))
-    if nagios:
-        return int(worst)
-    return EXIT_PARTLY if worst is Level.ERROR else EXIT_OK
+    code = EXIT_PARTLY if worst is Level.ERROR else EXIT_OK
+    return int(worst) if nagios else code
 
 
 def find_all(settings: Settings, *, thorough: bool) -> Iterator[Finding]:
@@ -141,11 +140,9 @@ def _consumer(consumer: ConsumerView, settings: Settings) -> Finding:
     if problem := why_unusable(consumer, settings, STARTS):
         return Finding("consumer", Level.ERROR, problem)
     different = differing_settings(consumer, settings, STARTS).items()
-    listed = ", ".join(
-        f"{name} is {found}, expected {wanted}" for name, (wanted, found) in different
-    )
-    if listed:
-        text = f"{settings.consumer}: {listed}; a worker uses it unchanged"
+    if different:
+        listed = [f"{name} is {found}, expected {wanted}" for name, (wanted, found) in different]
+        text = f"{settings.consumer}: {', '.join(listed)}; a worker uses it unchanged"
         return Finding("consumer", Level.WARNING, text)
     return Finding("consumer", Level.OK, f"{settings.consumer} is as a worker creates it")
 

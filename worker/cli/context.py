@@ -41,7 +41,7 @@ def chosen_settings(options: dict[str, Any]) -> Settings:
 
 
 def unchecked_database(options: dict[str, Any]) -> tuple[Database, Retrying]:
-    """Set up the log; return the database of a `database_command`, and how to retry its locks."""
+    """Set up the log; return the database of a command, and how to retry its locks."""
     set_up_log(options)
     database = open_url(chosen_database(options["database"]), busy_timeout=options["busy_timeout"])
     return database, retry_policy(options["retry_for"], threading.Event())

@@ -12,7 +12,7 @@ from repo import rejected as rejected_events
 from repo.queries import FoundRun
 from repo.reader import Reader
 from worker.cli.context import chosen_settings, database_of, open_stream
-from worker.cli.options import broker_command, json_option
+from worker.cli.options import broker_command
 from worker.cli.output import Members, json_text, paragraph, progress, safe, user_message
 from worker.codec.timestamps import format_instant, parse_stored
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError
@@ -29,7 +29,6 @@ _MOST_REJECTED = 10_000
 
 @click.command(short_help="Explain one run.")
 @click.argument("result_id")
-@json_option
 @broker_command
 def explain(*, result_id: str, as_json: bool, **options: Any) -> int:
     """Explain a run: its event in the stream, its row, its deadline, and what happens next.
@@ -116,18 +115,17 @@ def _calculation(
 def _rejected(reader: Reader, result_id: str) -> list[int]:
     """Return the newest rejected events whose payload contains the run's id."""
     wanted = result_id.encode("utf-8", "replace")
-    ids = []
-    for listed in islice(rejections.newest_first(reader, None), _MOST_REJECTED):
-        event = reader.read(rejected_events.find, listed.rejected_id)
-        if event is not None and wanted in event.payload:
-            ids.append(listed.rejected_id)
-    return ids[:_MOST_EVENTS]
+    newest = islice(rejections.newest_first(reader, None), _MOST_REJECTED)
+    read = ((one.rejected_id, reader.read(rejected_events.find, one.rejected_id)) for one in newest)
+    found = (id_ for id_, event in read if event is not None and wanted in event.payload)
+    return list(islice(found, _MOST_EVENTS))
 
 
 def _members(result_id: str, found: FoundRun | None, evidence: Evidence) -> Members:
-    row, calculation = None, evidence.calculation
+    row, stored, calculation = None, None, evidence.calculation
     if found is not None:
         row = {**found.run._asdict(), "finished_at": found.finished_at, "reaped": found.reaped}
+        stored = explanation.compare(found.run, calculation) if calculation else None
     return {
         "result_id": result_id,
         "row": row,
@@ -135,9 +133,7 @@ def _members(result_id: str, found: FoundRun | None, evidence: Evidence) -> Memb
         "rejected": evidence.rejected,
         "deadline": str(calculation) if calculation else None,
         "calculation": calculation._asdict() if calculation else None,
-        "stored_deadline": explanation.compare(found.run, calculation)
-        if found and calculation
-        else None,
+        "stored_deadline": stored,
         "next": _next(found, evidence),
         "problems": evidence.problems,
     }

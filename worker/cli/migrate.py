@@ -6,7 +6,7 @@ import click
 
 from repo import Database
 from worker.cli.context import unchecked_database
-from worker.cli.options import database_command
+from worker.cli.options import database_options
 from worker.errors import EXIT_OK
 from worker.schema import check_schema
 
@@ -14,7 +14,7 @@ from worker.schema import check_schema
 @click.command(short_help="Apply the migrations that are missing.")
 @click.option("--dry-run", is_flag=True, help="Print the SQL that would run; change nothing.")
 @click.option("--list", "list_only", is_flag=True, help="Print each migration and its state.")
-@database_command
+@database_options
 def migrate(*, dry_run: bool, list_only: bool, **chosen: Any) -> int:
     """Apply the migrations that the database lacks; a missing database is created.
 

@@ -195,12 +195,12 @@ list_all_option = click.option(
     "--all", "everything", is_flag=True, help=f"List all of them, not only {MOST_LISTED}."
 )
 
-# For a command that needs the database only.
-database_command = together(database, patience, logs("warning"))
-
-# For a command that needs the broker as well.
+# For a command that needs the database only; with --json for one that reports, and with the broker.
+database_options = together(database, patience, logs("warning"))
+database_command = together(json_option, database_options)
 broker_command = together(
-    servers, database, stream, consumer, bucket, credentials, patience, logs("error")
+    *(json_option, servers, database, stream, consumer, bucket, credentials, patience),
+    logs("error"),
 )
 
 # It has no variable: one left in a shell would select events for a later command.

@@ -22,6 +22,7 @@ from worker.errors import SettingError, WorkerError, describe
 
 Members = dict[str, Any]
 Add = Callable[[Members], None]
+Shown = Callable[[Members], str]
 
 MOST_LISTED = 100
 _WIDTH_OF_A_FILE = 1000
@@ -87,11 +88,10 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
     """
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in columns:
-        numbers = name.endswith("#")
         table.add_column(
             name.removesuffix("#"),
-            justify="right" if numbers else "left",
-            no_wrap=numbers or name.endswith(" at"),
+            justify="right" if name.endswith("#") else "left",
+            no_wrap=name.endswith(("#", " at")),
             overflow="fold",
         )
     for row in rows:
@@ -154,12 +154,7 @@ def progress(what: str, total: int) -> Progress:
 
 @contextmanager
 def report(
-    name: str,
-    summary: Members,
-    *,
-    as_json: bool,
-    line: Callable[[Members], str],
-    ending: Callable[[Members], str],
+    name: str, summary: Members, line: Shown, ending: Shown, *, as_json: bool
 ) -> Iterator[Add]:
     """Yield a function that prints an item at once, and print `summary` as it is at the end.
 

@@ -9,7 +9,7 @@ from rich.progress import TaskID
 from repo import queries as runs
 from repo.reader import Reader
 from worker.cli.context import chosen_settings, database_of, open_stream
-from worker.cli.options import broker_command, json_option, since_option, without_deadlines_option
+from worker.cli.options import broker_command, since_option, without_deadlines_option
 from worker.cli.output import counts_text, json_text, progress
 from worker.errors import EXIT_OK
 from worker.messages import Message
@@ -32,7 +32,6 @@ _COUNTS = {
 @since_option
 @click.option("--dry-run", is_flag=True, help="Write nothing, and count what would be new.")
 @without_deadlines_option
-@json_option
 @broker_command
 def rebuild(
     *, since: int | None, dry_run: bool, without_deadlines: bool, as_json: bool, **options: Any

@@ -22,20 +22,12 @@ from worker.cli.options import (
     bucket,
     credentials,
     database_command,
-    json_option,
     list_all_option,
     servers,
     together,
     without_deadlines_option,
 )
-from worker.cli.output import (
-    Members,
-    counts_text,
-    json_text,
-    print_list,
-    report,
-    safe,
-)
+from worker.cli.output import Members, counts_text, json_text, print_list, report, safe
 from worker.errors import EXIT_OK, EXIT_PARTLY
 from worker.jetstream.manifest_sync import load_manifests
 from worker.processing import rejections
@@ -80,7 +72,6 @@ def rejected() -> None:
 @rejected.command("list", short_help="List rejected events, newest first.")
 @_reason_option
 @list_all_option
-@json_option
 @database_command
 def list_(*, reason: str | None, everything: bool, as_json: bool, **options: Any) -> int:
     """List rejected events, newest first, and report if there are more than are shown.
@@ -115,7 +106,6 @@ def list_(*, reason: str | None, everything: bool, as_json: bool, **options: Any
 
 @rejected.command(short_help="Show one event with its payload.")
 @click.argument("one", type=_id, metavar="ID")
-@json_option
 @database_command
 def show(one: int, as_json: bool, **options: Any) -> int:
     """Show one rejected event with its payload.
@@ -180,7 +170,6 @@ def _pop_selection(options: dict[str, Any]) -> _Selection:
 @rejected.command(short_help="Project events again, and remove those that succeed.")
 @_selection
 @without_deadlines_option
-@json_option
 @servers
 @bucket
 @credentials
@@ -215,9 +204,7 @@ def retry(*, without_deadlines: bool, as_json: bool, **options: Any) -> int:
                 load_manifests(settings, manifests)
         with (
             database.repository() as repository,
-            report(
-                "events", counts, as_json=as_json, line=_outcome_line, ending=counts_text
-            ) as add,
+            report("events", counts, _outcome_line, counts_text, as_json=as_json) as add,
         ):
             for outcome in rejections.retry(reader, chosen, repository, manifests, counters):
                 counts[outcome.outcome] += 1
@@ -237,11 +224,8 @@ def _outcome_line(item: Members) -> str:
 @rejected.command(short_help="Delete events, after printing them.")
 @_selection
 @click.option(
-    "--yes",
-    is_flag=True,
-    help="Discard without confirmation. Required if stdin is not a terminal.",
+    "--yes", is_flag=True, help="Discard without confirmation. Required if stdin is not a terminal."
 )
-@json_option
 @database_command
 def discard(*, yes: bool, as_json: bool, **options: Any) -> int:
     """Delete rejected events, and print each one completely before it is deleted.
@@ -281,7 +265,7 @@ def _discard_all(
     summary: Members = {"discarded": discarded, "unknown": unknown}
     with (
         database.repository() as repository,
-        report("events", summary, as_json=as_json, line=json_text, ending=_discarded_text) as add,
+        report("events", summary, json_text, _discarded_text, as_json=as_json) as add,
     ):
         for page in rejections.pages(reader, ids, unknown):
             # Print first, then delete: no failure of either can lose an event.

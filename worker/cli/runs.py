@@ -9,7 +9,7 @@ import click
 from repo.queries import Filters, InFlight, list_in_flight_after
 from repo.reader import Reader
 from worker.cli.context import open_database
-from worker.cli.options import database_command, json_option, list_all_option
+from worker.cli.options import database_command, list_all_option
 from worker.cli.output import Members, json_text, print_list, print_table
 from worker.codec.timestamps import format_instant
 from worker.errors import EXIT_OK
@@ -36,7 +36,6 @@ _COLUMNS = {
 @click.option("--without-deadline", is_flag=True, help="List the runs that have no deadline.")
 @click.option("--by", type=click.Choice(list(_GROUPS)), help="Count runs by job, PC or execution.")
 @list_all_option
-@json_option
 @database_command
 def runs(*, by: str | None, everything: bool, as_json: bool, **options: Any) -> int:
     """List the runs in flight, earliest start first. A run must match every filter.

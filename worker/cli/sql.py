@@ -7,7 +7,7 @@ import click
 from repo.queries import Plan, plan
 from repo.statements import Description
 from worker.cli.context import open_database
-from worker.cli.options import database_command, json_option
+from worker.cli.options import database_command
 from worker.cli.output import json_text, safe
 from worker.errors import EXIT_OK, EXIT_PARTLY
 
@@ -16,7 +16,6 @@ _WIDTH = 10
 
 @click.command(short_help="Each SQL statement, its purpose, and its query plan.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@json_option
 @database_command
 def sql(*, names: tuple[str, ...], as_json: bool, **options: Any) -> int:
     """Show the SQL statements with their purpose, their frequency, and their query plans.

@@ -12,7 +12,7 @@ from repo.checkpoint import Position, StoredCheckpoint
 from repo.errors import RepositoryError
 from repo.queries import Counted
 from worker.cli.context import chosen_settings, database_of
-from worker.cli.options import SECONDS, broker_command, json_option
+from worker.cli.options import SECONDS, broker_command
 from worker.cli.output import Members, json_text, paragraph, safe, user_message
 from worker.codec.timestamps import NANOSECONDS, format_instant
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError, exit_code
@@ -51,7 +51,6 @@ _CASES = {
     help="Repeat at this interval (2 s without a value) until Ctrl-C. With --json, one line each "
     "time.",
 )
-@json_option
 @broker_command
 def status(*, watch: float | None, as_json: bool, **options: Any) -> int:
     """Show how far the projection is, from the broker and the database.

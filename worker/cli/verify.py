@@ -6,7 +6,7 @@ import click
 from rich.progress import TaskID
 
 from worker.cli.context import chosen_settings, database_of, open_stream
-from worker.cli.options import broker_command, json_option, since_option, without_deadlines_option
+from worker.cli.options import broker_command, since_option, without_deadlines_option
 from worker.cli.output import Members, counts_text, progress, report, safe
 from worker.errors import EXIT_OK, EXIT_PARTLY
 from worker.inspection.verification import OUTCOMES, WRONG, Verification
@@ -18,7 +18,6 @@ from worker.status.counters import Counters
 @click.command(short_help="Compare the tables with the stream.")
 @since_option
 @without_deadlines_option
-@json_option
 @broker_command
 def verify(*, since: int | None, without_deadlines: bool, as_json: bool, **options: Any) -> int:
     """Compare every event in the stream with its row, and change nothing.
@@ -51,7 +50,7 @@ def verify(*, since: int | None, without_deadlines: bool, as_json: bool, **optio
     with (
         database_of(settings).reader() as reader,
         open_stream(settings, since=since, without_deadlines=without_deadlines) as stream,
-        report("events", counts, as_json=as_json, line=_line, ending=counts_text) as add,
+        report("events", counts, _line, counts_text, as_json=as_json) as add,
         progress("verifying", stream.reader.expected) as bar,
     ):
         processor = BatchProcessor(STARTS, settings.stream, stream.manifests, Counters())

@@ -11,13 +11,7 @@ from worker.messages import Message
 from worker.processing.processor import BatchProcessor
 from worker.projections.base import Differences
 from worker.projections.manifests import ManifestCache
-from worker.projections.starts import (
-    DEADLINE_CHANGED,
-    DEADLINE_MISSING,
-    DIFFERENT,
-    EQUAL,
-    EXISTING,
-)
+from worker.projections.starts import DEADLINE_CHANGED, DEADLINE_MISSING, DIFFERENT, EQUAL, EXISTING
 
 # A row's own outcomes are the projection's; these are of messages without a row.
 REJECTED = "rejected"  # kept in rejected_events
