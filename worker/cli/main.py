@@ -53,20 +53,11 @@ def command() -> None:
     "Do not replay history. Otherwise the worker projects again the events that were acked on the "
     "broker but are missing from a wiped or restored database.",
 )
-@option(
-    *("--batch", Whole(1, 10_000)),
-    "Write at most this many messages in one transaction. Batches grow with the load. Measured: "
-    "500 costs about a tenth of the throughput, 2000 and 4000 gain less.",
-)
-@option(
-    *("--threads", Whole(1, 64)),
-    "Use this many threads for the database. One writes at a time, the others decode. Measured: 1 "
-    "and 2 are within a tenth of each other, 4 is slower.",
-)
+@option("--batch", Whole(1, 10_000), "Write at most this many messages in one transaction.")
+@option("--threads", Whole(1, 64), "Use this many threads: one writes, the others decode.")
 @option(
     *("--max-outstanding", Whole(1, 100_000)),
-    "Hold at most this many messages that are not acked, and 32 MiB. This bounds the memory. Four "
-    "batches keep the threads busy.",
+    "Hold at most this many messages that are not acked, and 32 MiB. This bounds the memory.",
 )
 @option(
     *("--ack-wait", SECONDS),

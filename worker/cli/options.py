@@ -163,14 +163,12 @@ patience = together(
 observability = together(
     option(
         *("--metrics-port", Whole(0, 65_535)),
-        "Serve /metrics, /livez and /readyz on this port. 0 picks a free port, which is logged. "
-        "Nothing is served without this option.",
+        "Serve /metrics, /livez and /readyz on this port. 0 picks a free port, which is logged.",
     ),
     option("--metrics-host", _HOST, "Serve them on this address. Clients are not authenticated."),
     option(
         *("--stalled-after", SECONDS),
-        "Fail /livez when messages have been waiting for this long and none was projected. The "
-        "worker also stops notifying the systemd watchdog if only a restart can help.",
+        "Fail /livez when messages have been waiting for this long and none was projected.",
     ),
 )
 

@@ -32,14 +32,6 @@ from worker.settings import Settings
 # Counting stops here; `rejected list --all` lists the rest.
 _MOST_REJECTED = 10_000
 
-_CASES = {
-    Case.CAUGHT_UP: "caught up",
-    Case.NEW: "new database",
-    Case.ADOPTED: "rows without a checkpoint",
-    Case.WIPED: "new or wiped database",
-    Case.BEHIND: "database behind the stream",
-}
-
 
 @click.command(short_help="Show how far behind the projection is.")
 @click.option(
@@ -204,7 +196,7 @@ def _finding(settings: Settings, answers: _Answers) -> str:
         return f"consumer {settings.consumer} does not exist; a worker creates it"
     if comparison is None:
         return "unknown"
-    case = _CASES[comparison.case]
+    case = comparison.case.value
     if answers.is_missing:
         return (
             f"{case}: events that were acked on the broker are missing from the database; a worker "
@@ -212,7 +204,7 @@ def _finding(settings: Settings, answers: _Answers) -> str:
         )
     if comparison.stream_recreated:
         return "the stream was recreated; a worker starts a new checkpoint"
-    return _CASES[Case.CAUGHT_UP] if comparison.case is Case.BEHIND else case
+    return Case.CAUGHT_UP.value if comparison.case is Case.BEHIND else case
 
 
 def _text(members: Members) -> str:
