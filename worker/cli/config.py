@@ -44,7 +44,7 @@ def config(context: click.Context, /, *, as_json: bool, **options: Any) -> int:
     if as_json:
         click.echo(json_text({"settings": found}))
     else:
-        print_table(("option", "value", "source"), (one.values() for one in found))
+        print_table(("option", "value", "source"), found)
     return EXIT_OK
 
 

@@ -116,9 +116,8 @@ def open_stream(
             with handling_missing_manifests(problems):
                 read_manifests(client, settings.bucket, manifests)
         ack_floor = view.consumer.binding.position.ack_floor if view.consumer else 0
-        last = view.stream.last_sequence
-        filter_subject = STARTS.filter_subject
-        with StreamReader(client, settings.stream, filter_subject, last, since=since) as reader:
+        place = settings.stream, STARTS.filter_subject, view.stream.last_sequence
+        with StreamReader(client, *place, since=since) as reader:
             yield OpenStream(reader, ack_floor, manifests)
 
 

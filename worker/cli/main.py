@@ -102,16 +102,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 (a bug must not exit with 1, which is a result)
         if list(arguments[:1]) == ["check"] and "--nagios" in arguments:
             return unknown_to_nagios(error)
-        return _report(error)
+        if isinstance(error, click.UsageError):
+            error.show()
+            return EXIT_USAGE
+        if isinstance(error, WorkerError | RepositoryError):
+            click.echo(f"Error: {user_message(error)}", err=True)
+        else:
+            traceback.print_exception(error)
+        return exit_code(error)
     return code if isinstance(code, int) else EXIT_OK
-
-
-def _report(error: Exception) -> int:
-    if isinstance(error, click.UsageError):
-        error.show()
-        return EXIT_USAGE
-    if isinstance(error, WorkerError | RepositoryError):
-        click.echo(f"Error: {user_message(error)}", err=True)
-    else:
-        traceback.print_exception(error)
-    return exit_code(error)

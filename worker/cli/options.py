@@ -27,9 +27,6 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-# --- values ---
-
-
 class _Parsed(click.ParamType[Any]):
     """A value that one of the functions of `settings` parses."""
 
@@ -75,9 +72,6 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 SECONDS = _Parsed("seconds", settings.parse_seconds)
 
 
-# --- declaring options ---
-
-
 def option(name: str, kind: click.ParamType[Any] | None, text: str, **more: Any) -> Decorator:
     """Declare an option, with the variable PROJECTOR_<NAME> and the default of its setting."""
     setting = name.removeprefix("--").replace("-", "_")
@@ -104,8 +98,6 @@ def together(*options: Decorator) -> Decorator:
 
     return decorate
 
-
-# --- options that several commands share ---
 
 servers = option(
     *("--nats", _URLS),
@@ -217,8 +209,6 @@ without_deadlines_option = click.option(
     "gets one.",
 )
 
-
-# --- from options to settings ---
 
 # Each has a variable and an option for a file, but no option of its own.
 SECRETS: dict[str, Callable[[str], str]] = {

@@ -5,7 +5,7 @@ Results go to standard output; logs, questions, progress and errors go to standa
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from itertools import islice
@@ -81,21 +81,22 @@ def escape_unencodable_output() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table in which None and an empty text show as `-`.
+def print_table(columns: Sequence[str], rows: Iterable[Members]) -> None:
+    """Print these members of each row; None and an empty text show as `-`.
 
-    A column whose name ends in `#` holds numbers, one in `at` times; neither is folded.
+    A column whose name ends in `#` holds numbers, one in `_at` times; neither is folded.
     """
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in columns:
+    names = [column.removesuffix("#") for column in columns]
+    for column, name in zip(columns, names, strict=True):
         table.add_column(
-            name.removesuffix("#"),
-            justify="right" if name.endswith("#") else "left",
-            no_wrap=name.endswith(("#", " at")),
+            name.replace("_", " "),
+            justify="left" if name == column else "right",
+            no_wrap=column.endswith(("#", "_at")),
             overflow="fold",
         )
     for row in rows:
-        texts = ("-" if value in (None, "") else str(value) for value in row)
+        texts = ("-" if row[name] in (None, "") else str(row[name]) for name in names)
         table.add_row(*(Text(safe(shortened(text, _LONGEST_CELL))) for text in texts))
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
@@ -106,7 +107,7 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
 def print_list(
     name: str,
     found: Iterator[Members],
-    columns: Mapping[str, str],
+    columns: Sequence[str],
     *,
     everything: bool,
     as_json: bool,
@@ -116,7 +117,7 @@ def print_list(
     """Print members as tables, or as a JSON document with the list `name`.
 
     Unless `everything` is wanted, the list ends after some items, and reports whether there are
-    more. `columns` are headings and names; JSON shows what `complete` returns, if not None.
+    more. JSON shows what `complete` returns, if not None.
     """
     shown = found if everything else islice(found, MOST_LISTED)
     if as_json:
@@ -128,7 +129,7 @@ def print_list(
         return
     printed = 0
     while page := list(islice(shown, _ROWS_OF_A_TABLE)):
-        print_table(columns, ([item[name] for name in columns.values()] for item in page))
+        print_table(columns, page)
         printed += len(page)
     if not printed:
         click.echo(nothing, err=True)

@@ -35,14 +35,7 @@ from worker.processing.rejections import REJECTED, UNKNOWN, WRITTEN
 from worker.projections.manifests import ManifestCache
 from worker.status.counters import Counters
 
-_COLUMNS = {
-    "id#": "rejected_id",
-    "rejected at": "rejected_at",
-    "sequence#": "stream_sequence",
-    "subject": "subject",
-    "bytes#": "bytes",
-    "reason": "reason",
-}
+_COLUMNS = ("rejected_id#", "rejected_at", "stream_sequence#", "subject", "bytes#", "reason")
 
 _id = Whole(1, AFTER_ALL)
 
@@ -179,8 +172,7 @@ def retry(*, without_deadlines: bool, as_json: bool, **options: Any) -> int:
 
     \b
     projector rejected retry 7 8
-    projector rejected retry --reason "no RFC 3339"
-    projector rejected retry --all --json
+    projector rejected retry --reason "no RFC 3339" --json
 
     An event is removed from the rejected events in the transaction that writes its run or finds an
     existing one. An event that is rejected again stays, with the new reason. The command reads the

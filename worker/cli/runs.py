@@ -17,15 +17,7 @@ from worker.errors import EXIT_OK
 _PAGE_ROWS = 500
 _NOTHING = "no matching runs in flight"
 _GROUPS = {"job": "job_id", "pc": "pc_id", "execution": "exec_id"}
-_COLUMNS = {
-    "started at": "started_at",
-    "job": "job_id",
-    "pc": "pc_id",
-    "execution": "exec_id",
-    "result id": "result_id",
-    "deadline": "expires_at",
-    "overdue": "overdue",
-}
+_COLUMNS = ("started_at", "job_id", "pc_id", "exec_id", "result_id", "expires_at", "overdue")
 
 
 @click.command(short_help="List runs in flight, by job and PC, and those overdue.")
@@ -87,8 +79,8 @@ def _print_groups(by: str, found: Iterator[Members], *, as_json: bool) -> None:
     if as_json:
         click.echo(json_text({"by": by, "groups": groups}))
     elif groups:
-        columns = (by, "runs#", "overdue#", "without deadline#", "first started at")
-        print_table(columns, (group.values() for group in groups))
+        columns = (by, "runs#", "overdue#", "without_deadline#", "first_started_at")
+        print_table(columns, groups)
     else:
         click.echo(_NOTHING, err=True)
 

@@ -21,7 +21,6 @@ def sql(*, names: tuple[str, ...], as_json: bool, **options: Any) -> int:
     """Show the SQL statements with their purpose, their frequency, and their query plans.
 
     \b
-    projector sql
     projector sql insert_run overdue_runs
     projector sql --json | jq -r '.statements[] | select(.error) | .name'
 

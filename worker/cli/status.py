@@ -48,7 +48,6 @@ def status(*, watch: float | None, as_json: bool, **options: Any) -> int:
     """Show how far the projection is, from the broker and the database.
 
     \b
-    projector status
     projector status --watch
     projector status --json | jq .consumer.pending
 
