@@ -134,12 +134,9 @@ def parse_nats_url(text: str) -> NatsUrl:
 
 def without_user_information(text: str) -> str:
     """Replace everything before the last @ in one or several URLs, so that they can be shown."""
-    before, at, host = text.rpartition("@")
-    if not at:
-        return text
-    scheme, separator, _ = before.partition("://")
-    is_scheme = separator and scheme in ("nats", "tls")
-    return f"{scheme}://***@{host}" if is_scheme else f"***@{host}"
+    _, at, host = text.rpartition("@")
+    scheme = re.match("(nats|tls)://", text)
+    return f"{scheme[0] if scheme else ''}***@{host}" if at else text
 
 
 def parse_seconds(text: str) -> float:

@@ -35,8 +35,7 @@ _UNKNOWN = 3
 @click.option(
     "--nagios",
     is_flag=True,
-    help="First one line for a monitoring system, and its exit codes: 0 ok, 1 warning, 2 critical, "
-    "3 unknown, such as a wrong option.",
+    help="Print one line first, for monitoring; exit with 0 ok, 1 warning, 2 critical, 3 unknown.",
 )
 @json_option
 def check(*, thorough: bool, nagios: bool, as_json: bool, **options: Any) -> int:

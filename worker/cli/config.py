@@ -8,7 +8,8 @@ import click
 from click.core import ParameterSource
 
 from worker import settings
-from worker.cli.options import PREFIX, SECRETS, build_settings, json_option
+from worker.cli.context import chosen_settings
+from worker.cli.options import PREFIX, SECRETS, json_option
 from worker.cli.output import Members, json_text, print_table
 from worker.errors import EXIT_OK
 
@@ -38,9 +39,7 @@ def config(context: click.Context, /, *, as_json: bool, **options: Any) -> int:
     Exit codes: 0 the settings are valid.
     """
     found = [*_options(context, options), *_secrets(options)]
-    for name in ("log_level", "log_format"):
-        options.pop(name)
-    build_settings(options)
+    chosen_settings(options)  # raises where a worker would not start
     if as_json:
         click.echo(json_text({"settings": found}))
     else:

@@ -73,10 +73,8 @@ def _search(settings: Settings, reader: Reader, result_id: str, found: FoundRun 
 
 def _stored_at(found: FoundRun | None) -> int | None:
     """Return when the broker stored the event of a row, in nanoseconds since 1970, if known."""
-    if found is None:
-        return None
     try:
-        return parse_stored(found.run.recorded_at)
+        return parse_stored(found.run.recorded_at) if found is not None else None
     except ValueError:  # written by another program
         return None
 

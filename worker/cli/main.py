@@ -48,27 +48,16 @@ def command() -> None:
 @flag("--create-stream", "Create a missing stream. Otherwise the worker waits for it.")
 @flag("--migrate", "Apply pending migrations at start. Otherwise the worker exits with code 78.")
 @flag("--until-idle", "Exit with code 0 as soon as no message is pending or ack pending.")
-@flag(
-    "--no-replay",
-    "Do not replay history. Otherwise the worker projects again the events that were acked on the "
-    "broker but are missing from a wiped or restored database.",
-)
+@flag("--no-replay", "Do not project acked events again that a wiped or restored database lacks.")
 @option("--batch", Whole(1, 10_000), "Write at most this many messages in one transaction.")
 @option("--threads", Whole(1, 64), "Use this many threads: one writes, the others decode.")
-@option(
-    *("--max-outstanding", Whole(1, 100_000)),
-    "Hold at most this many messages that are not acked, and 32 MiB. This bounds the memory.",
-)
+@option("--max-outstanding", Whole(1, 100_000), "Hold at most this many unacked messages.")
 @option(
     *("--ack-wait", SECONDS),
-    "Let the broker redeliver a message after this long without an ack. Used when the consumer is "
-    "created; an existing consumer keeps its own value.",
+    "Let the broker redeliver after this long without an ack. Used to create the consumer.",
 )
 @options.patience
-@option(
-    *("--drain-timeout", SECONDS),
-    "Wait this long for started batches when stopping. The broker redelivers the rest.",
-)
+@option("--drain-timeout", SECONDS, "Wait this long for started batches when stopping.")
 @options.observability
 @options.credentials
 @options.logs("info")
@@ -76,8 +65,7 @@ def run(**chosen: Any) -> int:
     """Pull events from JetStream, write them to the database, and ack them after the commit.
 
     Every option can be set by its variable instead. Exit code 0: the worker drained and stopped, or
-    was idle with --until-idle. It waits for an unavailable broker or database, and never exits with
-    75.
+    was idle with --until-idle. It waits for an unavailable broker or database.
     """
     return Service(chosen_settings(chosen)).run()
 

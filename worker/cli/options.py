@@ -115,11 +115,7 @@ database = option(
     metavar="URL",
 )
 stream = option("--stream", _NAME, "Read events from this stream.")
-consumer = option(
-    *("--consumer", _NAME),
-    "Use this durable pull consumer. `run` creates it if it does not exist; no command changes an "
-    "existing one.",
-)
+consumer = option("--consumer", _NAME, "Use this durable pull consumer; `run` creates it.")
 bucket = option("--bucket", _BUCKET, "Read manifests from this key-value bucket.")
 
 credentials = together(
@@ -141,14 +137,10 @@ credentials = together(
 )
 
 patience = together(
-    option(
-        *("--busy-timeout", SECONDS),
-        "Wait this long for another process's lock on the database, in each attempt.",
-    ),
+    option("--busy-timeout", SECONDS, "Wait this long for a lock on the database, per attempt."),
     option(
         *("--retry-for", SECONDS),
-        "Retry for this long while the database is locked. Then a command fails, and `run` naks "
-        "the batch; keep it well below the ack wait.",
+        "Retry for this long while the database is locked; keep it well below the ack wait.",
     ),
 )
 
@@ -158,10 +150,7 @@ observability = together(
         "Serve /metrics, /livez and /readyz on this port. 0 picks a free port, which is logged.",
     ),
     option("--metrics-host", _HOST, "Serve them on this address. Clients are not authenticated."),
-    option(
-        *("--stalled-after", SECONDS),
-        "Fail /livez when messages have been waiting for this long and none was projected.",
-    ),
+    option("--stalled-after", SECONDS, "Fail /livez if work waits this long without progress."),
 )
 
 
@@ -198,15 +187,11 @@ since_option = click.option(
     "--since",
     type=_SINCE,
     metavar="TIME",
-    help="Read only events stored at or after TIME: an RFC 3339 time, or a duration before now, "
-    "such as 2h.",
+    help="Read from TIME on: an RFC 3339 time, or a duration before now, such as 2h.",
 )
 
 without_deadlines_option = click.option(
-    "--without-deadlines",
-    is_flag=True,
-    help="Do not read the manifests. Deadlines are not compared, and a run that is written never "
-    "gets one.",
+    "--without-deadlines", is_flag=True, help="Read no manifests: compare and write no deadlines."
 )
 
 

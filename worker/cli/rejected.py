@@ -57,8 +57,7 @@ def rejected() -> None:
     """List, show, retry or discard rejected events.
 
     A rejected event is a message that could not become a run: it could not be decoded, or a
-    constraint of the database rejected the row. All of these commands may be used while workers
-    run. Results go to standard output, everything else to standard error.
+    constraint of the database rejected the row. Workers may run meanwhile.
     """
 
 
@@ -235,9 +234,8 @@ def discard(*, yes: bool, as_json: bool, **options: Any) -> int:
     selection = _pop_selection(options)
     confirmed = bool(selection.ids) or yes
     if not confirmed and not sys.stdin.isatty():
-        raise click.UsageError(
-            "stdin is not a terminal; pass --yes to discard without confirmation"
-        )
+        problem = "stdin is not a terminal; pass --yes to discard without confirmation"
+        raise click.UsageError(problem)
     database = open_database(options)
     with database.reader() as reader:
         chosen = selection.read(reader)

@@ -40,8 +40,7 @@ _MOST_REJECTED = 10_000
     is_flag=False,
     flag_value="2",
     metavar="[SECONDS]",
-    help="Repeat at this interval (2 s without a value) until Ctrl-C. With --json, one line each "
-    "time.",
+    help="Repeat at this interval, by default every 2 s, until Ctrl-C.",
 )
 @broker_command
 def status(*, watch: float | None, as_json: bool, **options: Any) -> int:

@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 _SLOWEST_CLIENT = 5.0
 _POLL = 0.1
-_JSON = "application/json"
 
 
 class HealthServer(socketserver.ThreadingTCPServer):
@@ -105,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
             "outstanding": health.outstanding,
         }
         status = HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE
-        self._answer(status, _JSON, json.dumps(document).encode() + b"\n")
+        self._answer(status, "application/json", json.dumps(document).encode() + b"\n")
 
     def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
         self.send_response(status)

@@ -109,10 +109,5 @@ def _outcome(rejected_id: int, key: Key, written: WriteResult) -> Outcome:
 
 def _message(event: RejectedEvent) -> Message:
     """Return the original message; raises ValueError if `recorded_at` is not in stored form."""
-    return Message(
-        subject=event.subject,
-        payload=event.payload,
-        stream_sequence=event.stream_sequence,
-        delivery=1,
-        stored_at=parse_stored(event.recorded_at),
-    )
+    stored_at = parse_stored(event.recorded_at)
+    return Message(event.subject, event.payload, event.stream_sequence, 1, stored_at)
