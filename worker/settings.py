@@ -8,7 +8,8 @@ import configparser
 import re
 import ssl
 import time
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -23,20 +24,17 @@ from worker.errors import SettingError
 from worker.projections.starts import STARTS
 
 _DEFAULT_PORT = 4222
-_NAME = re.compile(r"[^\s.*>/\\\x00-\x1f]+")
-_HOST = re.compile(r"[A-Za-z0-9._:%-]+")
-_BUCKET = re.compile(r"[A-Za-z0-9_-]+")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
-    """How the worker authenticates to the broker. No field appears in a repr."""
+    """How the worker authenticates to the broker. Its repr shows no field."""
 
-    token: str | None = field(default=None, repr=False)
-    user: str | None = field(default=None, repr=False)
-    password: str | None = field(default=None, repr=False)
-    creds: str | None = field(default=None, repr=False)
-    nkey_seed: str | None = field(default=None, repr=False)
+    token: str | None = None
+    user: str | None = None
+    password: str | None = None
+    creds: str | None = None
+    nkey_seed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +50,16 @@ class Tls:
         """Return the context for the connection, or None without TLS; raises SettingError."""
         if not self.required:
             return None
+        option, file, expected = "--tls-ca-file", self.ca_file, "PEM certificates"
         try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-        except (OSError, ValueError) as error:
-            raise SettingError(
-                "--tls-ca-file", f"{str(self.ca_file)!r}: expected PEM certificates: {error}"
-            ) from error
-        if self.cert_file is not None:
-            try:
+            context = ssl.create_default_context(cafile=file)
+            if self.cert_file is not None:
+                option, file = "--tls-cert-file", self.cert_file
+                expected = "a PEM certificate with its unencrypted key in it or in --tls-key-file"
                 # Without a password function, OpenSSL would prompt on the terminal.
-                context.load_cert_chain(self.cert_file, self.key_file, password=lambda: "")
-            except (OSError, ValueError) as error:
-                raise SettingError(
-                    "--tls-cert-file",
-                    f"{str(self.cert_file)!r}: expected a PEM certificate with its unencrypted key"
-                    f" in it or in --tls-key-file: {error}",
-                ) from error
+                context.load_cert_chain(file, self.key_file, password=lambda: "")
+        except (OSError, ValueError) as error:
+            raise SettingError(option, f"{str(file)!r}: expected {expected}: {error}") from error
         return context
 
 
@@ -94,21 +86,13 @@ class Settings:
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
     stalled_after: float = 60.0
-    credentials: Credentials = field(default=Credentials(), repr=False)
+    credentials: Credentials = Credentials()
     tls: Tls = Tls()
 
     def public(self) -> dict[str, Any]:
         """Return the settings by name, without secrets, for the log event `worker.started`."""
-        shown = {
-            item.name: getattr(self, item.name)
-            for item in fields(self)
-            if item.name not in ("credentials", "tls")
-        }
-        given = [
-            item.name
-            for item in fields(self.credentials)
-            if getattr(self.credentials, item.name) is not None
-        ]
+        shown = asdict(self)
+        given = [name for name, secret in shown["credentials"].items() if secret is not None]
         return {**shown, "credentials": given, "tls": self.tls.required}
 
 
@@ -118,7 +102,7 @@ class NatsUrl:
 
     url: str
     tls: bool
-    credentials: Credentials = field(default=Credentials(), repr=False)
+    credentials: Credentials
 
 
 def parse_nats_url(text: str) -> NatsUrl:
@@ -140,26 +124,19 @@ def parse_nats_url(text: str) -> NatsUrl:
     shown_host = f"[{host}]" if ":" in host else host
     credentials = Credentials()
     if parts.password is not None:
-        credentials = Credentials(
-            user=unquote(parts.username or ""), password=unquote(parts.password)
-        )
+        user, password = unquote(parts.username or ""), unquote(parts.password)
+        credentials = Credentials(user=user, password=password)
     elif parts.username:
         credentials = Credentials(token=unquote(parts.username))
-    return NatsUrl(
-        url=f"{parts.scheme}://{shown_host}:{port or _DEFAULT_PORT}",
-        tls=parts.scheme == "tls",
-        credentials=credentials,
-    )
+    url = f"{parts.scheme}://{shown_host}:{port or _DEFAULT_PORT}"
+    return NatsUrl(url, parts.scheme == "tls", credentials)
 
 
 def without_user_information(text: str) -> str:
     """Replace everything before the last @ in one or several URLs, so that they can be shown."""
-    before, at, host = text.rpartition("@")
-    if not at:
-        return text
-    scheme, separator, _ = before.partition("://")
-    is_scheme = separator and scheme in ("nats", "tls")
-    return f"{scheme}://***@{host}" if is_scheme else f"***@{host}"
+    _, at, host = text.rpartition("@")
+    scheme = re.match("(nats|tls)://", text)
+    return f"{scheme[0] if scheme else ''}***@{host}" if at else text
 
 
 def parse_seconds(text: str) -> float:
@@ -210,30 +187,21 @@ def parse_nkey_seed(text: str) -> str:
     return text.strip()
 
 
-def parse_name(text: str) -> str:
-    """Check the name of a stream or consumer."""
-    if not _NAME.fullmatch(text):
-        raise ValueError("expected a name without spaces, dots, *, > or slashes")
-    return text
+def _matching(pattern: str, expected: str) -> Callable[[str], str]:
+    """Return a function that returns a text which matches the pattern as a whole."""
+
+    def parse(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"expected {expected}")
+        return text
+
+    return parse
 
 
-def parse_bucket(text: str) -> str:
-    """Check the name of a key-value bucket."""
-    if not _BUCKET.fullmatch(text):
-        raise ValueError("expected a name of letters, digits, - and _")
-    return text
-
-
-def parse_host(text: str) -> str:
-    """Check the name or address of an interface to listen on."""
-    if not _HOST.fullmatch(text):
-        raise ValueError("expected an IP address or a host name")
-    return text
-
-
-def parse_database(text: str) -> str:
-    """Check that both yoyo and the worker accept a database URL."""
-    return check_url(text)
+# A stream or consumer, a key-value bucket, and an interface to listen on.
+parse_name = _matching(r"[^\s.*>/\\\x00-\x1f]+", "a name without spaces, dots, *, > or slashes")
+parse_bucket = _matching("[A-Za-z0-9_-]+", "a name of letters, digits, - and _")
+parse_host = _matching("[A-Za-z0-9._:%-]+", "an IP address or a host name")
 
 
 def default_database() -> str | None:
@@ -244,17 +212,14 @@ def default_database() -> str | None:
     """
     for folder in (Path(__file__).parent.parent, Path.cwd()):
         path = folder / "yoyo.ini"
-        if path.is_file():
-            return _read_database(path)
+        if not path.is_file():
+            continue
+        try:
+            url = yoyo.config.read_config(str(path)).get("DEFAULT", "database", fallback=None)
+            return None if url is None else check_url(str(url))
+        except (configparser.Error, OSError, ValueError) as error:
+            raise SettingError("--database", f"from {path}: {error}") from error
     return None
-
-
-def _read_database(path: Path) -> str | None:
-    try:
-        url = yoyo.config.read_config(str(path)).get("DEFAULT", "database", fallback=None)
-        return None if url is None else parse_database(str(url))
-    except (configparser.Error, OSError, ValueError) as error:
-        raise SettingError("--database", f"from {path}: {error}") from error
 
 
 def merge_credentials(given: Credentials, urls: list[NatsUrl]) -> Credentials:
@@ -262,20 +227,18 @@ def merge_credentials(given: Credentials, urls: list[NatsUrl]) -> Credentials:
 
     Raises SettingError if more than one kind is given, or half of one.
     """
-    from_urls = {url.credentials for url in urls}
-    if len(from_urls) > 1:
+    none = Credentials()
+    in_url, *others = {url.credentials for url in urls} or {none}
+    if others:
         raise SettingError("--nats", "all URLs must carry the same credentials")
-    in_url = from_urls.pop() if from_urls else Credentials()
-    if in_url != Credentials() and given != Credentials():
-        raise SettingError(
-            "--nats", "the URL and an option both set credentials; remove one of them"
-        )
-    merged = given if in_url == Credentials() else in_url
+    if none not in (in_url, given):
+        problem = "the URL and an option both set credentials; remove one of them"
+        raise SettingError("--nats", problem)
+    merged = given if in_url == none else in_url
     if (merged.user is None) != (merged.password is None):
         raise SettingError("--user", "a user and a password must be given together")
     kinds = (merged.token, merged.user, merged.creds, merged.nkey_seed)
     if sum(kind is not None for kind in kinds) > 1:
-        raise SettingError(
-            "--token-file, --user, --creds-file, --nkey-seed-file", "only one of them may be given"
-        )
+        options = "--token-file, --user, --creds-file, --nkey-seed-file"
+        raise SettingError(options, "only one of them may be given")
     return merged

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from worker import settings as settings_module
+from worker.cli import context as opening
 from worker.cli import main as command_line
 from worker.cli.main import main
 from worker.settings import Credentials, Settings, Tls, parse_seconds
@@ -72,7 +73,7 @@ class Command:
         self._outcome = Outcome(0, "")
         for name in [name for name in os.environ if name.startswith("PROJECTOR_")]:
             monkeypatch.delenv(name)
-        monkeypatch.setattr(command_line, "set_up_logging", self._log)
+        monkeypatch.setattr(opening, "set_up_logging", self._log)
         monkeypatch.setattr(command_line, "Service", self._serve)
 
     def _log(self, level: str, form: str) -> None:

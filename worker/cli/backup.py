@@ -1,6 +1,5 @@
 """`projector backup` and `projector restore`: copy the whole database, and restore a copy."""
 
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -8,20 +7,16 @@ from typing import Any
 import click
 
 from repo import open_database
-from repo.retry import retry_policy
 from worker.cli import options
-from worker.cli.context import log_to_standard_error
-from worker.cli.options import chosen_database, database_command, together
+from worker.cli.context import set_up_log, unchecked_database
+from worker.cli.options import chosen_database, database_options, together
 from worker.errors import EXIT_OK, SettingError
 from worker.schema import migrate_command
 
-_PATH = click.Path(path_type=Path)
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
 
 @click.command(short_help="Copy the database while workers run.")
-@click.argument("target", type=_PATH)
-@database_command
+@click.argument("target", type=click.Path(path_type=Path))
+@database_options
 def backup(target: Path, **chosen: Any) -> int:
     """Copy the database into the new file TARGET, and verify the copy.
 
@@ -30,25 +25,21 @@ def backup(target: Path, **chosen: Any) -> int:
     projector backup monday.db
 
     Workers go on meanwhile. TARGET appears when the copy is complete, verified and synced to disk;
-    an existing file is never overwritten. The path is printed. Exit codes: 64 TARGET exists
-    already; 65 the database is corrupt; 75 the disk is full, or the database locked; 78 TARGET or
-    the database cannot be used.
+    an existing file is never overwritten. The path is printed. Exit code 64: TARGET exists already.
     """
-    log_to_standard_error(chosen)
-    retry = retry_policy(chosen.pop("retry_for"), threading.Event())
-    database = open_database(chosen_database(chosen.pop("database")), **chosen)
+    database, retry = unchecked_database(chosen)
     if target.exists() and not target.is_dir():
         raise SettingError("TARGET", f"{target} exists already; choose a new name")
     began = time.monotonic()
     copy: Path = retry(database.back_up, target)
     click.echo(copy)
-    took = time.monotonic() - began
-    click.echo(f"{copy.stat().st_size} bytes in {took:.1f} s, verified", err=True)
+    seconds = time.monotonic() - began
+    click.echo(f"{copy.stat().st_size} bytes in {seconds:.1f} s, verified", err=True)
     return EXIT_OK
 
 
 @click.command(short_help="Replace the database by a backup.")
-@click.argument("source", type=_FILE)
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @together(options.database, options.logs("warning"))
 def restore(source: Path, **chosen: Any) -> int:
     """Replace the database by a copy of the backup SOURCE; stop the workers first.
@@ -58,20 +49,17 @@ def restore(source: Path, **chosen: Any) -> int:
 
     The former file is kept beside it under another name. An interrupted restore may be repeated.
     Exit codes: 65 SOURCE is corrupt, or not a database of a worker; 75 another process has the
-    database open, or the disk is full; 78 SOURCE or the database cannot be used.
+    database open, or the disk is full.
     """
-    log_to_standard_error(chosen)
+    set_up_log(chosen)
     database = open_database(chosen_database(chosen["database"]))
     former = database.restore(source)
     click.echo(database.url)
     if former is not None:
         click.echo(f"the former file is kept: {former}", err=True)
-    pending = database.pending_migrations()
-    if pending:
-        click.echo(
-            f"the backup lacks {len(pending)} migrations; run: {migrate_command(database.url)}",
-            err=True,
-        )
+    if pending := database.pending_migrations():
+        command = migrate_command(database.url)
+        click.echo(f"the backup lacks {len(pending)} migrations; run: {command}", err=True)
     click.echo(
         "at its next start the worker projects the messages that the stream holds and the backup "
         "lacks, and logs database.behind_stream",

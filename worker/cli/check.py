@@ -1,7 +1,6 @@
 """`projector check`: does everything that a worker needs exist and work?"""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -14,12 +13,7 @@ from worker.cli.options import json_option
 from worker.cli.output import json_text, safe, user_message
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError, WorkerError
 from worker.jetstream.client import BrokerClient
-from worker.jetstream.inspect import (
-    ConsumerView,
-    differing_settings,
-    inspect_broker,
-    why_unusable,
-)
+from worker.jetstream.inspect import ConsumerView, differing_settings, inspect_broker, why_unusable
 from worker.jetstream.manifest_sync import read_manifests
 from worker.jetstream.permissions import (
     create_stream_permissions,
@@ -34,34 +28,14 @@ from worker.settings import Settings
 
 _NAGIOS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 _UNKNOWN = 3
-_WORDS = {Level.OK: "ok", Level.WARNING: "warning", Level.ERROR: "error"}
 
 
-class _Check(click.Command):
-    """With --nagios, any error that prevents an answer is UNKNOWN to the monitoring system."""
-
-    def make_context(
-        self,
-        info_name: str | None,
-        args: list[str],
-        parent: click.Context | None = None,
-        **extra: Any,
-    ) -> click.Context:
-        with _unknown_on_error(nagios="--nagios" in args):
-            return super().make_context(info_name, args, parent, **extra)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with _unknown_on_error(nagios=ctx.params["nagios"]):
-            return super().invoke(ctx)
-
-
-@click.command(cls=_Check, short_help="Check everything that a worker needs.")
+@click.command(short_help="Check everything that a worker needs.")
 @click.option("--thorough", is_flag=True, help="Also read the whole database, to find corruption.")
 @click.option(
     "--nagios",
     is_flag=True,
-    help="First one line for a monitoring system, and its exit codes: 0 ok, 1 warning, 2 critical, "
-    "3 unknown, such as a wrong option.",
+    help="Print one line first, for monitoring; exit with 0 ok, 1 warning, 2 critical, 3 unknown.",
 )
 @json_option
 def check(*, thorough: bool, nagios: bool, as_json: bool, **options: Any) -> int:
@@ -73,15 +47,13 @@ def check(*, thorough: bool, nagios: bool, as_json: bool, **options: Any) -> int
     projector check --nagios
 
     It takes every option of `run`, creates and changes nothing, and works before a worker starts or
-    beside one. To test permissions it sends the broker messages without effect and notes which ones
-    are rejected. Keep the - in a unit file: without it an error fails the start, and systemd
-    restarts the unit forever.
+    beside one. To test permissions it sends the broker messages without effect. Keep the - in a
+    unit file: without it an error fails the start, and systemd restarts the unit forever.
 
     With --json: {"findings": [{"name": "permissions", "level": "error", "text": …}, …], "level":
     "error"}. The levels are ok, warning and error.
 
-    Exit codes: 0 no error, warnings at most; 1 an error; 64 a wrong option; with --nagios only 0 to
-    3.
+    Exit codes: 0 no error, warnings at most; 1 an error; with --nagios only 0 to 3.
     """
     # Every problem is a finding; it need not be logged as well.
     options["log_level"] = "critical"
@@ -93,12 +65,12 @@ def check(*, thorough: bool, nagios: bool, as_json: bool, **options: Any) -> int
             click.echo(_line(finding))
     worst = max(finding.level for finding in findings)
     if as_json:
-        click.echo(_document(findings, worst))
+        listed = [{**one._asdict(), "level": _word(one.level)} for one in findings]
+        click.echo(json_text({"findings": listed, "level": _word(worst)}))
     elif nagios:
         click.echo(_nagios_lines(findings, worst))
-    if nagios:
-        return int(worst)
-    return EXIT_PARTLY if worst is Level.ERROR else EXIT_OK
+    code = EXIT_PARTLY if worst is Level.ERROR else EXIT_OK
+    return int(worst) if nagios else code
 
 
 def find_all(settings: Settings, *, thorough: bool) -> Iterator[Finding]:
@@ -120,9 +92,6 @@ def _schema(database: Database, settings: Settings) -> Iterator[Finding]:
         yield Finding("schema", Level.OK, "every migration is applied")
 
 
-# --- the broker ---
-
-
 def _broker(settings: Settings) -> Iterator[Finding]:
     with BrokerClient(settings) as client:
         encrypted = "encrypted" if settings.tls.required else "not encrypted"
@@ -142,41 +111,37 @@ def _permissions(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
         verb = "subscribe to" if right.subscribe else "publish to"
         text = f"user may not {verb} {right.subject} (needed to {right.purpose})"
         yield Finding("permissions", Level.ERROR, text)
-    if missing:
-        return
-    text = f"all {len(needed)} that a worker needs"
-    if missing_permissions(client, reading_permissions(settings.stream)):
-        text += "; verify, rebuild and explain need more"
-    yield Finding("permissions", Level.OK, text)
+    if not missing:
+        text = f"all {len(needed)} that a worker needs"
+        if missing_permissions(client, reading_permissions(settings.stream)):
+            text += "; verify, rebuild and explain need more"
+        yield Finding("permissions", Level.OK, text)
 
 
 def _stream(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
     view = inspect_broker(client, settings)
     if view.stream is None:
-        missing = f"stream {settings.stream} does not exist"
+        text = f"stream {settings.stream} does not exist"
         if settings.create_stream:
-            yield Finding("stream", Level.OK, f"{missing}; --create-stream will create it")
+            yield Finding("stream", Level.OK, f"{text}; --create-stream will create it")
         else:
-            text = f"{missing}; create it, or pass --create-stream"
-            yield Finding("stream", Level.ERROR, text)
+            yield Finding("stream", Level.ERROR, f"{text}; create it, or pass --create-stream")
         return
     yield Finding("stream", Level.OK, f"{settings.stream} has {view.stream.messages} messages")
-    if view.consumer is None:
+    if view.consumer is not None:
+        yield _consumer(view.consumer, settings)
+    else:
         text = f"{settings.consumer} does not exist yet; a worker creates it"
         yield Finding("consumer", Level.OK, text)
-        return
-    yield _consumer(view.consumer, settings)
 
 
 def _consumer(consumer: ConsumerView, settings: Settings) -> Finding:
     if problem := why_unusable(consumer, settings, STARTS):
         return Finding("consumer", Level.ERROR, problem)
-    different = differing_settings(consumer, settings, STARTS)
+    different = differing_settings(consumer, settings, STARTS).items()
     if different:
-        listed = ", ".join(
-            f"{name} is {found}, expected {wanted}" for name, (wanted, found) in different.items()
-        )
-        text = f"{settings.consumer}: {listed}; a worker uses it unchanged"
+        listed = [f"{name} is {found}, expected {wanted}" for name, (wanted, found) in different]
+        text = f"{settings.consumer}: {', '.join(listed)}; a worker uses it unchanged"
         return Finding("consumer", Level.WARNING, text)
     return Finding("consumer", Level.OK, f"{settings.consumer} is as a worker creates it")
 
@@ -204,50 +169,31 @@ def _guarded(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Findi
         yield Finding(name, Level.ERROR, user_message(error))
 
 
-# --- output ---
-
-
-@contextmanager
-def _unknown_on_error(*, nagios: bool) -> Iterator[None]:
-    """If `nagios` is set, print any error as one line and exit with UNKNOWN."""
-    try:
-        yield
-    except click.exceptions.Exit:  # --help
-        raise
-    except Exception as error:
-        if not nagios:
-            raise
-        click.echo(_nagios_line(f"PROJECTOR {_NAGIOS[_UNKNOWN]}: {_reason(error)}"))
-        raise click.exceptions.Exit(_UNKNOWN) from error
-
-
-def _reason(error: Exception) -> str:
+def unknown_to_nagios(error: Exception) -> int:
+    """Print the error that prevents a check as one line, and return the exit code for it."""
     if isinstance(error, click.UsageError):
-        return error.format_message()
-    if isinstance(error, WorkerError | RepositoryError):
-        return user_message(error)
-    # Its text may hold anything, even a secret.
-    return f"a bug ({type(error).__name__}); run without --nagios for the traceback"
+        reason = error.format_message()
+    elif isinstance(error, WorkerError | RepositoryError):
+        reason = user_message(error)
+    else:  # its text may hold anything, even a secret
+        reason = f"a bug ({type(error).__name__}); run without --nagios for the traceback"
+    click.echo(_nagios_line(f"PROJECTOR {_NAGIOS[_UNKNOWN]}: {reason}"))
+    return _UNKNOWN
 
 
 def _line(finding: Finding) -> str:
-    return f"{_WORDS[finding.level]:8} {finding.name:11} {safe(finding.text)}"
+    return f"{_word(finding.level):8} {finding.name:11} {safe(finding.text)}"
 
 
-def _document(findings: Sequence[Finding], worst: Level) -> str:
-    listed = [
-        {"name": finding.name, "level": _WORDS[finding.level], "text": finding.text}
-        for finding in findings
-    ]
-    return json_text({"findings": listed, "level": _WORDS[worst]})
+def _word(level: Level) -> str:
+    return level.name.lower()
 
 
 def _nagios_lines(findings: Sequence[Finding], worst: Level) -> str:
     problems = [f"{finding.name}: {finding.text}" for finding in findings if finding.level is worst]
     summary = "; ".join(problems) if worst else f"{len(findings)} checks"
-    first = f"PROJECTOR {_NAGIOS[worst]}: {summary}"
-    lines = [first, *(_line(finding) for finding in findings)]
-    return "\n".join(_nagios_line(line) for line in lines)
+    lines = [f"PROJECTOR {_NAGIOS[worst]}: {summary}", *map(_line, findings)]
+    return "\n".join(map(_nagios_line, lines))
 
 
 def _nagios_line(text: str) -> str:

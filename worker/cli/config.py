@@ -8,19 +8,16 @@ import click
 from click.core import ParameterSource
 
 from worker import settings
-from worker.cli.options import PREFIX, build_settings, json_option
+from worker.cli.context import chosen_settings
+from worker.cli.options import PREFIX, SECRETS, json_option
 from worker.cli.output import Members, json_text, print_table
 from worker.errors import EXIT_OK
 
-# Secrets that have a variable and an option for a file, but no option of their own.
-_SECRETS = ("TOKEN", "PASSWORD", "CREDS", "NKEY_SEED")
+_SOURCES: dict[ParameterSource | None, str] = {
+    ParameterSource.COMMANDLINE: "command line",
+    ParameterSource.DEFAULT: "default",
+}
 _HIDDEN = "(hidden)"
-
-
-def with_options_of(run: click.Command, command: click.Command) -> click.Command:
-    """Add every option of `run` to a command."""
-    command.params = [*run.params, *command.params]
-    return command
 
 
 @click.command(short_help="Show the settings in effect and their sources.")
@@ -39,35 +36,27 @@ def config(context: click.Context, /, *, as_json: bool, **options: Any) -> int:
     With --json: {"settings": [{"option": "--batch", "value": 500, "source": "default"}, …]}. The
     source is "command line", "default", the name of a variable, or a file.
 
-    Exit codes: 0 the settings are valid; 64 a worker would not start with them.
+    Exit codes: 0 the settings are valid.
     """
-    found = [*_options(context, options), *_secrets(options, os.environ)]
-    for name in ("log_level", "log_format"):
-        options.pop(name)
-    build_settings(options, os.environ)
+    found = [*_options(context, options), *_secrets(options)]
+    chosen_settings(options)  # raises where a worker would not start
     if as_json:
         click.echo(json_text({"settings": found}))
     else:
-        print_table(("option", "value", "source"), (one.values() for one in found))
+        print_table(("option", "value", "source"), found)
     return EXIT_OK
 
 
 def _options(context: click.Context, options: Mapping[str, Any]) -> Iterator[Members]:
     for parameter in context.command.params:
         name = parameter.name or ""
-        if not isinstance(parameter, click.Option) or name not in options:
+        if name not in options:
             continue
-        value, source = options[name], _source(context, parameter)
+        value = options[name]
+        source = _SOURCES.get(context.get_parameter_source(name), str(parameter.envvar))
         if name == "database" and value is None:
             value, source = settings.default_database(), "yoyo.ini"
         yield {"option": parameter.opts[0], "value": _shown(value), "source": source}
-
-
-def _source(context: click.Context, parameter: click.Option) -> str:
-    source = context.get_parameter_source(parameter.name or "")
-    if source is ParameterSource.COMMANDLINE:
-        return "command line"
-    return str(parameter.envvar) if source is ParameterSource.ENVIRONMENT else "default"
 
 
 def _shown(value: Any) -> bool | float | str | None:
@@ -79,9 +68,9 @@ def _shown(value: Any) -> bool | float | str | None:
     return str(value)
 
 
-def _secrets(options: Mapping[str, Any], environment: Mapping[str, str]) -> Iterator[Members]:
+def _secrets(options: Mapping[str, Any]) -> Iterator[Members]:
     if any(url.credentials != settings.Credentials() for urls in options["nats"] for url in urls):
         yield {"option": "credentials", "value": _HIDDEN, "source": "the URL of --nats"}
-    for name in _SECRETS:
-        if environment.get(PREFIX + name):
-            yield {"option": name.lower(), "value": _HIDDEN, "source": PREFIX + name}
+    for name in SECRETS:
+        if os.environ.get(variable := PREFIX + name.upper()):
+            yield {"option": name, "value": _HIDDEN, "source": variable}

@@ -1,12 +1,14 @@
 """How a command reaches the database and the stream, once its log is set up."""
 
-import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from tenacity import Retrying
+
+from repo import Database
 from repo import open_database as open_url
 from repo.reader import Reader
 from repo.repository import Repository
@@ -26,7 +28,7 @@ from worker.schema import check_schema
 from worker.settings import Settings
 
 
-def log_to_standard_error(options: dict[str, Any]) -> None:
+def set_up_log(options: dict[str, Any]) -> None:
     """Set up the log from --log-level and --log-format, and remove them from the options."""
     level, form = options.pop("log_level"), options.pop("log_format")
     set_up_logging(level, form or (TEXT if sys.stderr.isatty() else JSON))
@@ -34,25 +36,29 @@ def log_to_standard_error(options: dict[str, Any]) -> None:
 
 def chosen_settings(options: dict[str, Any]) -> Settings:
     """Set up the log and return the settings of a command; raises SettingError."""
-    log_to_standard_error(options)
-    return build_settings(options, os.environ)
+    set_up_log(options)
+    return build_settings(options)
 
 
-# --- the database ---
+def unchecked_database(options: dict[str, Any]) -> tuple[Database, Retrying]:
+    """Set up the log; return the database of a command, and how to retry its locks."""
+    set_up_log(options)
+    database = open_url(chosen_database(options["database"]), busy_timeout=options["busy_timeout"])
+    return database, retry_policy(options["retry_for"], threading.Event())
 
 
 class CheckedDatabase:
     """A database in which every migration is applied."""
 
-    def __init__(self, url: str | None, *, busy_timeout: float, retry_for: float) -> None:
-        """Check the schema; both times are in seconds.
+    def __init__(self, database: Database, retry_for: float) -> None:
+        """Check the schema; locks are retried for `retry_for` seconds.
 
-        Raises SettingError if no database is named, ConfigurationError if migrations are pending,
-        and a RepositoryError if the file cannot be read.
+        Raises ConfigurationError if migrations are pending, and a RepositoryError if the file
+        cannot be read.
         """
         self._retry_for = retry_for
-        self._database = open_url(chosen_database(url), busy_timeout=busy_timeout)
-        retry_policy(retry_for, threading.Event())(check_schema, self._database, apply=False)
+        self._database = database
+        retry_policy(retry_for, threading.Event())(check_schema, database, apply=False)
 
     def reader(self) -> Reader:
         """Return a reader to use in a `with` statement; it cannot write."""
@@ -64,27 +70,19 @@ class CheckedDatabase:
 
     def repository(self) -> Repository[Any]:
         """Return a repository to use in a `with` statement; it connects at its first write."""
-        return Repository(
-            *(self._database, STARTS.writer),
-            retry_for=self._retry_for,
-            give_up=threading.Event(),
-        )
+        places = self._database, STARTS.writer
+        return Repository(*places, retry_for=self._retry_for, give_up=threading.Event())
 
 
 def open_database(options: dict[str, Any]) -> CheckedDatabase:
-    """Set up the log and check the database of a command with the options `database_command`."""
-    log_to_standard_error(options)
-    return CheckedDatabase(options.pop("database"), **options)
+    """Set up the log and check the database of a `database_command`."""
+    return CheckedDatabase(unchecked_database(options)[0], options["retry_for"])
 
 
 def database_of(settings: Settings) -> CheckedDatabase:
     """Check the database of these settings; raises as `CheckedDatabase` does."""
-    return CheckedDatabase(
-        settings.database, busy_timeout=settings.busy_timeout, retry_for=settings.retry_for
-    )
-
-
-# --- the stream ---
+    database = open_url(settings.database, busy_timeout=settings.busy_timeout)
+    return CheckedDatabase(database, settings.retry_for)
 
 
 class OpenStream(NamedTuple):
@@ -115,34 +113,24 @@ def open_stream(
         if view.stream is None:
             raise ConfigurationError(f"stream {settings.stream} does not exist")
         if not without_deadlines:
-            _read_manifests(client, settings, manifests, problems)
+            with handling_missing_manifests(problems):
+                read_manifests(client, settings.bucket, manifests)
         ack_floor = view.consumer.binding.position.ack_floor if view.consumer else 0
-        last = view.stream.last_sequence
-        filter_subject = STARTS.filter_subject
-        with StreamReader(client, settings.stream, filter_subject, last, since=since) as reader:
+        place = settings.stream, STARTS.filter_subject, view.stream.last_sequence
+        with StreamReader(client, *place, since=since) as reader:
             yield OpenStream(reader, ack_floor, manifests)
 
 
-def _read_manifests(
-    client: BrokerClient, settings: Settings, manifests: ManifestCache, problems: list[str] | None
-) -> None:
-    if problems is None:
-        with suggesting_without_deadlines():
-            read_manifests(client, settings.bucket, manifests)
-        return
-    try:
-        read_manifests(client, settings.bucket, manifests)
-    except (BrokerError, ConfigurationError) as error:
-        problems.append(user_message(error))
-
-
 @contextmanager
-def suggesting_without_deadlines() -> Iterator[None]:
-    """Add the option --without-deadlines to the error of manifests that cannot be read."""
+def handling_missing_manifests(problems: list[str] | None = None) -> Iterator[None]:
+    """Append the error of manifests that cannot be read to `problems`.
+
+    Without that list, raise it with the option --without-deadlines in its text.
+    """
     try:
         yield
     except (BrokerError, ConfigurationError) as error:
-        raise type(error)(
-            "deadlines cannot be computed; pass --without-deadlines to continue without them: "
-            f"{error}"
-        ) from error.__cause__
+        if problems is None:
+            text = "deadlines cannot be computed; pass --without-deadlines to continue without them"
+            raise type(error)(f"{text}: {error}") from error.__cause__
+        problems.append(user_message(error))

@@ -5,25 +5,19 @@ from itertools import islice
 from typing import Any
 
 import click
+from rich.progress import TaskID
 
 from repo import queries as runs
+from repo import rejected as rejected_events
 from repo.queries import FoundRun
 from repo.reader import Reader
 from worker.cli.context import chosen_settings, database_of, open_stream
-from worker.cli.options import broker_command, json_option
+from worker.cli.options import broker_command
 from worker.cli.output import Members, json_text, paragraph, progress, safe, user_message
-from worker.codec.timestamps import NANOSECONDS, format_instant, parse_stored
+from worker.codec.timestamps import format_instant, parse_stored
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError
-from worker.inspection.explanation import (
-    Calculation,
-    Event,
-    Evidence,
-    calculate,
-    compare,
-    next_of_row,
-    next_without_row,
-    read_event,
-)
+from worker.inspection import explanation
+from worker.inspection.explanation import Calculation, Event, Evidence
 from worker.jetstream.stream_reader import StreamReader
 from worker.processing import rejections
 from worker.projections.manifests import ManifestCache
@@ -35,7 +29,6 @@ _MOST_REJECTED = 10_000
 
 @click.command(short_help="Explain one run.")
 @click.argument("result_id")
-@json_option
 @broker_command
 def explain(*, result_id: str, as_json: bool, **options: Any) -> int:
     """Explain a run: its event in the stream, its row, its deadline, and what happens next.
@@ -48,12 +41,10 @@ def explain(*, result_id: str, as_json: bool, **options: Any) -> int:
 
     With --json: {"result_id": …, "row": {…}, "events": [{"stream_sequence": 7, …}], "rejected": [],
     "deadline": …, "calculation": {"recorded_at": …, "timeout_seconds": 360.0, "slack_seconds":
-    180.0, "expires_at": …, "problem": null}, "stored_deadline": …, "next": …, "problems": []}.
-    Without a timeout, "problem" in "calculation" is the reason, and its other members but
-    "recorded_at" are null.
+    180.0, "expires_at": …, "problem": null}, "stored_deadline": …, "next": …, "problems": []}. If
+    the deadline cannot be computed, "problem" is the reason.
 
-    Exit codes: 0 the run has a row; 1 it has none; 64 an option is wrong; 65 the database is
-    corrupt or not a database; 75 it is unavailable; 78 it is not set up.
+    Exit codes: 0 the run has a row; 1 it has none.
     """
     settings = chosen_settings(options)
     with database_of(settings).reader() as reader:
@@ -64,9 +55,6 @@ def explain(*, result_id: str, as_json: bool, **options: Any) -> int:
     return EXIT_OK if found is not None else EXIT_PARTLY
 
 
-# --- searching ---
-
-
 def _search(settings: Settings, reader: Reader, result_id: str, found: FoundRun | None) -> Evidence:
     """Search the stream for the run, and the rejected events if it has no row."""
     evidence = Evidence()
@@ -75,7 +63,7 @@ def _search(settings: Settings, reader: Reader, result_id: str, found: FoundRun 
         with open_stream(settings, since=stored_at, problems=evidence.problems) as stream:
             events, evidence.reaches_back = _read_events(stream.reader, result_id, stored_at)
             evidence.events, evidence.ack_floor = events, stream.ack_floor
-            evidence.calculation = _calculation(stream.manifests, found, events)
+            evidence.calculation = _calculation(stream.manifests, found, stored_at, events)
     except (BrokerError, ConfigurationError) as error:
         evidence.problems.append(user_message(error))
     if found is None:
@@ -85,10 +73,8 @@ def _search(settings: Settings, reader: Reader, result_id: str, found: FoundRun 
 
 def _stored_at(found: FoundRun | None) -> int | None:
     """Return when the broker stored the event of a row, in nanoseconds since 1970, if known."""
-    if found is None:
-        return None
     try:
-        return parse_stored(found.run.recorded_at)
+        return parse_stored(found.run.recorded_at) if found is not None else None
     except ValueError:  # written by another program
         return None
 
@@ -105,9 +91,9 @@ def _read_events(
     with progress("searching", stream.expected) as bar:
         for page in stream.pages():
             reaches_back = reaches_back or format_instant(page[0].stored_at)
-            read = (read_event(message, result_id) for message in page)
+            read = (explanation.read_event(message, result_id) for message in page)
             events += [event for event in read if event is not None]
-            bar.advance(len(page))
+            bar.advance(TaskID(0), len(page))
             is_past = stored_at is not None and page[-1].stored_at > stored_at
             if is_past or len(events) >= _MOST_EVENTS:
                 break
@@ -115,42 +101,36 @@ def _read_events(
 
 
 def _calculation(
-    manifests: ManifestCache, found: FoundRun | None, events: list[Event]
+    manifests: ManifestCache, found: FoundRun | None, stored_at: int | None, events: list[Event]
 ) -> Calculation | None:
     if found is not None:
-        stored_at = _stored_at(found)
         job_id = found.run.job_id or ""  # another program may have left it NULL
-        return None if stored_at is None else calculate(manifests, job_id, stored_at)
-    for event in events:
-        if event.start is not None:
-            return calculate(manifests, event.start.manifest_id, event.message.stored_at)
-    return None
+        return None if stored_at is None else explanation.calculate(manifests, job_id, stored_at)
+    starts = [(e.start.manifest_id, e.message.stored_at) for e in events if e.start is not None]
+    return explanation.calculate(manifests, *starts[0]) if starts else None
 
 
 def _rejected(reader: Reader, result_id: str) -> list[int]:
     """Return the newest rejected events whose payload contains the run's id."""
     wanted = result_id.encode("utf-8", "replace")
-    ids = []
-    for listed in islice(rejections.newest_first(reader, None), _MOST_REJECTED):
-        stored = rejections.find(reader, listed.rejected_id)
-        if stored is not None and wanted in stored.event.payload:
-            ids.append(listed.rejected_id)
-    return ids[:_MOST_EVENTS]
-
-
-# --- showing ---
+    newest = islice(rejections.newest_first(reader, None), _MOST_REJECTED)
+    read = ((one.rejected_id, reader.read(rejected_events.find, one.rejected_id)) for one in newest)
+    found = (id_ for id_, event in read if event is not None and wanted in event.payload)
+    return list(islice(found, _MOST_EVENTS))
 
 
 def _members(result_id: str, found: FoundRun | None, evidence: Evidence) -> Members:
-    calculation = evidence.calculation
-    stored = compare(found.run, calculation) if found and calculation else None
+    row, stored, calculation = None, None, evidence.calculation
+    if found is not None:
+        row = {**found.run._asdict(), "finished_at": found.finished_at, "reaped": found.reaped}
+        stored = explanation.compare(found.run, calculation) if calculation else None
     return {
         "result_id": result_id,
-        "row": _row_members(found) if found else None,
+        "row": row,
         "events": [_event_members(event) for event in evidence.events],
         "rejected": evidence.rejected,
         "deadline": str(calculation) if calculation else None,
-        "calculation": _calculation_members(calculation) if calculation else None,
+        "calculation": calculation._asdict() if calculation else None,
         "stored_deadline": stored,
         "next": _next(found, evidence),
         "problems": evidence.problems,
@@ -159,24 +139,10 @@ def _members(result_id: str, found: FoundRun | None, evidence: Evidence) -> Memb
 
 def _next(found: FoundRun | None, evidence: Evidence) -> str:
     if found is not None:
-        return next_of_row(found, time.time_ns())
+        return explanation.next_of_row(found, time.time_ns())
     if evidence.problems and not evidence.rejected and not evidence.events:
         return "unknown without the broker"
-    return next_without_row(evidence)
-
-
-def _row_members(found: FoundRun) -> Members:
-    return {**found.run._asdict(), "finished_at": found.finished_at, "reaped": found.reaped}
-
-
-def _calculation_members(today: Calculation) -> Members:
-    return {
-        "recorded_at": format_instant(today.recorded_at),
-        "timeout_seconds": None if today.timeout is None else today.timeout / NANOSECONDS,
-        "slack_seconds": None if today.slack is None else today.slack / NANOSECONDS,
-        "expires_at": today.expires_at,
-        "problem": today.problem,
-    }
+    return explanation.next_without_row(evidence)
 
 
 def _event_members(event: Event) -> Members:
@@ -193,17 +159,14 @@ def _event_members(event: Event) -> Members:
 
 def _text(members: Members) -> str:
     parts = [f"problem: {safe(problem)}" for problem in members["problems"]]
-    row = members["row"]
-    parts.append(
-        paragraph("row in execution_results", row) if row else "no row in execution_results"
-    )
-    for event in members["events"]:
-        sequence = event.pop("stream_sequence")
-        parts.append(paragraph(f"event at stream sequence {sequence}", event))
-    if not members["events"]:
+    row, events = members["row"], members["events"]
+    nothing = "no row in execution_results"
+    parts.append(paragraph("row in execution_results", row) if row else nothing)
+    for event in events:
+        parts.append(paragraph(f"event at stream sequence {event.pop('stream_sequence')}", event))
+    if not events:
         parts.append("no event of this run in the stream" + (" any more" if row else ""))
-    if members["rejected"]:
-        ids = ", ".join(map(str, members["rejected"]))
+    if ids := ", ".join(map(str, members["rejected"])):
         parts.append(f"rejected events that contain its id: {ids}")
     deadlines = {"today": members["deadline"], "in_the_row": members["stored_deadline"]}
     if any(deadlines.values()):

@@ -1,14 +1,12 @@
 """`projector migrate`: bring the schema up to date, or show what that would do."""
 
-import threading
 from typing import Any
 
 import click
 
-from repo import Database, open_database
-from repo.retry import retry_policy
-from worker.cli.context import log_to_standard_error
-from worker.cli.options import chosen_database, database_command
+from repo import Database
+from worker.cli.context import unchecked_database
+from worker.cli.options import database_options
 from worker.errors import EXIT_OK
 from worker.schema import check_schema
 
@@ -16,7 +14,7 @@ from worker.schema import check_schema
 @click.command(short_help="Apply the migrations that are missing.")
 @click.option("--dry-run", is_flag=True, help="Print the SQL that would run; change nothing.")
 @click.option("--list", "list_only", is_flag=True, help="Print each migration and its state.")
-@database_command
+@database_options
 def migrate(*, dry_run: bool, list_only: bool, **chosen: Any) -> int:
     """Apply the migrations that the database lacks; a missing database is created.
 
@@ -27,15 +25,11 @@ def migrate(*, dry_run: bool, list_only: bool, **chosen: Any) -> int:
 
     Stop the workers first. Each applied migration is printed. The tables of another program are
     left as they are: only what is missing beside them is added. A migration that was interrupted or
-    met a lock may be repeated. Exit codes: 0 all are applied, or shown; 64 a wrong option; 65 the
-    database is corrupt or not a database; 75 another program has it locked, or the disk is full; 78
-    the database cannot be used, or does not fit a migration.
+    met a lock may be repeated. Exit code 78: the database does not fit a migration.
     """
     if dry_run and list_only:
         raise click.UsageError("--dry-run and --list exclude each other")
-    log_to_standard_error(chosen)
-    retry = retry_policy(chosen.pop("retry_for"), threading.Event())
-    database = open_database(chosen_database(chosen.pop("database")), **chosen)
+    database, retry = unchecked_database(chosen)
     if dry_run:
         retry(_print_sql, database)
     elif list_only:

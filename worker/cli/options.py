@@ -4,13 +4,15 @@ A group of options is a decorator, so a command names what it needs and every op
 text. Defaults are those of `Settings`.
 """
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 import click
 
+from repo import check_url
 from worker import settings
 from worker.cli.output import MOST_LISTED
 from worker.errors import SettingError
@@ -25,9 +27,6 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-# --- values ---
-
-
 class _Parsed(click.ParamType[Any]):
     """A value that one of the functions of `settings` parses."""
 
@@ -35,12 +34,9 @@ class _Parsed(click.ParamType[Any]):
     # at spaces, and the pieces of a password would no longer be recognized as secret.
     envvar_list_splitter = "\0"
 
-    def __init__(
-        self, name: str, parse: Callable[[str], Any], shown: Callable[[str], str] = str
-    ) -> None:
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
         self._parse = parse
-        self._shown = shown
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
@@ -48,7 +44,8 @@ class _Parsed(click.ParamType[Any]):
         try:
             return self._parse(value)
         except ValueError as error:
-            self.fail(f"{self._shown(value)!r}: {error}", param, ctx)
+            shown = settings.without_user_information(value) if self.name == "url" else value
+            self.fail(f"{shown!r}: {error}", param, ctx)
 
 
 class Whole(click.IntRange):
@@ -65,8 +62,8 @@ def _split_urls(text: str) -> list[settings.NatsUrl]:
     return [settings.parse_nats_url(url.strip()) for url in text.split(",")]
 
 
-_URLS = _Parsed("url", _split_urls, settings.without_user_information)
-_DATABASE = _Parsed("url", settings.parse_database, settings.without_user_information)
+_URLS = _Parsed("url", _split_urls)
+_DATABASE = _Parsed("url", check_url)
 _BUCKET = _Parsed("name", settings.parse_bucket)
 _HOST = _Parsed("host", settings.parse_host)
 _NAME = _Parsed("name", settings.parse_name)
@@ -75,18 +72,20 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 SECONDS = _Parsed("seconds", settings.parse_seconds)
 
 
-# --- declaring options ---
-
-
-def option(name: str, **attributes: Any) -> Decorator:
+def option(name: str, kind: click.ParamType[Any] | None, text: str, **more: Any) -> Decorator:
     """Declare an option, with the variable PROJECTOR_<NAME> and the default of its setting."""
     setting = name.removeprefix("--").replace("-", "_")
-    attributes.setdefault("envvar", PREFIX + setting.upper())
-    default = attributes.pop("default", _DEFAULTS.get(setting))
-    if attributes.get("type") is SECONDS:
+    more.setdefault("envvar", PREFIX + setting.upper())
+    default = more.pop("default", _DEFAULTS.get(setting))
+    if kind is SECONDS:
         default = f"{default:g}s"
-    shown = default not in (None, False)
-    return click.option(name, default=default, show_default=shown, show_envvar=True, **attributes)
+    more.update(default=default, show_default=default not in (None, False), show_envvar=True)
+    return click.option(name, type=kind, help=text, **more)
+
+
+def flag(name: str, text: str) -> Decorator:
+    """Declare an option without a value; its variable takes a boolean."""
+    return option(name, None, text, is_flag=True)
 
 
 def together(*options: Decorator) -> Decorator:
@@ -100,130 +99,69 @@ def together(*options: Decorator) -> Decorator:
     return decorate
 
 
-# --- options that several commands share ---
-
 servers = option(
-    "--nats",
+    *("--nats", _URLS),
+    "Connect to this NATS server, nats://HOST[:PORT] or tls://HOST[:PORT]. Repeat the option or "
+    "separate the URLs by commas for several servers of one cluster.",
     envvar=PREFIX + "NATS_URL",
-    type=_URLS,
     multiple=True,
     metavar="URL",
     default=["nats://127.0.0.1:4222"],
-    help="Connect to this NATS server, nats://HOST[:PORT] or tls://HOST[:PORT]. For several "
-    "servers of one cluster, repeat the option or separate the URLs by commas.",
 )
-
-stream = option("--stream", type=_NAME, help="Read events from this stream.")
-
-consumer = option(
-    "--consumer",
-    type=_NAME,
-    help="Use this durable pull consumer. `run` creates it if it does not exist; no command "
-    "changes an existing one.",
+database = option(
+    *("--database", _DATABASE),
+    "Use this database, sqlite:///relative.db or sqlite:////absolute.db.  [default: the database "
+    "in yoyo.ini]",
+    metavar="URL",
 )
-
-bucket = option("--bucket", type=_BUCKET, help="Read manifests from this key-value bucket.")
+stream = option("--stream", _NAME, "Read events from this stream.")
+consumer = option("--consumer", _NAME, "Use this durable pull consumer; `run` creates it.")
+bucket = option("--bucket", _BUCKET, "Read manifests from this key-value bucket.")
 
 credentials = together(
+    option("--token-file", _FILE, "Read a token from this file, or set PROJECTOR_TOKEN."),
+    option("--user", None, "Log in as this user, with the password of the next option."),
+    option("--password-file", _FILE, "Read a password from this file, or set PROJECTOR_PASSWORD."),
     option(
-        "--token-file",
-        type=_FILE,
-        help="Read a token from this file. PROJECTOR_TOKEN sets the token itself.",
+        "--creds-file", _FILE, "Log in with this .creds file, or set PROJECTOR_CREDS to its text."
     ),
     option(
-        "--user",
-        help="Log in as this user. The password comes from --password-file or PROJECTOR_PASSWORD.",
+        "--nkey-seed-file", _FILE, "Read an nkey seed from this file, or set PROJECTOR_NKEY_SEED."
     ),
+    option("--tls-ca-file", _FILE, "Trust the PEM certificates in this file. Requires TLS."),
+    option("--tls-cert-file", _FILE, "Present this PEM client certificate. Requires TLS."),
     option(
-        "--password-file",
-        type=_FILE,
-        help="Read the user's password from this file. PROJECTOR_PASSWORD sets the password "
-        "itself.",
+        *("--tls-key-file", _FILE),
+        "Read the client certificate's PEM key from this file.  [default: the certificate's file]",
     ),
-    option(
-        "--creds-file",
-        type=_FILE,
-        help="Log in with this .creds file. PROJECTOR_CREDS sets its text itself.",
-    ),
-    option(
-        "--nkey-seed-file",
-        type=_FILE,
-        help="Read an nkey seed from this file. PROJECTOR_NKEY_SEED sets the seed itself.",
-    ),
-    option(
-        "--tls-ca-file", type=_FILE, help="Trust the PEM certificates in this file. Requires TLS."
-    ),
-    option(
-        "--tls-cert-file",
-        type=_FILE,
-        help="Present the PEM client certificate in this file. Requires TLS.",
-    ),
-    option(
-        "--tls-key-file",
-        type=_FILE,
-        help="Read the client certificate's PEM key from this file.  [default: the certificate's "
-        "file]",
-    ),
-)
-
-database = option(
-    "--database",
-    type=_DATABASE,
-    metavar="URL",
-    help="Use this database, sqlite:///relative.db or sqlite:////absolute.db.  [default: the "
-    "database in yoyo.ini]",
 )
 
 patience = together(
+    option("--busy-timeout", SECONDS, "Wait this long for a lock on the database, per attempt."),
     option(
-        "--busy-timeout",
-        type=SECONDS,
-        help="Wait this long for another process's lock on the database, in each attempt.",
-    ),
-    option(
-        "--retry-for",
-        type=SECONDS,
-        help="Retry for this long while the database is locked. Then a command fails, and `run` "
-        "naks the batch; keep it well below the ack wait.",
+        *("--retry-for", SECONDS),
+        "Retry for this long while the database is locked; keep it well below the ack wait.",
     ),
 )
 
 observability = together(
     option(
-        "--metrics-port",
-        type=Whole(0, 65_535),
-        help="Serve /metrics, /livez and /readyz on this port. 0 picks a free port, which is "
-        "logged. Nothing is served without this option.",
+        *("--metrics-port", Whole(0, 65_535)),
+        "Serve /metrics, /livez and /readyz on this port. 0 picks a free port, which is logged.",
     ),
-    option(
-        "--metrics-host",
-        type=_HOST,
-        help="Serve them on this address. Clients are not authenticated.",
-    ),
-    option(
-        "--stalled-after",
-        type=SECONDS,
-        help="Fail /livez when messages have been waiting for this long and none was projected. "
-        "The worker also stops notifying the systemd watchdog if only a restart can help.",
-    ),
+    option("--metrics-host", _HOST, "Serve them on this address. Clients are not authenticated."),
+    option("--stalled-after", SECONDS, "Fail /livez if work waits this long without progress."),
 )
 
 
 def logs(level: str) -> Decorator:
     """Return the options of the log; `level` is the default level."""
+    levels = click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False)
     return together(
+        option("--log-level", levels, "Log events of this level and above.", default=level),
         option(
-            "--log-level",
-            type=click.Choice(
-                ["debug", "info", "warning", "error", "critical"], case_sensitive=False
-            ),
-            default=level,
-            help="Log events of this level and above.",
-        ),
-        option(
-            "--log-format",
-            type=click.Choice([JSON, TEXT], case_sensitive=False),
-            help="Log in this format.  [default: text on a terminal, else json]",
+            *("--log-format", click.Choice([JSON, TEXT], case_sensitive=False)),
+            "Log in this format.  [default: text on a terminal, else json]",
         ),
     )
 
@@ -236,12 +174,12 @@ list_all_option = click.option(
     "--all", "everything", is_flag=True, help=f"List all of them, not only {MOST_LISTED}."
 )
 
-# For a command that needs the database only.
-database_command = together(database, patience, logs("warning"))
-
-# For a command that needs the broker as well.
+# For a command that needs the database only; with --json for one that reports, and with the broker.
+database_options = together(database, patience, logs("warning"))
+database_command = together(json_option, database_options)
 broker_command = together(
-    servers, database, stream, consumer, bucket, credentials, patience, logs("error")
+    *(json_option, servers, database, stream, consumer, bucket, credentials, patience),
+    logs("error"),
 )
 
 # It has no variable: one left in a shell would select events for a later command.
@@ -249,19 +187,21 @@ since_option = click.option(
     "--since",
     type=_SINCE,
     metavar="TIME",
-    help="Read only events stored at or after TIME: an RFC 3339 time, or a duration before now, "
-    "such as 2h.",
+    help="Read from TIME on: an RFC 3339 time, or a duration before now, such as 2h.",
 )
 
 without_deadlines_option = click.option(
-    "--without-deadlines",
-    is_flag=True,
-    help="Do not read the manifests. Deadlines are not compared, and a run that is written never "
-    "gets one.",
+    "--without-deadlines", is_flag=True, help="Read no manifests: compare and write no deadlines."
 )
 
 
-# --- from options to settings ---
+# Each has a variable and an option for a file, but no option of its own.
+SECRETS: dict[str, Callable[[str], str]] = {
+    "token": str,
+    "password": str,
+    "creds": settings.parse_creds,
+    "nkey_seed": settings.parse_nkey_seed,
+}
 
 
 def chosen_database(url: str | None) -> str:
@@ -272,69 +212,47 @@ def chosen_database(url: str | None) -> str:
     return chosen
 
 
-def build_settings(options: dict[str, Any], environment: Mapping[str, str]) -> settings.Settings:
-    """Return the settings made of parsed options and the secrets in the environment.
-
-    Raises SettingError, which never holds a secret.
-    """
+def build_settings(options: dict[str, Any]) -> settings.Settings:
+    """Return the settings; raises SettingError, which never holds a secret."""
     urls = [url for group in options.pop("nats") for url in group]
     database = chosen_database(options.pop("database"))
-    credentials = settings.merge_credentials(_pop_credentials(options, environment), urls)
-    tls = _pop_tls(options, required=any(url.tls for url in urls))
+    secrets = {
+        name: _secret(name, options.pop(f"{name}_file"), parse) for name, parse in SECRETS.items()
+    }
+    given = settings.Credentials(user=options.pop("user"), **secrets)
     return settings.Settings(
         nats_urls=tuple(dict.fromkeys(url.url for url in urls)),
         database=database,
-        credentials=credentials,
-        tls=tls,
+        credentials=settings.merge_credentials(given, urls),
+        tls=_pop_tls(options, required=any(url.tls for url in urls)),
         **options,
     )
 
 
-def _pop_credentials(
-    options: dict[str, Any], environment: Mapping[str, str]
-) -> settings.Credentials:
-    parsers: dict[str, Callable[[str], str]] = {
-        "token": str,
-        "password": str,
-        "creds": settings.parse_creds,
-        "nkey_seed": settings.parse_nkey_seed,
-    }
-    secrets = {
-        name: _secret(name, options.pop(f"{name}_file"), environment, parse)
-        for name, parse in parsers.items()
-    }
-    return settings.Credentials(user=options.pop("user"), **secrets)
-
-
 def _pop_tls(options: dict[str, Any], *, required: bool) -> settings.Tls:
     files = {name: options.pop(f"tls_{name}") for name in ("ca_file", "cert_file", "key_file")}
-    if files["key_file"] is not None and files["cert_file"] is None:
+    if files["key_file"] and not files["cert_file"]:
         raise SettingError("--tls-key-file", "expected together with --tls-cert-file")
     tls = settings.Tls(required=required or any(files.values()), **files)
     tls.context()  # raises for a file that cannot be used
     return tls
 
 
-def _secret(
-    name: str, file: Path | None, environment: Mapping[str, str], parse: Callable[[str], str]
-) -> str | None:
+def _secret(name: str, file: Path | None, parse: Callable[[str], str]) -> str | None:
     """Return a secret from its file or its variable; raises SettingError without showing it."""
-    option = f"--{name.replace('_', '-')}-file"
-    variable = PREFIX + name.upper()
-    text = environment.get(variable) or None
-    if file is not None and text is not None:
-        raise SettingError(option, f"expected either the file or {variable}, not both")
-    source = variable if file is None else f"{option} {str(file)!r}"
+    option, variable = f"--{name.replace('_', '-')}-file", PREFIX + name.upper()
+    source, text = variable, os.environ.get(variable) or None
     if file is not None:
+        if text is not None:
+            raise SettingError(option, f"expected either the file or {variable}, not both")
+        source = f"{option} {str(file)!r}"
         try:
             text = file.read_text("utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingError(source, "expected a readable text file") from error
-    if text is None:
-        return None
-    if not text:
-        raise SettingError(source, "expected a secret, found an empty file")
+        if not text:
+            raise SettingError(source, "expected a secret, found an empty file")
     try:
-        return parse(text)
+        return None if text is None else parse(text)
     except ValueError as error:
         raise SettingError(source, str(error)) from None

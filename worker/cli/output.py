@@ -5,57 +5,40 @@ Results go to standard output; logs, questions, progress and errors go to standa
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from repo.errors import (
-    RepositoryError,
-)
+from repo.errors import RepositoryError
 from worker.errors import SettingError, WorkerError, describe
 
 Members = dict[str, Any]
 Add = Callable[[Members], None]
-
-_Item = TypeVar("_Item")
+Shown = Callable[[Members], str]
 
 MOST_LISTED = 100
 _WIDTH_OF_A_FILE = 1000
-_SHORTEST = 20
 _LONGEST_CELL = 200
 _NAME_WIDTH = 18
 _ROWS_OF_A_TABLE = 500
 
-# --- text ---
-
 
 def safe(text: str) -> str:
     """Return a text for a terminal, with every unprintable character escaped."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shortened(text: str, length: int) -> str:
     """Return at most `length` characters of a text, with an ellipsis if it was longer."""
-    return text if len(text) <= length else text[: max(length, _SHORTEST) - 1] + "…"
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def json_text(value: object) -> str:
@@ -63,12 +46,14 @@ def json_text(value: object) -> str:
     return json.dumps(value).replace("\x7f", "\\u007f")
 
 
-def user_message(error: WorkerError | RepositoryError) -> str:
-    """Return the message for an error that ends a command; it never holds a secret."""
+def user_message(error: BaseException) -> str:
+    """Return the message for an error that ends a command; that of a setting holds no secret."""
     if isinstance(error, SettingError):
         return safe(str(error))
     if isinstance(error, RepositoryError):
         return safe(f"{error.summary}: {error}")
+    if not isinstance(error, WorkerError):
+        return safe(describe(error))
     cause = f" ({describe(error.__cause__)})" if error.__cause__ is not None else ""
     return safe(f"{error}{cause}")
 
@@ -92,67 +77,59 @@ def paragraph(title: str, members: Mapping[str, object]) -> str:
 def escape_unencodable_output() -> None:
     """Escape characters that the terminal's encoding lacks; they would end a command halfway."""
     for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
-# --- tables and progress ---
+def print_table(columns: Sequence[str], rows: Iterable[Members]) -> None:
+    """Print these members of each row; None and an empty text show as `-`.
 
-
-def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table in which None shows as `-`.
-
-    A column whose name ends in `#` holds numbers, one in `at` times; neither is folded.
+    A column whose name ends in `#` holds numbers, one in `_at` times; neither is folded.
     """
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in columns:
-        numbers = name.endswith("#")
+    names = [column.removesuffix("#") for column in columns]
+    for column, name in zip(columns, names, strict=True):
         table.add_column(
-            name.removesuffix("#"),
-            justify="right" if numbers else "left",
-            no_wrap=numbers or name.endswith(" at"),
+            name.replace("_", " "),
+            justify="left" if name == column else "right",
+            no_wrap=column.endswith(("#", "_at")),
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+        texts = ("-" if row[name] in (None, "") else str(row[name]) for name in names)
+        table.add_row(*(Text(safe(shortened(text, _LONGEST_CELL))) for text in texts))
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = _WIDTH_OF_A_FILE
     console.print(table)
 
 
-def _cell(value: object) -> Text:
-    return Text("-" if value is None else safe(shortened(str(value), _LONGEST_CELL)))
-
-
 def print_list(
     name: str,
-    found: Iterator[_Item],
+    found: Iterator[Members],
+    columns: Sequence[str],
     *,
     everything: bool,
     as_json: bool,
-    columns: Iterable[str],
-    row: Callable[[_Item], Iterable[object]],
-    members: Callable[[_Item], Members | None],
     nothing: str,
+    complete: Callable[[Members], Members | None] = dict,
 ) -> None:
-    """Print a list as tables, or as a JSON document with the list `name`.
+    """Print members as tables, or as a JSON document with the list `name`.
 
-    Unless `everything` is wanted, it ends after some items, and reports whether there are more.
-    `members` returns None for an item that no longer exists.
+    Unless `everything` is wanted, the list ends after some items, and reports whether there are
+    more. JSON shows what `complete` returns, if not None.
     """
     shown = found if everything else islice(found, MOST_LISTED)
     if as_json:
         summary: Members = {}
         with json_document(name, summary) as add:
-            for item in filter(None, map(members, shown)):
+            for item in filter(None, map(complete, shown)):
                 add(item)
             summary["more"] = next(found, None) is not None
         return
     printed = 0
     while page := list(islice(shown, _ROWS_OF_A_TABLE)):
-        print_table(columns, map(row, page))
+        print_table(columns, page)
         printed += len(page)
     if not printed:
         click.echo(nothing, err=True)
@@ -160,56 +137,25 @@ def print_list(
         click.echo(f"showing the first {printed}; pass --all for all of them", err=True)
 
 
-def clear_screen() -> None:
-    """Clear the screen, if standard output is a terminal."""
-    if sys.stdout.isatty():
-        click.clear()
+def progress(what: str, total: int) -> Progress:
+    """Return a bar with one task, on standard error if that is a terminal, for a `with` statement.
 
-
-class Bar:
-    """A progress bar for a number of messages."""
-
-    def __init__(self, shown: Progress, task: TaskID) -> None:
-        self._shown = shown
-        self._task = task
-
-    def advance(self, messages: int) -> None:
-        self._shown.advance(self._task, messages)
-
-    @contextmanager
-    def hidden(self) -> Iterator[None]:
-        """Hide the bar while other output is printed, which would mix with it."""
-        self._shown.stop()
-        try:
-            yield
-        finally:
-            self._shown.start()
-
-
-@contextmanager
-def progress(what: str, total: int) -> Iterator[Bar]:
-    """Show a progress bar on standard error, if that is a terminal."""
+    It must be stopped while results are printed, which would mix with it.
+    """
     console = Console(stderr=True)
     console.quiet = not console.is_terminal
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # Redirected results would end up on standard error.
-    with Progress(
+    bar = Progress(
         *columns, console=console, transient=True, redirect_stdout=False, disable=console.quiet
-    ) as shown:
-        yield Bar(shown, shown.add_task(what, total=total))
-
-
-# --- many items and a summary ---
+    )
+    bar.add_task(what, total=total)
+    return bar
 
 
 @contextmanager
 def report(
-    name: str,
-    summary: Members,
-    *,
-    as_json: bool,
-    line: Callable[[Members], str],
-    ending: Callable[[Members], str],
+    name: str, summary: Members, line: Shown, ending: Shown, *, as_json: bool
 ) -> Iterator[Add]:
     """Yield a function that prints an item at once, and print `summary` as it is at the end.
 
@@ -238,18 +184,9 @@ def json_document(name: str, summary: Members) -> Iterator[Add]:
     click.echo(f"{{{json_text(name)}: [", nl=False)
     try:
         yield add
-    except OSError:  # the reader of standard output is gone
-        raise
     except BaseException as error:
-        if isinstance(error, WorkerError | RepositoryError):
-            summary["error"] = user_message(error)
-        else:
-            summary["error"] = describe(error)
-        _end_document(summary)
+        summary["error"] = user_message(error)
         raise
-    _end_document(summary)
-
-
-def _end_document(summary: Members) -> None:
-    members = (f",\n{json_text(name)}: {json_text(value)}" for name, value in summary.items())
-    click.echo(f"\n]{''.join(members)}}}")
+    finally:
+        members = (f",\n{json_text(name)}: {json_text(value)}" for name, value in summary.items())
+        click.echo(f"\n]{''.join(members)}}}")

@@ -4,16 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from rich.progress import TaskID
 
 from repo import queries as runs
 from repo.reader import Reader
 from worker.cli.context import chosen_settings, database_of, open_stream
-from worker.cli.options import (
-    broker_command,
-    json_option,
-    since_option,
-    without_deadlines_option,
-)
+from worker.cli.options import broker_command, since_option, without_deadlines_option
 from worker.cli.output import counts_text, json_text, progress
 from worker.errors import EXIT_OK
 from worker.messages import Message
@@ -23,13 +19,19 @@ from worker.status.counters import Counters
 
 # About 100 MB of hashes. Beyond that, a run with two events is counted as new twice.
 _MOST_REMEMBERED = 1_000_000
+_COUNTS = {
+    "messages": "messages",
+    "runs_new": "runs_inserted",
+    "runs_duplicate": "runs_duplicate",
+    "rejected_new": "rejected",
+    "rejected_duplicate": "rejected_duplicate",
+}
 
 
 @click.command(short_help="Project the stream again; existing rows stay unchanged.")
 @since_option
 @click.option("--dry-run", is_flag=True, help="Write nothing, and count what would be new.")
 @without_deadlines_option
-@json_option
 @broker_command
 def rebuild(
     *, since: int | None, dry_run: bool, without_deadlines: bool, as_json: bool, **options: Any
@@ -48,9 +50,8 @@ def rebuild(
     With --json: {"messages": 9, "runs_new": 1, "runs_duplicate": 7, "rejected_new": 0,
     "rejected_duplicate": 1, "dry_run": false}.
 
-    Exit codes: 0 every event was projected; 64 an option is wrong; 65 the database is corrupt or
-    not a database; 75 the broker or the database is unavailable, and the counted events are
-    written; 78 either is not set up.
+    Exit codes: 0 every event was projected; 75 the broker or the database became unavailable, and
+    the counted events are written.
     """
     settings = chosen_settings(options)
     database = database_of(settings)
@@ -69,9 +70,13 @@ def rebuild(
                         _count_new(processor, reader, page, counters, new_runs)
                     else:
                         processor.replay(page, repository)
-                    bar.advance(len(page))
+                    bar.advance(TaskID(0), len(page))
         finally:
-            _print_counts(counters, dry_run=dry_run, as_json=as_json)
+            counts = {name: counters[counter] for name, counter in _COUNTS.items()}
+            if as_json:
+                click.echo(json_text({**counts, "dry_run": dry_run}))
+            else:
+                click.echo(f"{'would be: ' if dry_run else ''}{counts_text(counts)}")
     return EXIT_OK
 
 
@@ -82,40 +87,21 @@ def _count_new(
     counters: Counters,
     new_runs: set[int],
 ) -> None:
-    """Count what a page would write.
+    """Count what a page would write; add the hashes of the new runs to `new_runs`.
 
-    The hashes of new runs are added to `new_runs`, so that a run with two events is counted once.
+    Thus a run with two events is counted as new once.
     """
     prepared = processor.prepare(page)
-    keys = {hash(key): key for key in map(STARTS.key, prepared.rows)}
-    new = {
-        hashed
-        for hashed, key in keys.items()
-        if hashed not in new_runs and reader.read(STARTS.find, key) is None
-    }
+    keys = {key for key in map(STARTS.key, prepared.rows) if hash(key) not in new_runs}
+    new = {hash(key) for key in keys if reader.read(STARTS.find, key) is None}
     if len(new_runs) < _MOST_REMEMBERED:
         new_runs |= new
-    duplicates = sum(
-        reader.read(runs.rejection_reason, event.key) is not None for event in prepared.rejected
-    )
+    reasons = [reader.read(runs.rejection_reason, event.key) for event in prepared.rejected]
+    duplicates = len(reasons) - reasons.count(None)
     counters.add(
         messages=len(page),
         runs_inserted=len(new),
         runs_duplicate=len(prepared.rows) - len(new),
-        rejected=len(prepared.rejected) - duplicates,
+        rejected=reasons.count(None),
         rejected_duplicate=duplicates,
     )
-
-
-def _print_counts(counters: Counters, *, dry_run: bool, as_json: bool) -> None:
-    counts = {
-        "messages": counters["messages"],
-        "runs_new": counters["runs_inserted"],
-        "runs_duplicate": counters["runs_duplicate"],
-        "rejected_new": counters["rejected"],
-        "rejected_duplicate": counters["rejected_duplicate"],
-    }
-    if as_json:
-        click.echo(json_text({**counts, "dry_run": dry_run}))
-    else:
-        click.echo(f"{'would be: ' if dry_run else ''}{counts_text(counts)}")

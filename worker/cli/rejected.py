@@ -3,57 +3,52 @@
 import base64
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
+from repo import rejected as rejected_events
 from repo.reader import Reader
-from repo.rejected import AFTER_ALL, Listed
+from repo.rejected import AFTER_ALL, RejectedEvent
 from worker.cli.context import (
     CheckedDatabase,
     chosen_settings,
     database_of,
+    handling_missing_manifests,
     open_database,
-    suggesting_without_deadlines,
 )
 from worker.cli.options import (
     Whole,
     bucket,
     credentials,
     database_command,
-    json_option,
     list_all_option,
     servers,
+    together,
     without_deadlines_option,
 )
-from worker.cli.output import (
-    Members,
-    counts_text,
-    json_text,
-    print_list,
-    report,
-    safe,
-    shortened,
-)
+from worker.cli.output import Members, counts_text, json_text, print_list, report, safe
 from worker.errors import EXIT_OK, EXIT_PARTLY
 from worker.jetstream.manifest_sync import load_manifests
 from worker.processing import rejections
-from worker.processing.rejections import REJECTED, UNKNOWN, WRITTEN, Outcome, Retry, Stored
+from worker.processing.rejections import REJECTED, UNKNOWN, WRITTEN
 from worker.projections.manifests import ManifestCache
 from worker.status.counters import Counters
 
-_LONGEST_SUBJECT = 100
-_COLUMNS = ("id#", "rejected at", "sequence#", "subject", "bytes#", "reason")
+_COLUMNS = ("rejected_id#", "rejected_at", "stream_sequence#", "subject", "bytes#", "reason")
 
 _id = Whole(1, AFTER_ALL)
 
 # These have no variables: one left in a shell would select events for a later command.
-_ids_argument = click.argument("ids", type=_id, nargs=-1, metavar="[ID]...")
-_all_option = click.option("--all", "everything", is_flag=True, help="Select all rejected events.")
 _reason_option = click.option(
     "--reason",
     metavar="TEXT",
     help="Select the events whose reason contains TEXT, literally and case-sensitively.",
+)
+_selection = together(
+    click.argument("ids", type=_id, nargs=-1, metavar="[ID]..."),
+    click.option("--all", "everything", is_flag=True, help="Select all rejected events."),
+    _reason_option,
 )
 
 
@@ -62,18 +57,13 @@ def rejected() -> None:
     """List, show, retry or discard rejected events.
 
     A rejected event is a message that could not become a run: it could not be decoded, or a
-    constraint of the database rejected the row. All of these commands may be used while workers
-    run. Results go to standard output, everything else to standard error.
+    constraint of the database rejected the row. Workers may run meanwhile.
     """
-
-
-# --- list and show ---
 
 
 @rejected.command("list", short_help="List rejected events, newest first.")
 @_reason_option
 @list_all_option
-@json_option
 @database_command
 def list_(*, reason: str | None, everything: bool, as_json: bool, **options: Any) -> int:
     """List rejected events, newest first, and report if there are more than are shown.
@@ -82,40 +72,32 @@ def list_(*, reason: str | None, everything: bool, as_json: bool, **options: Any
     projector rejected list --reason "no RFC 3339"
     projector rejected list --all --json | jq -r '.events[].payload'
 
-    With --json: {"events": [{"rejected_id": 7, "rejected_at": …, "stream": "EVENTS",
-    "stream_sequence": 123, "recorded_at": …, "subject": …, "reason": …, "bytes": 9, "payload":
-    "not JSON…"}, …], "more": false}. If the payload is not UTF-8, "payload" is null and
-    "payload_base64" holds it.
+    With --json: {"events": [{"rejected_id": 7, "stream_sequence": 123, "subject": …, "reason": …,
+    "payload": "not JSON", …}, …], "more": false}. If the payload is not UTF-8, "payload" is null
+    and "payload_base64" holds it.
     """
     with open_database(options).reader() as reader:
 
-        def members(listed: Listed) -> Members | None:
+        def complete(listed: Members) -> Members | None:
             # Read one payload at a time: a page of payloads may not fit into memory.
-            stored = rejections.find(reader, listed.rejected_id)
-            return _members(stored) if stored is not None else None
+            event = reader.read(rejected_events.find, listed["rejected_id"])
+            return None if event is None else _members(listed["rejected_id"], event)
 
+        found = rejections.newest_first(reader, reason)
         print_list(
             "events",
-            rejections.newest_first(reader, reason),
+            (listed._asdict() for listed in found),
+            _COLUMNS,
             everything=everything,
             as_json=as_json,
-            columns=_COLUMNS,
-            row=_row,
-            members=members,
             nothing="no matching rejected events",
+            complete=complete,
         )
     return EXIT_OK
 
 
-def _row(event: Listed) -> tuple[object, ...]:
-    subject = shortened(event.subject, _LONGEST_SUBJECT)
-    sequence = event.stream_sequence
-    return event.rejected_id, event.rejected_at, sequence, subject, event.bytes, event.reason
-
-
 @rejected.command(short_help="Show one event with its payload.")
 @click.argument("one", type=_id, metavar="ID")
-@json_option
 @database_command
 def show(one: int, as_json: bool, **options: Any) -> int:
     """Show one rejected event with its payload.
@@ -127,143 +109,101 @@ def show(one: int, as_json: bool, **options: Any) -> int:
     With --json: one event as in `list`. Exit code 1: the event does not exist.
     """
     with open_database(options).reader() as reader:
-        stored = rejections.find(reader, one)
-    if stored is None:
+        event = reader.read(rejected_events.find, one)
+    if event is None:
         click.echo(f"Error: rejected event {one} does not exist", err=True)
         return EXIT_PARTLY
-    click.echo(json_text(_members(stored)) if as_json else "\n".join(_text(stored)))
+    members = _members(one, event)
+    click.echo(json_text(members) if as_json else "\n".join(_lines(members, event.payload)))
     return EXIT_OK
 
 
-def _members(stored: Stored) -> Members:
-    event = stored.event
-    members: Members = {
-        "rejected_id": stored.rejected_id,
-        "rejected_at": event.rejected_at,
-        "stream": event.stream,
-        "stream_sequence": event.stream_sequence,
-        "recorded_at": event.recorded_at,
-        "subject": event.subject,
-        "reason": event.reason,
-        "bytes": len(event.payload),
-    }
+def _members(rejected_id: int, event: RejectedEvent) -> Members:
+    members = {"rejected_id": rejected_id, "rejected_at": event.rejected_at, **event._asdict()}
+    payload = members.pop("payload")
+    members["bytes"] = len(payload)
     try:
-        members["payload"] = event.payload.decode("utf-8")
+        members["payload"] = payload.decode("utf-8")
     except UnicodeDecodeError:
         members["payload"] = None
-        members["payload_base64"] = base64.b64encode(event.payload).decode("ascii")
+        members["payload_base64"] = base64.b64encode(payload).decode("ascii")
     return members
 
 
-def _text(stored: Stored) -> Iterator[str]:
+def _lines(members: Members, payload: bytes) -> Iterator[str]:
     """Yield lines that show everything of an event, each safe for a terminal."""
-    members = _members(stored)
     kind = "text" if members["payload"] is not None else r"not UTF-8, other bytes shown as \xNN"
     for name in list(members)[:7]:
         yield f"{name.replace('_', ' '):16} {safe(str(members[name]))}"
     yield f"{'payload':16} {members['bytes']} bytes, {kind}:"
-    for line in stored.event.payload.decode("utf-8", "backslashreplace").split("\n"):
+    for line in payload.decode("utf-8", "backslashreplace").split("\n"):
         yield f"  {safe(line)}"
 
 
-# --- selecting events to retry or discard ---
+class _Selection(NamedTuple):
+    ids: tuple[int, ...]
+    reason: str | None
+
+    def read(self, reader: Reader) -> list[int]:
+        """Return the selected ids: as given, or in order of arrival."""
+        found = () if self.ids else rejections.newest_first(reader, self.reason)
+        return list(dict.fromkeys(self.ids)) or [one.rejected_id for one in found][::-1]
 
 
-def _check_selection(ids: tuple[int, ...], everything: bool, reason: str | None) -> None:
+def _pop_selection(options: dict[str, Any]) -> _Selection:
+    ids, everything, reason = (options.pop(name) for name in ("ids", "everything", "reason"))
     if bool(ids) + everything + (reason is not None) != 1:
         raise click.UsageError("expected exactly one of: IDs, --all, --reason TEXT")
     if reason == "":
         raise click.UsageError("--reason: expected a text; an empty one would select all events")
-
-
-def _selected(reader: Reader, ids: tuple[int, ...], reason: str | None) -> list[int]:
-    return list(dict.fromkeys(ids)) or rejections.select(reader, reason)
-
-
-# --- retry ---
+    return _Selection(ids, reason)
 
 
 @rejected.command(short_help="Project events again, and remove those that succeed.")
-@_ids_argument
-@_all_option
-@_reason_option
+@_selection
 @without_deadlines_option
-@json_option
 @servers
 @bucket
 @credentials
 @database_command
-def retry(
-    *,
-    ids: tuple[int, ...],
-    everything: bool,
-    reason: str | None,
-    without_deadlines: bool,
-    as_json: bool,
-    **options: Any,
-) -> int:
+def retry(*, without_deadlines: bool, as_json: bool, **options: Any) -> int:
     """Project rejected events again, for example after an upgrade or a change of the tables.
 
     \b
     projector rejected retry 7 8
-    projector rejected retry --reason "no RFC 3339"
-    projector rejected retry --all --json
+    projector rejected retry --reason "no RFC 3339" --json
 
     An event is removed from the rejected events in the transaction that writes its run or finds an
     existing one. An event that is rejected again stays, with the new reason. The command reads the
-    manifests from the broker, because the deadlines depend on them. It may be repeated at any time.
+    manifests from the broker, because the deadlines depend on them. It may be repeated at any time,
+    and loses no event if it fails.
 
-    With --json: {"events": [{"rejected_id": 7, "outcome": "written"}, {"rejected_id": 8, "outcome":
-    "rejected", "reason": …}, {"rejected_id": 9, "outcome": "unknown"}], "written": 1,
-    "rejected": 1, "unknown": 1, "runs_duplicate": 0}.
+    With --json: {"events": [{"rejected_id": 7, "outcome": "rejected", "reason": …}, …], "written":
+    0, "rejected": 1, "unknown": 0, "runs_duplicate": 0}. The outcomes have the names of the counts.
 
-    Exit codes: 0 all events were written; 1 some are still rejected, or an ID does not exist; 64 an
-    option is wrong; 65 the database is corrupt or not a database; 75 the broker or the database is
-    unavailable; 78 either is not set up. No event is lost in any of these cases.
+    Exit code 1: some events are still rejected, or an ID does not exist.
     """
-    _check_selection(ids, everything, reason)
+    selection = _pop_selection(options)
     settings = chosen_settings(options)
     database = database_of(settings)
-    with database.reader() as reader:
-        chosen = _selected(reader, ids, reason)
-        manifests = ManifestCache()
-        if not without_deadlines and any(rejections.find(reader, one) for one in chosen):
-            with suggesting_without_deadlines():
-                load_manifests(settings, manifests)
-        counts = _retry_all(database, reader, chosen, manifests, as_json=as_json)
-    missed = counts[REJECTED] + (counts[UNKNOWN] if ids else 0)
-    return EXIT_PARTLY if missed else EXIT_OK
-
-
-def _retry_all(
-    database: CheckedDatabase,
-    reader: Reader,
-    ids: Sequence[int],
-    manifests: ManifestCache,
-    *,
-    as_json: bool,
-) -> dict[str, int]:
-    """Retry events, print each outcome, and return how many events had which outcome."""
-    counters = Counters()
+    manifests, counters = ManifestCache(), Counters()
     counts = dict.fromkeys((WRITTEN, REJECTED, UNKNOWN, "runs_duplicate"), 0)
-    with (
-        database.repository() as repository,
-        report("events", counts, as_json=as_json, line=_outcome_line, ending=counts_text) as add,
-    ):
-        for outcome in _outcomes(Retry(repository, manifests, counters), reader, ids):
-            counts[outcome.outcome] += 1
-            counts["runs_duplicate"] = counters["runs_duplicate"]
-            members = outcome._asdict()
-            add({name: value for name, value in members.items() if value is not None})
-    return counts
-
-
-def _outcomes(retry: Retry, reader: Reader, ids: Sequence[int]) -> Iterator[Outcome]:
-    unknown: list[int] = []
-    for page in rejections.pages(reader, ids, unknown):
-        yield from retry.project(page)
-    for rejected_id in unknown:
-        yield Outcome(rejected_id, UNKNOWN)
+    with database.reader() as reader:
+        chosen = selection.read(reader)
+        if not without_deadlines and any(reader.read(rejected_events.find, id_) for id_ in chosen):
+            with handling_missing_manifests():
+                load_manifests(settings, manifests)
+        with (
+            database.repository() as repository,
+            report("events", counts, _outcome_line, counts_text, as_json=as_json) as add,
+        ):
+            for outcome in rejections.retry(reader, chosen, repository, manifests, counters):
+                counts[outcome.outcome] += 1
+                counts["runs_duplicate"] = counters["runs_duplicate"]
+                members = outcome._asdict()
+                add({name: value for name, value in members.items() if value is not None})
+    missed = counts[REJECTED] + (counts[UNKNOWN] if selection.ids else 0)
+    return EXIT_PARTLY if missed else EXIT_OK
 
 
 def _outcome_line(item: Members) -> str:
@@ -272,29 +212,13 @@ def _outcome_line(item: Members) -> str:
     return f"{item['rejected_id']}  {outcome}{reason}"
 
 
-# --- discard ---
-
-
 @rejected.command(short_help="Delete events, after printing them.")
-@_ids_argument
-@_all_option
-@_reason_option
+@_selection
 @click.option(
-    "--yes",
-    is_flag=True,
-    help="Discard without confirmation. Required if stdin is not a terminal.",
+    "--yes", is_flag=True, help="Discard without confirmation. Required if stdin is not a terminal."
 )
-@json_option
 @database_command
-def discard(
-    *,
-    ids: tuple[int, ...],
-    everything: bool,
-    reason: str | None,
-    yes: bool,
-    as_json: bool,
-    **options: Any,
-) -> int:
+def discard(*, yes: bool, as_json: bool, **options: Any) -> int:
     """Delete rejected events, and print each one completely before it is deleted.
 
     \b
@@ -307,20 +231,19 @@ def discard(
     With --json: {"events": […, as in `list`], "discarded": [7, 8], "unknown": [9]}. Exit code 1: an
     ID does not exist, or the answer was no.
     """
-    _check_selection(ids, everything, reason)
-    confirmed = bool(ids) or yes
+    selection = _pop_selection(options)
+    confirmed = bool(selection.ids) or yes
     if not confirmed and not sys.stdin.isatty():
-        raise click.UsageError(
-            "stdin is not a terminal; pass --yes to discard without confirmation"
-        )
+        problem = "stdin is not a terminal; pass --yes to discard without confirmation"
+        raise click.UsageError(problem)
     database = open_database(options)
     with database.reader() as reader:
-        chosen = _selected(reader, ids, reason)
+        chosen = selection.read(reader)
         question = f"Permanently discard {len(chosen)} rejected events?"
         if chosen and not confirmed and not click.confirm(question, err=True):
             return EXIT_PARTLY
         unknown = _discard_all(database, reader, chosen, as_json=as_json)
-    return EXIT_PARTLY if unknown and ids else EXIT_OK
+    return EXIT_PARTLY if unknown and selection.ids else EXIT_OK
 
 
 def _discard_all(
@@ -332,14 +255,14 @@ def _discard_all(
     summary: Members = {"discarded": discarded, "unknown": unknown}
     with (
         database.repository() as repository,
-        report("events", summary, as_json=as_json, line=json_text, ending=_discarded_text) as add,
+        report("events", summary, json_text, _discarded_text, as_json=as_json) as add,
     ):
         for page in rejections.pages(reader, ids, unknown):
             # Print first, then delete: no failure of either can lose an event.
-            for stored in page:
-                add(_members(stored))
-            repository.discard_rejected([stored.event.key for stored in page])
-            discarded += [stored.rejected_id for stored in page]
+            for rejected_id, event in page.items():
+                add(_members(rejected_id, event))
+            repository.discard_rejected([event.key for event in page.values()])
+            discarded += page
     return unknown
 
 

@@ -7,8 +7,8 @@ import click
 from repo.queries import Plan, plan
 from repo.statements import Description
 from worker.cli.context import open_database
-from worker.cli.options import database_command, json_option
-from worker.cli.output import Members, json_text, safe
+from worker.cli.options import database_command
+from worker.cli.output import json_text, safe
 from worker.errors import EXIT_OK, EXIT_PARTLY
 
 _WIDTH = 10
@@ -16,13 +16,11 @@ _WIDTH = 10
 
 @click.command(short_help="Each SQL statement, its purpose, and its query plan.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@json_option
 @database_command
 def sql(*, names: tuple[str, ...], as_json: bool, **options: Any) -> int:
     """Show the SQL statements with their purpose, their frequency, and their query plans.
 
     \b
-    projector sql
     projector sql insert_run overdue_runs
     projector sql --json | jq -r '.statements[] | select(.error) | .name'
 
@@ -32,26 +30,21 @@ def sql(*, names: tuple[str, ...], as_json: bool, **options: Any) -> int:
     With --json: {"statements": [{"name": …, "file": …, "purpose": …, "frequency": …,
     "index_used": …, "sql": …, "plan": ["SEARCH …"], "error": ""}, …]}.
 
-    Exit codes: 0 every statement fits the tables; 1 a statement does not fit, or a NAME is unknown;
-    64 a wrong option; 65 the database is corrupt or not a database; 75 it cannot be read at the
-    moment; 78 it is not set up.
+    Exit codes: 0 every statement fits the tables; 1 a statement does not fit, or a NAME is unknown.
     """
     opened = open_database(options)
     shown = [one for one in opened.statements() if not names or one.name in names]
     with opened.reader() as reader:
         found = [(one, reader.read(plan, one.name)) for one in shown]
     if as_json:
-        click.echo(json_text({"statements": [_members(one, plan) for one, plan in found]}))
+        listed = [{**one._asdict(), "plan": plan.steps, "error": plan.error} for one, plan in found]
+        click.echo(json_text({"statements": listed}))
     else:
         click.echo("\n\n".join(_text(one, plan) for one, plan in found))
     unknown = sorted(set(names) - {one.name for one in shown})
     for name in unknown:
         click.echo(f"Error: statement {safe(name)} does not exist", err=True)
     return EXIT_PARTLY if unknown or any(plan.error for _, plan in found) else EXIT_OK
-
-
-def _members(one: Description, plan: Plan) -> Members:
-    return {**one._asdict(), "plan": plan.steps, "error": plan.error}
 
 
 def _text(one: Description, plan: Plan) -> str:

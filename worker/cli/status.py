@@ -12,15 +12,8 @@ from repo.checkpoint import Position, StoredCheckpoint
 from repo.errors import RepositoryError
 from repo.queries import Counted
 from worker.cli.context import chosen_settings, database_of
-from worker.cli.options import SECONDS, broker_command, json_option
-from worker.cli.output import (
-    Members,
-    clear_screen,
-    json_text,
-    paragraph,
-    safe,
-    user_message,
-)
+from worker.cli.options import SECONDS, broker_command
+from worker.cli.output import Members, json_text, paragraph, safe, user_message
 from worker.codec.timestamps import NANOSECONDS, format_instant
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError, exit_code
 from worker.jetstream.client import BrokerClient
@@ -39,14 +32,6 @@ from worker.settings import Settings
 # Counting stops here; `rejected list --all` lists the rest.
 _MOST_REJECTED = 10_000
 
-_CASES = {
-    Case.CAUGHT_UP: "caught up",
-    Case.NEW: "new database",
-    Case.ADOPTED: "rows without a checkpoint",
-    Case.WIPED: "new or wiped database",
-    Case.BEHIND: "database behind the stream",
-}
-
 
 @click.command(short_help="Show how far behind the projection is.")
 @click.option(
@@ -55,55 +40,39 @@ _CASES = {
     is_flag=False,
     flag_value="2",
     metavar="[SECONDS]",
-    help="Repeat at this interval (2 s without a value) until Ctrl-C. With --json, one line each "
-    "time.",
+    help="Repeat at this interval, by default every 2 s, until Ctrl-C.",
 )
-@json_option
 @broker_command
 def status(*, watch: float | None, as_json: bool, **options: Any) -> int:
     """Show how far the projection is, from the broker and the database.
 
     \b
-    projector status
     projector status --watch
     projector status --json | jq .consumer.pending
 
     It works with and without a running worker, and shows what it can if one of the two is
     unavailable.
 
-    With --json: {"stream": {…}, "consumer": {"name": …, "pending": 0, "ack_pending": 0,
-    "redelivered": 0, "pull_requests": 1, "delivered": 9, "ack_floor": 9}, "database":
-    {"committed_at": …, "rejected": 0, …}, "caught_up": true, "finding": …, "behind_seconds": 0.0,
-    "problems": []}.
+    With --json: {"stream": {…}, "consumer": {"pending": 0, "ack_pending": 0, "pull_requests": 1,
+    …}, "database": {"committed_at": …, "rejected": 0, …}, "caught_up": true, "finding": …,
+    "behind_seconds": 0.0, "problems": []}.
 
     Exit codes: 0 the database has caught up with the broker; 1 it has not, or the stream or the
-    consumer does not exist; 64 an option is wrong; 65 the database is corrupt or not a database; 75
-    the broker or the database is unavailable; 78 either is not set up.
+    consumer does not exist.
     """
     settings = chosen_settings(options)
     try:
         while True:
-            code = _show(settings, as_json=as_json, clear=watch is not None)
+            answers = _ask(settings)
+            members = _members(settings, answers)
+            if watch is not None and not as_json:
+                click.clear()
+            click.echo(json_text(members) if as_json else _text(members))
             if watch is None:
-                return code
+                return _code(answers)
             time.sleep(watch)
     except KeyboardInterrupt:
         return EXIT_OK
-
-
-def _show(settings: Settings, *, as_json: bool, clear: bool) -> int:
-    answers = _ask(settings)
-    members = _members(settings, answers)
-    if as_json:
-        click.echo(json_text(members))
-    else:
-        if clear:
-            clear_screen()
-        click.echo(_text(members))
-    return _code(answers)
-
-
-# --- asking the broker and the database ---
 
 
 @dataclass(slots=True)
@@ -151,19 +120,17 @@ def _ask_database(settings: Settings, answers: _Answers) -> None:
 
 
 def _compare(client: BrokerClient, settings: Settings, answers: _Answers) -> None:
-    consumer = answers.consumer
-    if consumer is None:
+    if answers.consumer is None:
         return
-    binding = consumer.binding
+    binding = answers.consumer.binding
     if binding.has_work:
         above = binding.position.ack_floor + 1
         answers.oldest = next_message(client, settings.stream, STARTS, above)
-    if answers.stored is None:
-        return
-    comparison = compare(answers.stored, binding.position)
-    answers.comparison, answers.is_missing = missing_messages(
-        client, settings.stream, STARTS, comparison, binding
-    )
+    if answers.stored is not None:
+        answers.comparison, answers.is_missing = missing_messages(
+            *(client, settings.stream, STARTS),
+            *(compare(answers.stored, binding.position), binding),
+        )
 
 
 def _code(answers: _Answers) -> int:
@@ -172,12 +139,11 @@ def _code(answers: _Answers) -> int:
     return EXIT_OK if answers.consumer is not None and not answers.is_missing else EXIT_PARTLY
 
 
-# --- as JSON ---
-
-
 def _members(settings: Settings, answers: _Answers) -> Members:
-    broker = answers.broker
+    broker, oldest = answers.broker, answers.oldest
     stream = broker.stream if broker else None
+    # The age of the oldest event that is not acked.
+    behind = (time.time_ns() - oldest.stored_at) / NANOSECONDS if oldest else 0.0
     return {
         "server": broker.server if broker else None,
         "stream": {"name": settings.stream, **asdict(stream)} if stream else None,
@@ -185,7 +151,7 @@ def _members(settings: Settings, answers: _Answers) -> Members:
         "database": _database_members(settings, answers),
         "caught_up": None if answers.comparison is None else not answers.is_missing,
         "finding": _finding(settings, answers),
-        "behind_seconds": _behind_seconds(answers),
+        "behind_seconds": round(behind, 3) if answers.consumer else None,
         "problems": [user_message(error) for error in answers.errors],
     }
 
@@ -214,38 +180,21 @@ def _database_members(settings: Settings, answers: _Answers) -> Members | None:
         "committed_at": checkpoint.committed_at if checkpoint else None,
         "highest_sequence": checkpoint.highest_sequence if checkpoint else None,
         "caught_up_to": checkpoint.caught_up_to if checkpoint else None,
-        "in_flight": counted.in_flight,
-        "overdue": counted.overdue,
-        "without_deadline": counted.without_deadline,
+        **counted._asdict(),
         "rejected": min(counted.rejected, _MOST_REJECTED),
         "rejected_more": counted.rejected > _MOST_REJECTED,
     }
 
 
-def _behind_seconds(answers: _Answers) -> float | None:
-    """Return the age of the oldest event that is not acked, in seconds."""
-    if answers.consumer is None:
-        return None
-    if answers.oldest is None:
-        return 0.0
-    return round((time.time_ns() - answers.oldest.stored_at) / NANOSECONDS, 3)
-
-
 def _finding(settings: Settings, answers: _Answers) -> str:
     broker, comparison = answers.broker, answers.comparison
-    if broker is not None and broker.stream is None:
-        return (
-            f"stream {settings.stream} does not exist; create it, or start a worker with "
-            "--create-stream"
-        )
-    if broker is not None and broker.consumer is None:
-        return (
-            f"consumer {settings.consumer} does not exist; a worker creates it and projects the "
-            "whole stream"
-        )
+    if broker and not broker.stream:
+        return f"stream {settings.stream} does not exist; create it, or use run --create-stream"
+    if broker and not broker.consumer:
+        return f"consumer {settings.consumer} does not exist; a worker creates it"
     if comparison is None:
         return "unknown"
-    case = _CASES[comparison.case]
+    case = comparison.case.value
     if answers.is_missing:
         return (
             f"{case}: events that were acked on the broker are missing from the database; a worker "
@@ -253,10 +202,7 @@ def _finding(settings: Settings, answers: _Answers) -> str:
         )
     if comparison.stream_recreated:
         return "the stream was recreated; a worker starts a new checkpoint"
-    return _CASES[Case.CAUGHT_UP] if comparison.case is Case.BEHIND else case
-
-
-# --- as text ---
+    return Case.CAUGHT_UP.value if comparison.case is Case.BEHIND else case
 
 
 def _text(members: Members) -> str:

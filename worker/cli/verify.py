@@ -3,25 +3,21 @@
 from typing import Any
 
 import click
+from rich.progress import TaskID
 
 from worker.cli.context import chosen_settings, database_of, open_stream
-from worker.cli.options import (
-    broker_command,
-    json_option,
-    since_option,
-    without_deadlines_option,
-)
-from worker.cli.output import Add, Members, counts_text, progress, report, safe
+from worker.cli.options import broker_command, since_option, without_deadlines_option
+from worker.cli.output import Members, counts_text, progress, report, safe
 from worker.errors import EXIT_OK, EXIT_PARTLY
-from worker.inspection.verification import OUTCOMES, WRONG, Verdict, Verification
-from worker.jetstream.stream_reader import StreamReader
+from worker.inspection.verification import OUTCOMES, WRONG, Verification
+from worker.processing.processor import BatchProcessor
 from worker.projections.starts import STARTS
+from worker.status.counters import Counters
 
 
 @click.command(short_help="Compare the tables with the stream.")
 @since_option
 @without_deadlines_option
-@json_option
 @broker_command
 def verify(*, since: int | None, without_deadlines: bool, as_json: bool, **options: Any) -> int:
     """Compare every event in the stream with its row, and change nothing.
@@ -47,44 +43,31 @@ def verify(*, since: int | None, without_deadlines: bool, as_json: bool, **optio
     With --json: {"events": [{"outcome": "different", "stream_sequence": 7, "result_id": …,
     "columns": {"pc_id": [EXPECTED, FOUND]}}, …], "equal": 3, …}.
 
-    Exit codes: 0 nothing is different or missing; 1 something is; 64 an option is wrong; 65 the
-    database is corrupt or not a database; 75 the broker or the database is unavailable; 78 either
-    is not set up.
+    Exit codes: 0 nothing is different or missing; 1 something is.
     """
     settings = chosen_settings(options)
     counts = dict.fromkeys(OUTCOMES, 0)
     with (
         database_of(settings).reader() as reader,
         open_stream(settings, since=since, without_deadlines=without_deadlines) as stream,
-        report("events", counts, as_json=as_json, line=_line, ending=counts_text) as add,
+        report("events", counts, _line, counts_text, as_json=as_json) as add,
+        progress("verifying", stream.reader.expected) as bar,
     ):
+        processor = BatchProcessor(STARTS, settings.stream, stream.manifests, Counters())
         verification = Verification(
-            *(reader, STARTS, settings.stream, stream.ack_floor, stream.manifests),
-            deadlines=not without_deadlines,
+            *(reader, processor, stream.manifests, stream.ack_floor, not without_deadlines)
         )
-        _verify_all(stream.reader, verification, add, counts)
-    return EXIT_PARTLY if any(counts[outcome] for outcome in WRONG) else EXIT_OK
-
-
-def _verify_all(
-    stream: StreamReader, verification: Verification, add: Add, counts: dict[str, int]
-) -> None:
-    with progress("verifying", stream.expected) as bar:
-        for page in stream.pages():
+        for page in stream.reader.pages():
             verdicts = list(verification.verify(page))
             for verdict in verdicts:
                 counts[verdict.outcome] += 1
-            wrong = [verdict for verdict in verdicts if verdict.outcome in WRONG]
-            if wrong:
-                with bar.hidden():
-                    for verdict in wrong:
-                        add(_item(verdict))
-            bar.advance(len(page))
-
-
-def _item(verdict: Verdict) -> Members:
-    members = verdict._asdict()
-    return {**members, "result_id": members.pop("key")}
+            if wrong := [verdict for verdict in verdicts if verdict.outcome in WRONG]:
+                bar.stop()
+                for verdict in wrong:
+                    add(verdict._asdict())
+                bar.start()
+            bar.advance(TaskID(0), len(page))
+    return EXIT_PARTLY if any(counts[outcome] for outcome in WRONG) else EXIT_OK
 
 
 def _line(item: Members) -> str:

@@ -59,19 +59,15 @@ def _term(whole: str, fraction: str | None, unit: str) -> int:
     length = _UNITS.get(unit)
     if length is None:
         raise ValueError(f"unknown unit {unit[:20]!r}")
-    value = _number(whole) * length
+    significant = "".join(whole.split()).lstrip("0") or "0"
+    if len(significant) > len(str(_UNSIGNED_64)) or int(significant) > _UNSIGNED_64:
+        raise ValueError("a number exceeds 64 bits")
+    value = int(significant) * length
     if fraction is None:
         return value
     if length == 1:
         raise ValueError("a nanosecond cannot have a fraction")
     return value + _fraction(fraction, length)
-
-
-def _number(digits: str) -> int:
-    significant = "".join(digits.split()).lstrip("0")
-    if len(significant) > len(str(_UNSIGNED_64)) or int(significant or "0") > _UNSIGNED_64:
-        raise ValueError("a number exceeds 64 bits")
-    return int(significant or "0")
 
 
 def _fraction(fraction: str, length: int) -> int:

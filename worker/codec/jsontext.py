@@ -25,11 +25,8 @@ def parse_json(payload: bytes) -> Any:
 
 def kind_of(value: object) -> str:
     """Return the JSON type of a parsed value, with its article, for error messages."""
-    if value is None:
-        return "null"
-    return {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}.get(
-        type(value), "a number"
-    )
+    kinds = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
+    return "null" if value is None else kinds.get(type(value), "a number")
 
 
 def _not_json(constant: str) -> NoReturn:

@@ -37,10 +37,7 @@ def parse_instant(text: str) -> int:
     if match is None:
         raise ValueError("not in the form YYYY-MM-DDTHH:MM:SS[.fraction](Z|+HH:MM|-HH:MM)")
     second, fraction, offset = match.groups()
-    instant = _whole_second(second, offset) * NANOSECONDS
-    if fraction is None:
-        return instant
-    return instant + int(fraction.ljust(9, "0"))
+    return _whole_second(second, offset) * NANOSECONDS + int((fraction or "").ljust(9, "0"))
 
 
 @lru_cache(_CACHED_SECONDS)
@@ -50,7 +47,7 @@ def _whole_second(text: str, offset: str | None) -> int:
     if hour > 23 or minute > 59 or second > 60:
         raise ValueError("the time of day is out of range")
     days = _days(int(text[:4]), int(text[5:7]), int(text[8:10]))
-    minutes = days * 1440 + hour * 60 + minute - _offset_minutes(offset)
+    minutes = days * 1440 + hour * 60 + minute - _offset_minutes(offset or "+00:00")
     if second == 60 and minutes % 1440 != 1439:
         raise ValueError("second 60 is only valid at 23:59:60 UTC")
     seconds = minutes * 60 + second
@@ -59,9 +56,7 @@ def _whole_second(text: str, offset: str | None) -> int:
     return seconds
 
 
-def _offset_minutes(offset: str | None) -> int:
-    if offset is None:
-        return 0
+def _offset_minutes(offset: str) -> int:
     hours, minutes = int(offset[1:3]), int(offset[4:6])
     if hours > 23 or minutes > 59:
         raise ValueError("the offset is out of range")
@@ -75,7 +70,8 @@ def format_instant(instant: int) -> str:
     so sorting texts sorts times. Raises ValueError outside the years 0000 to 9999.
     """
     seconds, nanoseconds = divmod(instant, NANOSECONDS)
-    return f"{_second_text(seconds)}{_fraction(nanoseconds)}+00:00"
+    digits = f"{nanoseconds:09}".removesuffix("000").removesuffix("000").removesuffix("000")
+    return f"{_second_text(seconds)}{'.' if digits else ''}{digits}+00:00"
 
 
 def present_second() -> str:
@@ -120,14 +116,6 @@ def _day_text(days: int) -> str:
     if ordinal < 1:
         return "0000" + date.fromordinal(ordinal + _CYCLE_DAYS).isoformat()[4:]
     return date.fromordinal(ordinal).isoformat()
-
-
-def _fraction(nanoseconds: int) -> str:
-    if nanoseconds % 1_000:
-        return f".{nanoseconds:09}"
-    if nanoseconds % 1_000_000:
-        return f".{nanoseconds // 1_000:06}"
-    return f".{nanoseconds // 1_000_000:03}" if nanoseconds else ""
 
 
 FIRST_INSTANT = _days(0, 1, 1) * _DAY * NANOSECONDS

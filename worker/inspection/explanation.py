@@ -22,24 +22,20 @@ class Event(NamedTuple):
 
 
 class Calculation(NamedTuple):
-    """A deadline as computed today, from nanoseconds; `problem` is why it cannot be computed."""
+    """A deadline as computed today. Times are stored text; `problem` is why there is none."""
 
-    recorded_at: int
-    timeout: int | None
-    expires_at: str | None
+    recorded_at: str
+    timeout_seconds: float | None = None
+    slack_seconds: float | None = None
+    expires_at: str | None = None
     problem: str | None = None
 
-    @property
-    def slack(self) -> int | None:
-        """The nanoseconds that are added to the timeout."""
-        return None if self.timeout is None else max(LEAST_SLACK, self.timeout // 2)
-
     def __str__(self) -> str:
-        if self.timeout is None or self.slack is None:
+        if self.timeout_seconds is None or self.slack_seconds is None:
             return f"cannot be computed: {self.problem}"
         return (
-            f"{format_instant(self.recorded_at)} + timeout {_seconds(self.timeout)} + slack "
-            f"{_seconds(self.slack)} (half the timeout, at least 120 s) = {self.expires_at}"
+            f"{self.recorded_at} + timeout {_shown(self.timeout_seconds)} + slack "
+            f"{_shown(self.slack_seconds)} (half the timeout, at least 120 s) = {self.expires_at}"
         )
 
 
@@ -71,12 +67,13 @@ def read_event(message: Message, result_id: str) -> Event | None:
 
 def calculate(manifests: ManifestCache, manifest_id: str, recorded_at: int) -> Calculation:
     """Return the deadline that the current manifest gives."""
-    timeout = manifests.timeout(manifest_id)
+    timeout, text = manifests.timeout(manifest_id), format_instant(recorded_at)
     if isinstance(timeout, NoTimeout):
         problem = f"{timeout.reason.replace('_', ' ')} {timeout.problem}".strip()
-        return Calculation(recorded_at, None, None, problem)
-    expires_at = format_instant(deadline(recorded_at, timeout.nanoseconds))
-    return Calculation(recorded_at, timeout.nanoseconds, expires_at)
+        return Calculation(text, problem=problem)
+    nanoseconds = timeout.nanoseconds
+    seconds, slack = nanoseconds / NANOSECONDS, max(LEAST_SLACK, nanoseconds // 2) / NANOSECONDS
+    return Calculation(text, seconds, slack, format_instant(deadline(recorded_at, nanoseconds)))
 
 
 def compare(run: Run, today: Calculation) -> str:
@@ -98,12 +95,12 @@ def next_of_row(found: FoundRun, now: int) -> str:
     if found.run.expires_at is None:
         return "the run has no deadline: only its result ends it"
     try:
-        left = parse_stored(found.run.expires_at) - now
+        left = (parse_stored(found.run.expires_at) - now) / NANOSECONDS
     except ValueError:
         return "unknown: another program wrote the deadline, which is not in the stored form"
     if left < 0:
-        return f"the deadline passed {_seconds(-left)} ago: the run may be reaped at any moment"
-    return f"the run may be reaped in {_seconds(left)} unless its result arrives"
+        return f"the deadline passed {_shown(-left)} ago: the run may be reaped at any moment"
+    return f"the run may be reaped in {_shown(left)} unless its result arrives"
 
 
 def next_without_row(evidence: Evidence) -> str:
@@ -126,5 +123,5 @@ def next_without_row(evidence: Evidence) -> str:
     return "nothing: the event was acked but its row is missing; projector rebuild restores it"
 
 
-def _seconds(nanoseconds: int) -> str:
-    return f"{round(nanoseconds / NANOSECONDS, 3):,.10g} s"
+def _shown(seconds: float) -> str:
+    return f"{round(seconds, 3):,.10g} s"

@@ -35,10 +35,10 @@ class Case(Enum):
     """What the figures look like; a missing message is confirmed by a look into the stream."""
 
     CAUGHT_UP = "caught up"
-    NEW = "new"
+    NEW = "new database"
     ADOPTED = "rows without a checkpoint"
-    WIPED = "a new or wiped file"
-    BEHIND = "an older file"
+    WIPED = "new or wiped database"
+    BEHIND = "database behind the stream"
 
 
 @dataclass(frozen=True, slots=True)

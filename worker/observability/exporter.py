@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from repo import Database
 from worker.observability.http import HealthServer
 from worker.observability.metrics import Metrics
-from worker.observability.systemd import Notifier
+from worker.observability.systemd import Notifier, extend
 from worker.projections.manifests import ManifestCache
 from worker.settings import Settings
 from worker.status.health import DRAINING, RUNNING
@@ -38,27 +38,25 @@ class Exporter:
         settings = self._settings
         if settings.metrics_port is not None:
             metrics = Metrics(self._status, manifests, database, versions)
-            self._server = HealthServer(
-                *(settings.metrics_host, settings.metrics_port),
-                *(self._status.health, metrics.registry),
-            )
+            place = settings.metrics_host, settings.metrics_port
+            self._server = HealthServer(*place, self._status.health, metrics.registry)
             self._server.start()
         self._notifier.start()
 
     def waiting(self) -> None:
         """Show that the start waits for a locked database."""
         self._status.health.locked()
-        self._notifier.waiting(_WAITING)
+        self._notifier.send(extend(_WAITING))
 
     def running(self) -> None:
         """Show that all threads run."""
         self._status.health.enter(RUNNING)
-        self._notifier.enter(RUNNING)
+        self._notifier.send("READY=1")
 
     def draining(self) -> None:
         """Show that the worker leaves, within its drain timeout and a little more."""
         self._status.health.enter(DRAINING)
-        self._notifier.enter(DRAINING, self._settings.drain_timeout + _LEAVING)
+        self._notifier.send("STOPPING=1", extend(self._settings.drain_timeout + _LEAVING))
 
     def close(self) -> None:
         self._notifier.close()

@@ -23,63 +23,53 @@ log = logging.getLogger(__name__)
 
 _SLOWEST_CLIENT = 5.0
 _POLL = 0.1
-_JSON = "application/json"
 
 
-class HealthServer:
+class HealthServer(socketserver.ThreadingTCPServer):
     """Answers from what `health` and `registry` hold; asks neither broker nor database."""
 
-    def __init__(self, host: str, port: int, health: Health, registry: CollectorRegistry) -> None:
-        """Listen at once, on a free port for 0; raises ConfigurationError where that fails."""
-        try:
-            family, _, _, _, address = socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            self._server = _Server(family, address, health, registry)
-        except (OSError, UnicodeError) as error:
-            raise ConfigurationError(
-                f"--metrics-port: cannot listen on {host} port {port}: {error}"
-            ) from error
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(_POLL,), name="health", daemon=True
-        )
-
-    def start(self) -> None:
-        self._thread.start()
-        host, port = self._server.server_address[:2]
-        log.info("metrics.listening", extra={"host": host, "port": port})
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-class _Server(socketserver.ThreadingTCPServer):
     # Not http.server's: that one looks up its own host name, which can take for ever.
     allow_reuse_address = True
     daemon_threads = True
     block_on_close = False
 
-    def __init__(
-        self, family: int, address: Any, health: Health, registry: CollectorRegistry
-    ) -> None:
-        self.address_family = family
+    def __init__(self, host: str, port: int, health: Health, registry: CollectorRegistry) -> None:
+        """Listen at once, on a free port for 0; raises ConfigurationError where that fails."""
         self.health = health
         self.registry = registry
-        super().__init__(address, _Handler)
+        address: Any
+        try:
+            self.address_family, _, _, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            super().__init__(address, _Handler)
+        except (OSError, UnicodeError) as error:
+            raise ConfigurationError(
+                f"--metrics-port: cannot listen on {host} port {port}: {error}"
+            ) from error
+        self._thread = threading.Thread(
+            target=self.serve_forever, args=(_POLL,), name="health", daemon=True
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+        host, port = self.server_address[:2]
+        log.info("metrics.listening", extra={"host": host, "port": port})
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+        self._thread.join()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """Log the error, unless the client has only gone or is too slow."""
         error = sys.exception()
-        if isinstance(error, OSError):
-            return
-        problem = describe(error) if error is not None else ""
-        log.error("metrics.failed", extra={"error": problem}, exc_info=error)
+        if error is not None and not isinstance(error, OSError):
+            log.error("metrics.failed", extra={"error": describe(error)}, exc_info=error)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+    server: HealthServer
     timeout = _SLOWEST_CLIENT
     server_version = "projector"
     sys_version = ""
@@ -114,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
             "outstanding": health.outstanding,
         }
         status = HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE
-        self._answer(status, _JSON, json.dumps(document).encode() + b"\n")
+        self._answer(status, "application/json", json.dumps(document).encode() + b"\n")
 
     def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
         self.send_response(status)

@@ -55,17 +55,7 @@ class Metrics(Collector):
         self.registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._counters(self._status.counters.as_dict())
-        yield from self._histograms()
-        yield from self._health(self._status.health.verdict())
-        yield from self._resources()
-        build = GaugeMetricFamily(
-            "projector_build_info", "Versions; always 1.", labels=list(self._versions)
-        )
-        build.add_metric(list(self._versions.values()), 1)
-        yield build
-
-    def _counters(self, counts: Mapping[str, int]) -> Iterator[Metric]:
+        status, counts = self._status, self._status.counters.as_dict()
         for name, label, text, values in (
             ("messages", "outcome", "Messages, by outcome.", _OUTCOMES),
             ("acks", "outcome", "Acks and naks, sent or dropped.", _ACKS),
@@ -77,63 +67,42 @@ class Metrics(Collector):
             yield family
         for name, text in _COUNTERS.items():
             yield CounterMetricFamily(f"projector_{name}", text, value=counts[name])
-
-    def _histograms(self) -> Iterator[Metric]:
-        status = self._status
         for histogram in (status.batch_messages, status.batch_seconds, status.commit_seconds):
             for metric in histogram.collect():
                 # The library adds a series with the time of its own creation.
                 kept = [one for one in metric.samples if not one.name.endswith("_created")]
                 metric.samples = kept
                 yield metric
-
-    def _health(self, verdict: Verdict) -> Iterator[Metric]:
-        health = self._status.health
-        yield _gauge("pending", "Messages that the broker has not delivered.", health.pending)
-        yield _gauge(
-            "ack_pending",
-            "Messages delivered to any worker and not acked.",
-            health.ack_pending,
-        )
-        yield _gauge(
-            "outstanding", "Messages received by this worker and not acked.", health.outstanding
-        )
-        yield _gauge("lag_seconds", "Age of the oldest message not projected.", health.lag)
-        yield _gauge(
-            "last_commit_timestamp_seconds", "Time of the last committed batch.", health.last_commit
-        )
-        yield _gauge(
-            "without_progress_seconds",
-            "For how long messages have been waiting and none was projected.",
-            verdict.idle_for,
-        )
-        caught_up = health.is_caught_up
-        yield _gauge(
-            "caught_up",
-            "Whether the database holds every message that is acked on the broker.",
-            None if caught_up is None else float(caught_up),
-        )
-        yield _gauge("live", "The answer of /livez.", verdict.is_live)
-        yield _gauge("ready", "The answer of /readyz.", verdict.is_ready)
-        state = GaugeMetricFamily(
-            "projector_state", "1 for the present state, else 0.", labels=["state"]
-        )
+        verdict = status.health.verdict()
+        for name, text, number in self._gauges(verdict):
+            yield GaugeMetricFamily(f"projector_{name}", text, value=number)
+        text = "1 for the present state, else 0."
+        state = GaugeMetricFamily("projector_state", text, labels=["state"])
         for name in STATES:
             state.add_metric([name], name == verdict.state)
-        yield state
+        text = "Versions; always 1."
+        build = GaugeMetricFamily("projector_build_info", text, labels=list(self._versions))
+        build.add_metric(list(self._versions.values()), 1)
+        yield from (state, build)
 
-    def _resources(self) -> Iterator[Metric]:
-        yield _gauge("manifests", "Manifests in memory.", len(self._manifests))
-        yield _gauge(
-            "manifests_snapshot_age_seconds",
-            "Age of the last snapshot of the manifests; changes are applied to it.",
-            self._manifests.age,
-        )
+    def _gauges(self, verdict: Verdict) -> Iterator[tuple[str, str, float | None]]:
+        """Yield name, help and value of each gauge; one without a value has no sample."""
+        health, manifests = self._status.health, self._manifests
+        yield "pending", "Messages that the broker has not delivered.", health.pending
+        yield "ack_pending", "Messages delivered to any worker and not acked.", health.ack_pending
+        yield "outstanding", "Messages received by this worker and not acked.", health.outstanding
+        yield "lag_seconds", "Age of the oldest message not projected.", health.lag
+        text = "Time of the last committed batch."
+        yield "last_commit_timestamp_seconds", text, health.last_commit
+        text = "For how long messages have been waiting and none was projected."
+        yield "without_progress_seconds", text, verdict.idle_for
+        text = "Whether the database holds every message that is acked on the broker."
+        yield "caught_up", text, health.is_caught_up
+        yield "live", "The answer of /livez.", verdict.is_live
+        yield "ready", "The answer of /readyz.", verdict.is_ready
+        yield "manifests", "Manifests in memory.", len(manifests)
+        text = "Age of the last snapshot of the manifests; changes are applied to it."
+        yield "manifests_snapshot_age_seconds", text, manifests.age
         usage = self._database.usage()
-        yield _gauge("wal_bytes", "Size of the write-ahead log.", usage.log)
-        yield _gauge("disk_free_bytes", "Free space of the database's disk.", usage.free)
-
-
-def _gauge(name: str, text: str, value: float | None) -> Metric:
-    """Return a gauge, without a sample where the value is unknown."""
-    return GaugeMetricFamily(f"projector_{name}", text, value=value)
+        yield "wal_bytes", "Size of the write-ahead log.", usage.log
+        yield "disk_free_bytes", "Free space of the database's disk.", usage.free

@@ -7,12 +7,12 @@ is kept alive except where a restart would help.
 
 import logging
 import os
+import re
 import socket
 import threading
 import time
-from collections.abc import Mapping
 
-from worker.status.health import DRAINING, RUNNING, Verdict
+from worker.status.health import Verdict
 from worker.status.worker_status import WorkerStatus
 from worker.supervisor import Supervisor
 
@@ -31,27 +31,18 @@ class Notifier:
     The error that ends the thread goes to the supervisor.
     """
 
-    def __init__(
-        self,
-        status: WorkerStatus,
-        supervisor: Supervisor,
-        environment: Mapping[str, str] = os.environ,
-    ) -> None:
+    def __init__(self, status: WorkerStatus, supervisor: Supervisor) -> None:
         self._health = status.health
         self._supervisor = supervisor
-        self._address = _address(environment.get("NOTIFY_SOCKET", ""))
-        self._watchdog = _watchdog(environment)
+        # An address that begins with @ is not in the file system.
+        self._address = re.sub("^@", "\0", os.environ.get("NOTIFY_SOCKET", ""))
+        self._watchdog = _watchdog()
         self._status = ("", "", 0.0)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="systemd", daemon=True)
 
-    @property
-    def is_wanted(self) -> bool:
-        """Whether systemd listens."""
-        return bool(self._address)
-
     def start(self) -> None:
-        if self.is_wanted:
+        if self._address:
             self._thread.start()
 
     def close(self) -> None:
@@ -59,28 +50,30 @@ class Notifier:
         if self._thread.is_alive():
             self._thread.join()
 
-    def enter(self, phase: str, seconds: float = 0.0) -> None:
-        """Report that the worker runs, or that it drains, which may take so many seconds."""
-        if phase == RUNNING:
-            self._send("READY=1", *self._changes())
-        elif phase == DRAINING:
-            self._send("STOPPING=1", _extend(seconds), *self._changes())
-
-    def waiting(self, seconds: float) -> None:
-        """Ask for so many more seconds: the start waits for something that may come."""
-        self._send(_extend(seconds), *self._changes())
+    def send(self, *lines: str) -> None:
+        """Send lines of the protocol, and the changes since the last ones."""
+        lines += tuple(self._changes())
+        if not (self._address and lines):
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as unix:
+                unix.settimeout(_SEND_TIMEOUT)
+                unix.sendto("\n".join(lines).encode(), self._address)
+        except OSError as error:
+            self._status = ("", "", 0.0)  # not delivered: send it again
+            log.debug("systemd.notify_failed", extra={"error": str(error)})
 
     def _run(self) -> None:
         tick = min(_TICK, self._watchdog / _PINGS_IN_WATCHDOG) if self._watchdog else _TICK
         try:
             while not self._ending.wait(tick):
-                self._send(*self._changes())
+                self.send()
         except BaseException as error:  # noqa: BLE001 (no thread may end unseen)
             self._supervisor.fail(error)
 
     def _changes(self) -> list[str]:
         verdict = self._health.verdict()
-        changes: list[str] = []
+        changes = []
         state, text, sent_at = self._status
         now, new = time.monotonic(), self._text(verdict)
         if verdict.state != state or (new != text and now - sent_at >= _STATUS_AFTER):
@@ -95,31 +88,16 @@ class Notifier:
         text = f"{verdict.state}: lag {health.lag:.0f} s, {health.pending} pending"
         return " ".join(f"{text}; {verdict.reason}".rstrip("; ").split())
 
-    def _send(self, *lines: str) -> None:
-        if not (self.is_wanted and lines):
-            return
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as unix:
-                unix.settimeout(_SEND_TIMEOUT)
-                unix.sendto("\n".join(lines).encode(), self._address)
-        except OSError as error:
-            self._status = ("", "", 0.0)  # not delivered: send it again
-            log.debug("systemd.notify_failed", extra={"error": str(error)})
 
-
-def _address(path: str) -> str:
-    """Return the address of a socket; one that begins with @ is not in the file system."""
-    return "\0" + path[1:] if path.startswith("@") else path
-
-
-def _watchdog(environment: Mapping[str, str]) -> float:
+def _watchdog() -> float:
     """Return within how many seconds systemd expects a sign of life; 0 without a watchdog."""
-    microseconds = environment.get("WATCHDOG_USEC", "")
-    process = environment.get("WATCHDOG_PID", "")
-    if not microseconds.isdigit() or (process and process != str(os.getpid())):
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    process = os.environ.get("WATCHDOG_PID") or str(os.getpid())
+    if not microseconds.isdigit() or process != str(os.getpid()):
         return 0.0
     return int(microseconds) / _MICROSECONDS
 
 
-def _extend(seconds: float) -> str:
+def extend(seconds: float) -> str:
+    """Return the line that asks systemd for so many more seconds."""
     return f"EXTEND_TIMEOUT_USEC={int(seconds * _MICROSECONDS)}"

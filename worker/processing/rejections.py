@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from repo import rejected as rejected_events
+from repo.batch_writer import WriteResult
 from repo.execution_results import Run
 from repo.reader import Reader
-from repo.rejected import AFTER_ALL, Listed, RejectedEvent
+from repo.rejected import AFTER_ALL, Key, Listed, RejectedEvent
 from repo.repository import Repository
 from worker.codec.timestamps import parse_stored
 from worker.messages import Message
@@ -26,13 +27,6 @@ _PAGE_BYTES = 8 * 1024 * 1024
 WRITTEN = "written"
 REJECTED = "rejected"
 UNKNOWN = "unknown"
-
-
-class Stored(NamedTuple):
-    """A rejected event and its id."""
-
-    rejected_id: int
-    event: RejectedEvent
 
 
 class Outcome(NamedTuple):
@@ -51,93 +45,69 @@ def newest_first(reader: Reader, reason: str | None) -> Iterator[Listed]:
         before = page[-1].rejected_id
 
 
-def select(reader: Reader, reason: str | None) -> list[int]:
-    """Return the ids of the events whose reason contains `reason`, in order of arrival."""
-    return [listed.rejected_id for listed in newest_first(reader, reason)][::-1]
-
-
-def find(reader: Reader, rejected_id: int) -> Stored | None:
-    """Return a rejected event, or None if the id does not exist."""
-    event = reader.read(rejected_events.find, rejected_id)
-    return None if event is None else Stored(rejected_id, event)
-
-
-def pages(reader: Reader, ids: Iterable[int], unknown: list[int]) -> Iterator[list[Stored]]:
+def pages(
+    reader: Reader, ids: Iterable[int], unknown: list[int]
+) -> Iterator[dict[int, RejectedEvent]]:
     """Yield the events of these ids in pages that fit one transaction.
 
     Ids that do not exist are appended to `unknown`.
     """
-    page: list[Stored] = []
+    page: dict[int, RejectedEvent] = {}
     size = 0
     for rejected_id in ids:
-        stored = find(reader, rejected_id)
-        if stored is None:
+        event = reader.read(rejected_events.find, rejected_id)
+        if event is None:
             unknown.append(rejected_id)
             continue
-        page.append(stored)
-        size += len(stored.event.payload)
+        page[rejected_id] = event
+        size += len(event.payload)
         if len(page) == _PAGE_ROWS or size >= _PAGE_BYTES:
             yield page
-            page, size = [], 0
+            page, size = {}, 0
     if page:
         yield page
 
 
-class Retry:
-    """Projects rejected events again."""
+def retry(
+    reader: Reader,
+    ids: Iterable[int],
+    repository: Repository[Run],
+    manifests: ManifestCache,
+    counters: Counters,
+) -> Iterator[Outcome]:
+    """Project events again, in one transaction per page and stream; yield the outcome of each.
 
-    def __init__(
-        self, repository: Repository[Run], manifests: ManifestCache, counters: Counters
-    ) -> None:
-        self._repository = repository
-        self._manifests = manifests
-        self._counters = counters
-        self._processors: dict[str, BatchProcessor] = {}
-
-    def project(self, page: list[Stored]) -> Iterator[Outcome]:
-        """Project a page in one transaction per stream, and yield the outcome of each event.
-
-        Raises RepositoryError; the transactions of the outcomes yielded so far are committed then,
-        and nothing else has changed.
-        """
-        by_stream: dict[str, list[tuple[Stored, Message]]] = {}
-        for stored in page:
+    Raises RepositoryError; the transactions of the outcomes yielded so far are committed then, and
+    nothing else has changed.
+    """
+    unknown: list[int] = []
+    # By stream: that of the event, not that of the settings.
+    processors: dict[str, BatchProcessor] = {}
+    for page in pages(reader, ids, unknown):
+        messages: dict[str, dict[int, Message]] = {}
+        for rejected_id, event in page.items():
             try:
-                message = _message(stored.event)
+                messages.setdefault(event.stream, {})[rejected_id] = _message(event)
             except ValueError as error:
-                yield Outcome(stored.rejected_id, REJECTED, f"its recorded_at: {error}")
-            else:
-                by_stream.setdefault(stored.event.stream, []).append((stored, message))
-        for stream, events in by_stream.items():
-            yield from self._project(self._processor(stream), events)
+                yield Outcome(rejected_id, REJECTED, f"its recorded_at: {error}")
+        for stream, chosen in messages.items():
+            if stream not in processors:
+                processors[stream] = BatchProcessor(STARTS, stream, manifests, counters)
+            written = processors[stream].retry(list(chosen.values()), repository)
+            for rejected_id in chosen:
+                yield _outcome(rejected_id, page[rejected_id].key, written)
+    yield from (Outcome(rejected_id, UNKNOWN) for rejected_id in unknown)
 
-    def _project(
-        self, processor: BatchProcessor, events: list[tuple[Stored, Message]]
-    ) -> Iterator[Outcome]:
-        rewritten = processor.retry([message for _, message in events], self._repository)
-        for (rejected_id, event), _ in events:
-            if event.key in rewritten.removed:
-                yield Outcome(rejected_id, WRITTEN)
-            elif event.key in rewritten.still_rejected:
-                yield Outcome(rejected_id, REJECTED, rewritten.still_rejected[event.key])
-            else:
-                yield Outcome(rejected_id, UNKNOWN)  # another command removed it meanwhile
 
-    def _processor(self, stream: str) -> BatchProcessor:
-        # The stream is that of the event, not that of the settings.
-        if stream not in self._processors:
-            self._processors[stream] = BatchProcessor(
-                STARTS, stream, self._manifests, self._counters
-            )
-        return self._processors[stream]
+def _outcome(rejected_id: int, key: Key, written: WriteResult) -> Outcome:
+    if key in written.removed:
+        return Outcome(rejected_id, WRITTEN)
+    if key in written.still_rejected:
+        return Outcome(rejected_id, REJECTED, written.still_rejected[key])
+    return Outcome(rejected_id, UNKNOWN)  # another command removed it meanwhile
 
 
 def _message(event: RejectedEvent) -> Message:
     """Return the original message; raises ValueError if `recorded_at` is not in stored form."""
-    return Message(
-        subject=event.subject,
-        payload=event.payload,
-        stream_sequence=event.stream_sequence,
-        delivery=1,
-        stored_at=parse_stored(event.recorded_at),
-    )
+    stored_at = parse_stored(event.recorded_at)
+    return Message(event.subject, event.payload, event.stream_sequence, 1, stored_at)
