@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from repo.errors import UnavailableError
-from repo.sqlite.database import Database
 from repo.sqlite.disk import Disk, disk_of
+from tests.repo.rows import Db
 from tests.support.forbidden import forbid
 
 
@@ -18,11 +18,11 @@ def test_a_missing_file_has_the_disk_of_its_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_permission_is_unavailable_and_named(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forbid(database.path.parent, monkeypatch)
-    for look in (lambda: disk_of(database.path), database.check_writable):
-        with pytest.raises(UnavailableError, match=f"Permission denied: '{database.path}'"):
+    forbid(db.path.parent, monkeypatch)
+    for look in (lambda: disk_of(db.path), db.database.check_writable):
+        with pytest.raises(UnavailableError, match=f"Permission denied: '{db.path}'"):
             look()
 
 
