@@ -40,12 +40,6 @@ def connection(db: Db) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def driver(db: Db) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(db.path, isolation_level=None)) as driver:
-        yield driver
-
-
-@pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Db]:
     """A database that the fleet's own program created and owns."""
     with Db(tmp_path / "fleet.db") as db:

@@ -1,11 +1,14 @@
 """Migrations from outside the package: yoyo's library, and what stands in the file afterwards."""
 
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 import yoyo
 
 from repo.sqlite.schema import migrations_folder
 from tests.repo.rows import Db
+from tests.support.commands import others_environment
 
 
 def apply_some(db: Db, some: Sequence[str]) -> None:
@@ -35,3 +38,19 @@ def schema_of(db: Db) -> dict[str, str | None]:
 def state_of(db: Db) -> tuple[bytes, int] | None:
     """Return the content and the time of the last change; None for a missing file."""
     return (db.path.read_bytes(), db.path.stat().st_mtime_ns) if db.path.exists() else None
+
+
+def run_command(program: str | Path, *arguments: str, cwd: Path) -> str:
+    """Run a program in a folder, with success, and return its output."""
+    done = subprocess.run(
+        [program, *arguments],
+        cwd=cwd,
+        env=others_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -12,12 +12,10 @@ from urllib.parse import quote
 from repo.batch_writer import WriteResult
 from repo.execution_results import START_WRITER, Run
 from repo.rejected import RejectedEvent
-from repo.repository import GuardedRepository as AnyGuardedRepository
 from repo.repository import Repository as AnyRepository
 from repo.sqlite.database import Database
 
 Repository = AnyRepository[Run]
-GuardedRepository = AnyGuardedRepository[Run]
 
 STARTED_AT = "2026-05-20T12:00:00.123456789+00:00"
 RECORDED_AT = "2026-05-20T12:00:01.500+00:00"
@@ -106,9 +104,8 @@ class Db:
 
     def result_ids(self) -> list[str]:
         """Return the runs in the order in which they were inserted."""
-        return [
-            name for (name,) in self.ask("SELECT result_id FROM execution_results ORDER BY rowid")
-        ]
+        found = self.ask("SELECT result_id FROM execution_results ORDER BY rowid")
+        return [result_id for (result_id,) in found]
 
     def row_of(self, result_id: str) -> dict[str, Any]:
         names = [row[1] for row in self.ask("PRAGMA table_info(execution_results)")]

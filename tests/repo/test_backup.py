@@ -52,10 +52,8 @@ def source(db: Db, tmp_path: Path) -> Path:
     return target
 
 
-def test_a_backup_is_one_complete_file_with_the_permissions_of_the_database(
-    source: Path, tmp_path: Path
-) -> None:
-    assert [name for name in files(tmp_path) if "backup" in name] == ["backup.db"]
+def test_a_backup_is_one_complete_file_with_the_permissions_of_the_database(source: Path) -> None:
+    assert [name for name in files(source.parent) if "backup" in name] == ["backup.db"]
     assert source.stat().st_mode & 0o777 == 0o640
     backup = Db(source)
     assert backup.statuses() == {"one": "pending"}
@@ -107,9 +105,7 @@ def test_a_restore_keeps_the_former_file_and_its_log(db: Db, source: Path) -> No
     assert Db(source).statuses() == {"one": "pending"}
 
 
-def test_a_log_without_its_database_is_not_mixed_into_the_restored_file(
-    db: Db, source: Path
-) -> None:
+def test_a_log_without_a_database_is_not_mixed_into_the_restored_file(db: Db, source: Path) -> None:
     crash(db)
     db.path.unlink()
     assert restore(db.database, source) is None
@@ -158,8 +154,8 @@ restore(Database(sys.argv[2]), Path(sys.argv[3]))
 """
 
 
-def test_a_restore_killed_at_any_step_can_be_repeated_and_loses_no_former_row(
-    db: Db, source: Path, tmp_path: Path
+def test_a_restore_killed_at_any_step_can_be_repeated_and_loses_no_row(
+    db: Db, source: Path
 ) -> None:
     killed = 0
     while True:
@@ -172,8 +168,8 @@ def test_a_restore_killed_at_any_step_can_be_repeated_and_loses_no_former_row(
         killed += 1
         restore(db.database, source)
         assert_restored(db)
-        former = [Db(path) for path in tmp_path.glob("*.before-restore-*Z")]
+        former = [Db(path) for path in source.parent.glob("*.before-restore-*Z")]
         assert any("in the log" in one.statuses() for one in former)
-        for path in tmp_path.glob("*.before-restore-*"):
+        for path in source.parent.glob("*.before-restore-*"):
             path.unlink()
     assert killed > 4

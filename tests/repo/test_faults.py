@@ -6,9 +6,8 @@ Which faults the worker survives, and how, is in tests/faults/test_database_faul
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -27,9 +26,11 @@ from repo.execution_results import START_WRITER
 from repo.rejected import RejectedEvent
 from repo.sqlite.connection import Connection
 from repo.sqlite.database import Database
+from repo.sqlite.disk import Disk, disk_of
 from repo.sqlite.errors import translated
 from repo.statements import statement
 from tests.repo.rows import Db, Repository, reject_bad_pc, reject_of, run, runs
+from tests.support.forbidden import forbid
 
 PATIENCE = 30.0
 
@@ -55,14 +56,6 @@ class WatchedEvent(threading.Event):
         return super().wait(timeout)
 
 
-@contextmanager
-def locked(db: Db) -> Iterator[sqlite3.Connection]:
-    """Hold the write lock as another process would."""
-    with closing(sqlite3.connect(db.path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield other
-
-
 def cause_of(fault: pytest.ExceptionInfo[RepositoryError]) -> str:
     cause = fault.value.__cause__
     assert isinstance(cause, sqlite3.Error | OSError)
@@ -85,25 +78,17 @@ def assert_takes_writes(db: Db) -> None:
 # --- locks ----------------------------------------------------------------------------------------
 
 
-def test_a_lock_that_outlasts_the_retries_is_transient_and_nothing_is_written(db: Db) -> None:
-    with locked(db), pytest.raises(TransientError) as fault:
-        db.write(runs(3))
-    assert cause_of(fault) == "SQLITE_BUSY"
-    assert db.count() == 0
-    assert_takes_writes(db)
-
-
 @pytest.mark.parametrize("ending", ["unlocked", "given up"])
-def test_a_retry_ends_as_soon_as_the_lock_is_released_or_the_worker_gives_up(
-    db: Db, ending: str
-) -> None:
+def test_a_retry_ends_when_the_lock_is_released_or_the_worker_stops(db: Db, ending: str) -> None:
     give_up = WatchedEvent()
 
     def write_patiently() -> WriteResult:
         with Repository(db.database, START_WRITER, retry_for=3600, give_up=give_up) as patient:
             return patient.write(runs(3), [], reject_of(runs(3)))
 
-    with ThreadPoolExecutor() as pool, locked(db) as other:
+    lock = closing(sqlite3.connect(db.path, isolation_level=None))
+    with ThreadPoolExecutor() as pool, lock as other:
+        other.execute("BEGIN IMMEDIATE")
         writing = pool.submit(write_patiently)
         met_the_lock = give_up.waited_for.wait(PATIENCE)
         rows = db.count()
@@ -142,9 +127,7 @@ class SmallDatabase(Database):
 
 
 @pytest.mark.parametrize("rejected", [0, 1])
-def test_a_full_disk_rejects_nothing_and_writing_resumes_when_there_is_space(
-    db: Db, rejected: int
-) -> None:
+def test_a_full_disk_rejects_nothing_and_writing_then_resumes(db: Db, rejected: int) -> None:
     reject_bad_pc(db)
     db.database = small = SmallDatabase(db.url)
     ((small.pages,),) = db.ask("PRAGMA page_count")
@@ -159,6 +142,29 @@ def test_a_full_disk_rejects_nothing_and_writing_resumes_when_there_is_space(
     assert (written.inserted, written.rows_rejected) == (50 - rejected, rejected)
 
 
+def test_a_missing_file_has_the_disk_of_its_folder(tmp_path: Path) -> None:
+    disk = disk_of(tmp_path / "none.db")
+    assert disk.kind == disk_of(tmp_path).kind  # empty in a chroot, whose root is not a mount
+    assert disk.free_bytes > 0
+    assert 0 < disk.free_share <= 1
+
+
+def test_a_folder_without_permission_is_unavailable_and_named(
+    db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid(db.path.parent, monkeypatch)
+    for look in (lambda: disk_of(db.path), db.database.check_writable):
+        with pytest.raises(UnavailableError, match=f"Permission denied: '{db.path}'"):
+            look()
+
+
+def test_network_disks_and_disks_in_memory_are_recognised() -> None:
+    assert disk_of(Path("/proc/self")).kind == "proc"
+    assert Disk("nfs4", 1, 0.5).is_network
+    assert not Disk("ext4", 1, 0.5).is_network
+    assert Disk("tmpfs", 1, 0.5).is_volatile
+
+
 # --- files that are missing or replaced -----------------------------------------------------------
 
 
@@ -168,9 +174,7 @@ def test_a_missing_folder_and_a_folder_instead_of_the_file_are_unavailable(tmp_p
             db.write(runs(3))
 
 
-def test_a_deleted_file_is_unavailable_and_not_created_until_it_is_back(
-    db: Db, template: Path
-) -> None:
+def test_a_deleted_file_is_unavailable_and_is_not_created(db: Db, template: Path) -> None:
     db.write(runs(3))
     for suffix in ("", "-wal", "-shm"):
         db.path.with_name(db.path.name + suffix).unlink()
@@ -183,9 +187,7 @@ def test_a_deleted_file_is_unavailable_and_not_created_until_it_is_back(
     assert_takes_writes(db)
 
 
-def test_a_file_replaced_between_the_rows_and_the_commit_is_unavailable(
-    db: Db, template: Path
-) -> None:
+def test_a_file_replaced_before_the_commit_is_unavailable(db: Db, template: Path) -> None:
     reject_bad_pc(db)
     batch = runs(3, bad=[1])
 
@@ -216,15 +218,13 @@ def test_a_file_replaced_while_it_is_opened_takes_no_write_that_vanishes(
     assert_takes_writes(db)
 
 
-def test_a_symbolic_link_that_changes_its_target_is_unavailable(
-    db: Db, template: Path, tmp_path: Path
-) -> None:
-    link = tmp_path / "link.db"
+def test_a_symbolic_link_that_changes_its_target_is_unavailable(db: Db, template: Path) -> None:
+    link = db.path.with_name("link.db")
     link.symlink_to(db.path)
     with Db(link) as linked:
         linked.write(runs(3))
         link.unlink()
-        link.symlink_to(shutil.copyfile(template, tmp_path / "other.db"))
+        link.symlink_to(shutil.copyfile(template, db.path.with_name("other.db")))
         with pytest.raises(UnavailableError):
             linked.write(runs(3))
         assert_takes_writes(linked)
@@ -237,20 +237,7 @@ def test_a_log_deleted_under_the_connection_is_unavailable(db: Db) -> None:
         db.write([run("r9")])
 
 
-# --- corruption and kinds of errors ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["execution_results", "sqlite_autoindex_execution_results_1"])
-def test_a_corrupt_page_ends_the_write_and_nothing_is_written(db: Db, name: str) -> None:
-    ((page,),) = db.ask("SELECT rootpage FROM sqlite_schema WHERE name = ?", (name,))
-    ((size,),) = db.ask("PRAGMA page_size")
-    with db.path.open("r+b") as file:
-        file.seek((page - 1) * size)
-        file.write(b"\xff" * size)
-    with pytest.raises(CorruptDatabaseError) as fault:
-        db.write(runs(3))
-    assert cause_of(fault).startswith("SQLITE_CORRUPT")
-    assert db.count("rejected_events") == 0
+# --- kinds of errors ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -61,15 +61,10 @@ def report(request: pytest.FixtureRequest, db: Db) -> Report:
     return lambda name: request.param(db, name)
 
 
-def insert(db: Db, table: str, *rows: dict[str, Any]) -> None:
-    with closing(sqlite3.connect(db.path)) as connection, connection:
-        for row in rows:
-            names, marks = ", ".join(row), ", ".join("?" * len(row))
-            connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", [*row.values()])
-
-
 def insert_run(db: Db, result_id: str, **columns: Any) -> None:
-    insert(db, "execution_results", {**run(result_id)._asdict(), **columns})
+    row = {**run(result_id)._asdict(), **columns}
+    names, marks = ", ".join(row), ", ".join("?" * len(row))
+    db.ask(f"INSERT INTO execution_results ({names}) VALUES ({marks})", [*row.values()])
 
 
 def test_the_reports_are_all_queries_that_a_person_runs() -> None:
@@ -84,29 +79,27 @@ def test_every_report_runs_on_an_empty_database(report: Report) -> None:
     }
 
 
-def test_executions_are_counted_by_status_in_the_order_of_their_life(
-    report: Report, db: Db
-) -> None:
+def test_executions_are_counted_by_status_in_order_of_their_life(report: Report, db: Db) -> None:
     statuses = ["expired"] * 4 + ["pending"] * 2 + ["completed"] * 3 + ["running"]
     db.add_executions(**{f"e{index}": status for index, status in enumerate(statuses)})
     assert report("executions_by_status") == ["pending|2", "running|1", "completed|3", "expired|4"]
 
 
-def test_the_latest_rejected_events_are_the_newest_hundred_newest_first(
-    report: Report, db: Db
-) -> None:
-    for index in range(1, 131):
-        event = rejected_event(1000 - index, payload=b"\0" * index, subject=f"s{index}", reason="r")
-        insert(db, "rejected_events", event._asdict())
+def test_the_latest_rejected_events_are_a_hundred_newest_first(report: Report, db: Db) -> None:
+    db.write(
+        [],
+        [
+            rejected_event(1000 - index, payload=b"\0" * index, subject=f"s{index}", reason="r")
+            for index in range(1, 131)
+        ],
+    )
     lines = report("latest_rejected_events")
     assert len(lines) == 100
     assert lines[0] == "130|2026-05-20T12:00:02+00:00|EVENTS|870|s130|r|130"
     assert [line.split("|")[0] for line in lines] == [str(number) for number in range(130, 30, -1)]
 
 
-def test_overdue_runs_are_the_open_ones_past_their_deadline_longest_overdue_first(
-    report: Report, db: Db
-) -> None:
+def test_overdue_runs_are_open_and_past_their_deadline_oldest_first(report: Report, db: Db) -> None:
     year = "2020-01-01T00:00:0"
     for name, expires_at in (
         *(("b", f"{year}0.000000001+00:00"), ("c", f"{year}0.5+00:00"), ("d", f"{year}1+00:00")),
@@ -163,16 +156,10 @@ def test_reaped_runs_are_those_of_the_last_seven_days_by_job(report: Report, db:
     def ago(**span: int) -> str:
         return (now - timedelta(**span)).isoformat()
 
-    for number, (job, finished_at, reaped) in enumerate(
-        (
-            ("hangs", ago(days=6, hours=23), 1),
-            ("hangs", ago(hours=1), 1),
-            ("hangs", ago(days=7, hours=1), 1),
-            ("hangs", ago(hours=1), 0),
-            ("other", ago(minutes=1), 1),
-        )
-    ):
-        insert_run(db, str(number), job_id=job, finished_at=finished_at, reaped=reaped)
+    reaped = [("hangs", ago(days=6, hours=23)), ("hangs", ago(hours=1)), ("other", ago(minutes=1))]
+    for number, (job, finished_at) in enumerate([*reaped, ("hangs", ago(days=7, hours=1))]):
+        insert_run(db, str(number), job_id=job, finished_at=finished_at, reaped=1)
+    insert_run(db, "not reaped", job_id="hangs", finished_at=ago(hours=1))
     assert report("reaped_runs_by_job") == [
         f"hangs|2|2|{ago(days=6, hours=23)}|{ago(hours=1)}",
         f"other|1|1|{ago(minutes=1)}|{ago(minutes=1)}",
@@ -196,9 +183,7 @@ def test_runs_of_a_pc_are_its_newest_hundred_newest_first(report: Report, db: Db
         *(("12:00:09.501", False), ("11:59:59.999", True), ("12:01:00", False)),
     ],
 )
-def test_a_deadline_is_compared_right_with_and_without_a_fraction(
-    db: Db, time: str, overdue: bool
-) -> None:
+def test_a_deadline_is_compared_with_and_without_fraction(db: Db, time: str, overdue: bool) -> None:
     insert_run(db, "r1", expires_at=f"2026-05-20T{time}+00:00")
     with closing(sqlite3.connect(db.path)) as connection:
 

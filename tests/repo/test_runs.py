@@ -27,18 +27,6 @@ def test_a_start_becomes_an_in_flight_row_with_every_column_as_bound(db: Db) -> 
     }
 
 
-def test_the_columns_are_bound_by_name_whatever_their_order_in_the_table(db: Db) -> None:
-    names = [row[1] for row in db.ask("PRAGMA table_info(execution_results)")]
-    db.ask("DROP TABLE execution_results")
-    columns = ", ".join(f"{name} DEFAULT 'foreign'" for name in reversed(names))
-    db.ask(f"CREATE TABLE execution_results ({columns}, UNIQUE (result_id))")
-    wanted = run("r1")
-    db.write([wanted])
-    row = db.row_of("r1")
-    assert {name: row[name] for name in wanted._fields} == wanted._asdict()
-    assert {row[name] for name in set(names) - set(wanted._fields)} == {"foreign"}
-
-
 @pytest.mark.parametrize("rejected", [0, 1])
 def test_a_start_after_its_result_leaves_the_finished_row_unchanged(db: Db, rejected: int) -> None:
     columns, marks = ", ".join(RESULT), ", ".join("?" * len(RESULT))
