@@ -6,17 +6,7 @@ import time
 import pytest
 
 from worker.errors import BROKER_UNREACHABLE, DATABASE_BLOCKED, PERMISSION_DENIED, STARTING
-from worker.status.health import (
-    DRAINING,
-    HUNG,
-    IDLE,
-    RUNNING,
-    STALLED,
-    STARVED,
-    WORKING,
-    Health,
-    Verdict,
-)
+from worker.status.health import DRAINING, HUNG, IDLE, RUNNING, STALLED, STARVED, WORKING, Health
 from worker.status.readiness import Readiness
 
 PATIENCE = 10.0
@@ -38,24 +28,20 @@ class Worker:
     def wait(self, seconds: float, *, turns: bool = True, steps: bool = True) -> None:
         self.now += seconds
         if turns:
-            self.health.turn()
+            self.health.loop_alive()
         if turns and steps:
-            self.health.step()
+            self.health.session_progressed()
 
     def receive(self, messages: int) -> None:
-        self.health.received(messages, self.now)
-
-    @property
-    def verdict(self) -> Verdict:
-        return self.health.verdict()
+        self.health.record_outstanding(messages, self.now)
 
     @property
     def state(self) -> str:
-        return self.verdict.state
+        return self.health.verdict().state
 
     @property
     def state_live_restart(self) -> tuple[str, bool, bool]:
-        verdict = self.verdict
+        verdict = self.health.verdict()
         return verdict.state, verdict.is_live, verdict.restart_helps
 
 
@@ -66,13 +52,15 @@ def worker() -> Worker:
 
 def test_a_worker_without_work_is_idle_and_ready_for_any_length_of_time(worker: Worker) -> None:
     worker.wait(1_000_000)
-    assert worker.verdict == (IDLE, True, True, False, "", 0.0)
+    assert worker.health.verdict() == (IDLE, True, True, False, "", 0.0)
 
 
 def test_a_worker_is_live_while_it_projects_and_stalled_when_work_waits(worker: Worker) -> None:
     worker.wait(1000)
-    worker.health.consumer(pending=5000, ack_pending=0, ack_floor=0)
+    worker.health.record_consumer(pending=5000, ack_pending=0, ack_floor=0)
     worker.receive(500)
+    worker.wait(1)
+    assert worker.health.verdict().idle_for == 1  # since the work came, not since the last commit
     for _ in range(20):
         worker.wait(PATIENCE)
         worker.health.projected()
@@ -82,20 +70,11 @@ def test_a_worker_is_live_while_it_projects_and_stalled_when_work_waits(worker: 
     worker.wait(BUSY_TIMEOUT + 1)
     assert worker.state_live_restart == (STALLED, False, True)
     worker.health.projected()
-    assert worker.verdict.is_live
-
-
-def test_waiting_counts_from_the_arrival_of_work_and_not_from_the_last_commit(
-    worker: Worker,
-) -> None:
-    worker.wait(1000)
-    worker.receive(1)
-    worker.wait(1)
-    assert (worker.state, worker.verdict.idle_for) == (WORKING, 1)
+    assert worker.health.verdict().is_live
 
 
 def test_no_restart_is_requested_while_the_broker_delivers_nothing(worker: Worker) -> None:
-    worker.health.consumer(pending=1, ack_pending=10_000, ack_floor=0)
+    worker.health.record_consumer(pending=1, ack_pending=10_000, ack_floor=0)
     worker.wait(60)
     worker.receive(0)
     assert worker.state_live_restart == (STARVED, False, False)
@@ -104,26 +83,26 @@ def test_no_restart_is_requested_while_the_broker_delivers_nothing(worker: Worke
 
 
 def test_messages_that_another_worker_holds_are_not_work_of_a_ready_worker(worker: Worker) -> None:
-    worker.health.consumer(pending=0, ack_pending=5, ack_floor=0)
+    worker.health.record_consumer(pending=0, ack_pending=5, ack_floor=0)
     assert (worker.health.has_work, worker.state) == (False, IDLE)
     worker.readiness.not_ready("the broker is silent")
     assert worker.health.has_work
 
 
 def test_a_loop_that_does_not_turn_hangs_even_without_work(worker: Worker) -> None:
-    worker.wait(PATIENCE, turns=False)
-    assert worker.state == IDLE
-    worker.wait(2, turns=False)
-    assert worker.state_live_restart == (HUNG, False, True)
-    worker.wait(0)
-    assert worker.state == IDLE
+    states = []
+    for seconds, turns in ((PATIENCE, False), (2, False), (0, True)):
+        worker.wait(seconds, turns=turns)
+        states.append(worker.state_live_restart)
+    assert states == [(IDLE, True, False), (HUNG, False, True), (IDLE, True, False)]
 
 
 def test_a_session_that_finishes_no_step_hangs_although_the_loop_turns(worker: Worker) -> None:
-    worker.wait(50, steps=False)
-    assert worker.state == IDLE
-    worker.wait(10, steps=False)
-    assert worker.state_live_restart == (HUNG, False, True)
+    states = []
+    for seconds in (50, 10):
+        worker.wait(seconds, steps=False)
+        states.append(worker.state_live_restart)
+    assert states == [(IDLE, True, False), (HUNG, False, True)]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +119,7 @@ def test_a_problem_is_the_state_and_no_reason_for_a_restart(
 ) -> None:
     worker.readiness.not_ready(problem, cause)
     worker.wait(1000)
-    assert worker.verdict == (state, True, False, False, problem, 0.0)
+    assert worker.health.verdict() == (state, True, False, False, problem, 0.0)
     worker.receive(1)
     worker.wait(1000)
     assert worker.state_live_restart == (state, False, False)
@@ -149,7 +128,7 @@ def test_a_problem_is_the_state_and_no_reason_for_a_restart(
 def test_a_problem_that_comes_and_goes_stays_the_cause_until_a_batch_is_projected(
     worker: Worker,
 ) -> None:
-    worker.health.consumer(pending=1, ack_pending=0, ack_floor=0)
+    worker.health.record_consumer(pending=1, ack_pending=0, ack_floor=0)
     worker.now = time.monotonic() - 100
     worker.health.projected()
     worker.readiness.not_ready("the server says: Permissions Violation", BROKER_UNREACHABLE)
@@ -166,8 +145,8 @@ def test_a_lock_is_reported_while_it_lasts_but_not_when_it_is_short(worker: Work
     for _ in range(100):
         worker.wait(2, turns=False)
         worker.health.locked()
-        assert (worker.state, worker.verdict.restart_helps) == (DATABASE_BLOCKED, False)
-    assert not worker.verdict.is_live
+        assert (worker.state, worker.health.verdict().restart_helps) == (DATABASE_BLOCKED, False)
+    assert not worker.health.verdict().is_live
     worker.health.committed()
     worker.health.projected()
     worker.wait(0)
@@ -194,7 +173,7 @@ def test_no_progress_is_expected_while_the_worker_starts_or_drains() -> None:
     health.enter(RUNNING)
     assert health.verdict().state == STARTING
     readiness.ready()
-    health.received(5, now)
+    health.record_outstanding(5, now)
     health.enter(DRAINING)
     now = 200.0
     assert health.verdict() == (DRAINING, True, False, False, "", 0.0)
@@ -203,24 +182,24 @@ def test_no_progress_is_expected_while_the_worker_starts_or_drains() -> None:
 def test_a_replay_ends_when_the_broker_counts_all_of_it_as_acked(worker: Worker) -> None:
     health = worker.health
     seen = [health.is_caught_up]
-    health.compared(is_missing=True, replayed_until=10)
-    health.consumer(pending=5, ack_pending=2, ack_floor=3)
+    health.record_comparison(is_missing=True, replayed_until=10)
+    health.record_consumer(pending=5, ack_pending=2, ack_floor=3)
     seen.append(health.is_caught_up)
-    health.compared(is_missing=False, replayed_until=None)  # the consumer was bound again
+    health.record_comparison(is_missing=False, replayed_until=None)  # the consumer was bound again
     seen.append(health.is_caught_up)
-    health.consumer(pending=5, ack_pending=2, ack_floor=10)
+    health.record_consumer(pending=5, ack_pending=2, ack_floor=10)
     seen.append(health.is_caught_up)
-    health.compared(is_missing=True, replayed_until=None)  # --no-replay
-    health.consumer(pending=0, ack_pending=0, ack_floor=20)
+    health.record_comparison(is_missing=True, replayed_until=None)  # --no-replay
+    health.record_consumer(pending=0, ack_pending=0, ack_floor=20)
     seen.append(health.is_caught_up)
     assert seen == [None, False, False, True, False]
 
 
 def test_lag_is_the_age_of_the_oldest_message_and_never_negative(worker: Worker) -> None:
     assert worker.health.lag == 0
-    worker.health.oldest_message(time.time_ns() - 3_500_000_000)
+    worker.health.record_oldest(time.time_ns() - 3_500_000_000)
     assert 3.5 <= worker.health.lag < 10
-    worker.health.oldest_message(time.time_ns() + 3_500_000_000)
+    worker.health.record_oldest(time.time_ns() + 3_500_000_000)
     assert worker.health.lag == 0
 
 

@@ -70,17 +70,13 @@ class Monitored:
         self.dispatcher.outstanding.arrive(Message("s", b"", 1, 1, stored_at), "reply", 0.0)
 
 
-def test_without_work_there_is_no_oldest_message_and_the_broker_is_not_asked() -> None:
-    monitored = Monitored({1: NOW})
-    assert monitored.oldest(ack_floor=1) is None
-    assert monitored.broker.asked == 0
-
-
-def test_outstanding_messages_count_when_the_broker_reports_no_work() -> None:
-    monitored = Monitored({})
-    monitored.arrive(NOW - HOUR)
-    monitored.arrive(NOW - 2 * HOUR)
-    assert monitored.oldest() == NOW - 2 * HOUR
+def test_without_work_on_the_broker_only_outstanding_messages_count_and_it_is_not_asked() -> None:
+    monitored = Monitored({1: NOW - 9 * HOUR})
+    seen = [monitored.oldest(ack_floor=1)]
+    for hours in (1, 2):
+        monitored.arrive(NOW - hours * HOUR)
+        seen.append(monitored.oldest(ack_floor=1))
+    assert seen == [None, NOW - HOUR, NOW - 2 * HOUR]
     assert monitored.broker.asked == 0
 
 

@@ -26,16 +26,15 @@ def acked(batch: Batch) -> BatchResult:
     return BatchResult(batch, (Ack(),) * len(batch.messages))
 
 
-def test_capacity_is_the_limit_minus_all_outstanding_messages() -> None:
-    outstanding = holding(5, limit=8)
-    assert (len(outstanding), outstanding.waiting, outstanding.capacity) == (5, 5, 3)
-    outstanding.next_batch(2, POSITION)
-    assert (len(outstanding), outstanding.waiting, outstanding.capacity) == (5, 3, 3)
-
-
-def test_capacity_is_never_negative() -> None:
-    outstanding = holding(12, limit=8)
-    assert (len(outstanding), outstanding.capacity) == (12, 0)
+@pytest.mark.parametrize(("messages", "capacity"), [(0, 8), (5, 3), (8, 0), (12, 0)])
+def test_capacity_is_the_limit_minus_all_outstanding_messages_and_never_negative(
+    messages: int, capacity: int
+) -> None:
+    outstanding = holding(messages, limit=8)
+    assert (len(outstanding), outstanding.capacity) == (messages, capacity)
+    if messages:
+        outstanding.next_batch(2, POSITION)
+    assert (len(outstanding), outstanding.capacity) == (messages, capacity)
 
 
 def test_too_many_bytes_leave_no_capacity_until_a_message_is_finished_or_removed() -> None:
@@ -69,15 +68,8 @@ def test_finishing_returns_each_reply_with_its_own_decision_in_any_order_of_batc
     assert replies == [("reply-3", Nak(1.0)), ("reply-4", Ack())]
     assert (len(outstanding), outstanding.batches) == (2, 1)
     assert outstanding.finish(acked(first)) == [("reply-1", Ack()), ("reply-2", Ack())]
+    assert outstanding.finish(acked(first)) == []  # a second result acks nothing
     assert (len(outstanding), outstanding.batches, outstanding.capacity) == (0, 0, 100)
-
-
-def test_a_second_result_of_the_same_batch_acks_nothing() -> None:
-    outstanding = holding(2)
-    batch = outstanding.next_batch(2, POSITION)
-    assert len(outstanding.finish(acked(batch))) == 2
-    assert outstanding.finish(acked(batch)) == []
-    assert (len(outstanding), outstanding.capacity) == (0, 100)
 
 
 def test_removing_waiting_messages_leaves_dispatched_ones_outstanding() -> None:

@@ -50,23 +50,19 @@ def run_one(work: WorkQueue) -> None:
     one(REPOSITORY)
 
 
-def test_the_answer_of_a_pool_thread_reaches_the_future() -> None:
-    work = WorkQueue()
-    future = work.ask(lambda repository: repository is REPOSITORY)
-    run_one(work)
-    assert future.result(0) is True
-
-
-def test_the_error_of_a_pool_thread_reaches_the_future() -> None:
+def test_the_answer_or_the_error_of_a_pool_thread_reaches_the_future() -> None:
     work = WorkQueue()
 
     def fail(_: GuardedRepository[Any]) -> None:
         raise KeyError("no such table")
 
-    future = work.ask(fail)
+    answer = work.ask(lambda repository: repository is REPOSITORY)
+    error = work.ask(fail)
     run_one(work)
+    run_one(work)
+    assert answer.result(0) is True
     with pytest.raises(KeyError, match="no such table"):
-        future.result(0)
+        error.result(0)
 
 
 def test_a_cancelled_question_is_not_asked() -> None:

@@ -321,7 +321,9 @@ async def connect(
         await connection.shut_down()
         problem = connection.problem_since(began)
         # When time runs out the library's own error says nothing; the last callback does.
-        text = f"the broker cannot be reached: {problem}" if problem else "the broker is silent"
+        text = (
+            f"the broker cannot be reached: {problem}" if problem else "no answer from the broker"
+        )
         raise BrokerError(text) from (None if problem else error)
     except BaseException:  # cancelled by the stop
         await connection.shut_down()

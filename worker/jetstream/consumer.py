@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 # Messages that are ack pending for all workers together. The server stops delivering at this
 # number, and messages that wait for a delayed redelivery count as well.
 MAX_ACK_PENDING = 10_000
+# The value of the client that the fleet used before; it serves as well.
+_ALSO_RIGHT = {"max_ack_pending": 1_000}
 
 # The server's default. Each worker has up to three pull requests waiting.
 _MAX_WAITING = 512
@@ -257,7 +259,7 @@ def differences(
     return {
         name: (_plain(ours), _plain(theirs))
         for name, (ours, theirs) in compared.items()
-        if ours != theirs
+        if ours != theirs and theirs != _ALSO_RIGHT.get(name, ours)
     }
 
 

@@ -52,12 +52,14 @@ class LagMonitor:
         """Look for as long as the session lasts."""
         health, dispatcher = self._status.health, self._dispatcher
         while True:
-            health.received(len(dispatcher.outstanding), dispatcher.last_sign)
+            health.record_outstanding(len(dispatcher.outstanding), dispatcher.last_sign)
             binding = await self._binding() if connection.is_connected else None
             if binding is not None:
-                health.consumer(binding.pending, binding.ack_pending, binding.position.ack_floor)
+                health.record_consumer(
+                    binding.pending, binding.ack_pending, binding.position.ack_floor
+                )
                 if self._status.is_observed:
-                    health.oldest_message(await self._oldest(connection, binding))
+                    health.record_oldest(await self._oldest(connection, binding))
             await asyncio.sleep(_LOOK_AFTER)
 
     async def _binding(self) -> Binding | None:

@@ -53,7 +53,7 @@ def manifest_permissions(bucket: str) -> list[Permission]:
         Permission(f"{API}.STREAM.INFO.KV_{bucket}", "find the bucket of the manifests"),
         Permission(f"{API}.CONSUMER.CREATE.KV_{bucket}", "watch the manifests"),
         Permission(f"{API}.CONSUMER.INFO.KV_{bucket}.*", "see the watch's position"),
-        Permission(f"$JS.FC.KV_{bucket}.>", "flow control of a large bucket"),
+        Permission(f"$JS.FC.KV_{bucket}.>", "control the flow of a large bucket"),
     ]
 
 

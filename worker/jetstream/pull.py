@@ -36,7 +36,7 @@ _EXPIRES_LATE = 1.0
 _LONGEST_SILENCE = 5.0
 _TICK = 0.5
 _LEAVE_TICK = 0.05
-_DRAIN_TIMEOUT = 1.0
+_UNSUBSCRIBE_TIMEOUT = 1.0
 _BACK_OFF = 1.0
 _ENDED = re.compile(r"exceeds maxbytes|batch completed", re.IGNORECASE)
 _MOST_IN_A_REQUEST = re.compile(r"Exceeded MaxRequestBatch of (\d+)", re.IGNORECASE)
@@ -305,6 +305,6 @@ class PullSubscription:
                 await self._subscription.unsubscribe()
             return
         with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
-            async with asyncio.timeout(_DRAIN_TIMEOUT):
+            async with asyncio.timeout(_UNSUBSCRIBE_TIMEOUT):
                 await self._subscription.drain()
         self._take_burst()

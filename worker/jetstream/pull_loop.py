@@ -80,10 +80,10 @@ class PullLoop:
         backoff = FIRST_BACKOFF
         while not self._stop.is_set():
             began = time.monotonic()
-            self._status.health.step()
+            self._status.health.session_progressed()
             try:
                 await self._stop.interrupts(connection.usable())
-                self._status.health.step()
+                self._status.health.session_progressed()
                 await self._stop.interrupts(self._bind_while_connected(connection, consumer))
                 if not self._dispatcher.on_trial:
                     backoff = FIRST_BACKOFF
@@ -143,9 +143,9 @@ class PullLoop:
         health = self._status.health
         binding = await self._bind(consumer)
         await self._dispatcher.pool_idle()
-        health.step()
+        health.session_progressed()
         outcome = await self._reconciler.catch_up(connection, binding)
-        health.step()
+        health.session_progressed()
         if outcome.is_recreated:
             created_at, binding = binding.position.stream_created_at, await self._bind(consumer)
             if created_at != binding.position.stream_created_at:
@@ -170,7 +170,7 @@ class PullLoop:
         if before is not None and not binding.same_messages(before):
             log.warning("consumer.recreated", extra={"messages_not_acked": not_acked})
         self._status.expect(binding.pending + binding.ack_pending)
-        self._status.health.step()
+        self._status.health.session_progressed()
         return binding
 
     def _log_differences(self, binding: Binding, committed: int) -> None:
@@ -218,9 +218,9 @@ class PullLoop:
                 dispatcher.lose(describe(error))
                 return
             if not dispatcher.is_bound or binding is None:
-                dispatcher.lose("the binding is in doubt")
+                dispatcher.lose("cannot tell whether the consumer is still the same")
                 return
-            self._status.health.step()
+            self._status.health.session_progressed()
             # On trial, with nothing to try: the checkpoint was written, so the database is there.
             tried = not dispatcher.on_trial or not binding.has_work
             if tried and pull.is_answered and len(dispatcher.outstanding) == 0:

@@ -170,7 +170,7 @@ class Reconciler:
             self._work.ask(lambda repository: repository.begin(checkpoint, stored))
         )
         self._status.counters.add(replays=int(replay))
-        self._status.health.compared(
+        self._status.health.record_comparison(
             is_missing=missing, replayed_until=comparison.until if replay else None
         )
         return Outcome(replay, comparison.known)
@@ -296,11 +296,13 @@ async def request(
     try:
         return await connection.ask(subject, body)
     except (nats.errors.Error, TimeoutError, ValueError) as error:
-        raise no_response(f"{subject} is not answered", error) from error
+        raise no_response(f"no reply to {subject}", error) from error
 
 
 def _checked(answer: dict[str, Any]) -> dict[str, Any]:
     if "error" in answer:
         error = answer["error"]
-        raise PullLost(f"the broker refuses: {error.get('description')} ({error.get('err_code')})")
+        raise PullLost(
+            f"the broker refused the request: {error.get('description')} ({error.get('err_code')})"
+        )
     return answer

@@ -79,7 +79,7 @@ class Session:
                     log.warning("broker.unavailable", extra={"error": describe(error)})
                 if time.monotonic() - began > _GOOD_SESSION:
                     backoff = FIRST_BACKOFF
-                self._status.health.step()
+                self._status.health.session_progressed()
                 backoff = await self._stop.rest(backoff)
 
     async def _run_once(self) -> None:
@@ -126,7 +126,7 @@ class Session:
             versions = {**self._versions, "server": connection.server()}
             settings = self._settings.public()
             log.info("worker.started", extra={"versions": versions, "settings": settings})
-        self._status.health.step()
+        self._status.health.session_progressed()
 
     def _supervise(self, helper: asyncio.Task[None]) -> None:
         """Report the end of a helper task; the library may cancel what waits on it."""

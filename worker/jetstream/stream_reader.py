@@ -89,7 +89,7 @@ class StreamReader:
         subject = f"{API}.CONSUMER.CREATE.{self._stream}"
         info = await request(self._client.connection, subject, body)
         if "error" in info:
-            raise BrokerError(f"the broker refuses: {info['error'].get('description')}")
+            raise BrokerError(f"the broker refused the request: {info['error'].get('description')}")
         self._name, self.expected = info["name"], info["num_pending"]
         js = self._client.connection.jetstream(timeout=API_TIMEOUT)
         self._subscription = await js.pull_subscribe_bind(self._name, self._stream)

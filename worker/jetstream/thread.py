@@ -145,5 +145,5 @@ class ConsumerThread:
     async def _turn(self) -> None:
         """Show that the loop turns; whether it gets anything done is shown elsewhere."""
         while True:
-            self._status.health.turn()
+            self._status.health.loop_alive()
             await asyncio.sleep(_TURN_AFTER)

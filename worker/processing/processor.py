@@ -18,7 +18,7 @@ from worker.errors import describe
 from worker.logs import Repeats
 from worker.messages import Ack, Batch, BatchResult, Decision, Message, Nak, nak_delay
 from worker.projections.base import MalformedEvent, Projection, rejected_event
-from worker.projections.manifests import ManifestCache, NoTimeout, Timeouts
+from worker.projections.manifests import Deadlines, ManifestCache, NoTimeout
 from worker.status.counters import Counters
 
 log = logging.getLogger(__name__)
@@ -103,16 +103,16 @@ class BatchProcessor:
         decode, build_row = self.projection.decode, self.projection.build_row
         prepared = Prepared([], [], [])
         rows, sources = prepared.rows, prepared.sources
-        timeouts = Timeouts(self._manifests)
+        deadlines = Deadlines(self._manifests)
         for message in messages:
             try:
                 event = decode(message.payload)
             except MalformedEvent as error:
                 prepared.rejected.append(self.rejected(message, str(error)))
                 continue
-            rows.append(build_row(event, message, timeouts))
+            rows.append(build_row(event, message, deadlines))
             sources.append(message)
-        for (manifest_id, no_timeout), count in timeouts.missing.items():
+        for (manifest_id, no_timeout), count in deadlines.missing.items():
             self._log_missing_deadline(manifest_id, no_timeout, count)
         return prepared
 

@@ -1,7 +1,6 @@
 """What differs between kinds of messages, as one value: a projection.
 
-The machinery (pull, dispatcher, catch-up, batch writer, verification, rebuild) takes a projection
-and names no stream and no column of its own.
+The dispatcher, the batch writer, verification and rebuild name no stream and no column.
 """
 
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from repo.rejected import RejectedEvent
 from repo.writer import Writer
 from worker.codec.timestamps import format_instant, present_second
 from worker.messages import Message
-from worker.projections.manifests import ManifestCache, Timeouts
+from worker.projections.manifests import Deadlines, ManifestCache
 
 Event = TypeVar("Event")
 Row = TypeVar("Row")
@@ -60,7 +59,7 @@ class Projection(Generic[Event, Row]):
     filter_subject: str
     default_consumer: str
     decode: Callable[[bytes], Event]
-    build_row: Callable[[Event, Message, Timeouts], Row]
+    build_row: Callable[[Event, Message, Deadlines], Row]
     writer: Writer[Row]
     key: Callable[[Row], str]
     find: Callable[..., Any]

@@ -116,7 +116,7 @@ class ManifestCache:
             return sum(1 for manifest in manifests.values() if manifest.timeout is not None)
 
 
-class Timeouts:
+class Deadlines:
     """Computes the deadlines of one batch, and counts the rows that get none, by reason."""
 
     def __init__(self, manifests: ManifestCache) -> None:

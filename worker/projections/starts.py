@@ -16,7 +16,7 @@ from worker.projections.base import (
     StreamSpec,
 )
 from worker.projections.deadline import deadline
-from worker.projections.manifests import ManifestCache, Timeouts
+from worker.projections.manifests import Deadlines, ManifestCache
 
 # How a stored row compares with the row that its message makes now.
 EQUAL = "equal"
@@ -85,7 +85,7 @@ def _started_at(members: dict[str, Any]) -> int:
         ) from error
 
 
-def build_run(start: EventStarted, message: Message, timeouts: Timeouts) -> Run:
+def build_run(start: EventStarted, message: Message, deadlines: Deadlines) -> Run:
     """Return the row of a start; its deadline counts from the store time of its message."""
     return Run(
         start.result_id,
@@ -96,7 +96,7 @@ def build_run(start: EventStarted, message: Message, timeouts: Timeouts) -> Run:
         start.version,
         start.manifest_id,
         format_instant(message.stored_at),
-        timeouts.deadline(start.manifest_id, message.stored_at),
+        deadlines.deadline(start.manifest_id, message.stored_at),
     )
 
 

@@ -102,22 +102,22 @@ class Health:
 
     # --- recorded by the consumer thread ---
 
-    def turn(self) -> None:
+    def loop_alive(self) -> None:
         """Record that the loop of the consumer thread turns."""
         self._turned_at = self._clock()
 
-    def step(self) -> None:
+    def session_progressed(self) -> None:
         """Record that the session finished one of its bounded steps, or tried to."""
         self._stepped_at = self._clock()
 
-    def received(self, outstanding: int, heard_at: float) -> None:
+    def record_outstanding(self, outstanding: int, heard_at: float) -> None:
         """Record how many messages are outstanding, and when the consumer was last heard of."""
         had_work = self.has_work
         self.outstanding = outstanding
         self._heard_at = heard_at
         self._note_work(had_work)
 
-    def consumer(self, pending: int, ack_pending: int, ack_floor: int) -> None:
+    def record_consumer(self, pending: int, ack_pending: int, ack_floor: int) -> None:
         """Record what the broker reports of the consumer."""
         had_work = self.has_work
         self.pending, self.ack_pending = pending, ack_pending
@@ -127,11 +127,11 @@ class Health:
             self._replayed_until = None
             self.is_caught_up = True
 
-    def oldest_message(self, stored_at: int | None) -> None:
+    def record_oldest(self, stored_at: int | None) -> None:
         """Record when the oldest message that is not projected was stored, as an instant."""
         self._oldest = stored_at
 
-    def compared(self, *, is_missing: bool, replayed_until: int | None) -> None:
+    def record_comparison(self, *, is_missing: bool, replayed_until: int | None) -> None:
         """Record whether the database lacks messages, and up to where they are replayed."""
         if is_missing:
             self.is_caught_up = False
@@ -210,7 +210,7 @@ class Health:
         if self.phase != RUNNING:
             return self.phase, ""
         if now - self._turned_at > self._patience:
-            return HUNG, "the loop of the consumer thread does not turn"
+            return HUNG, "the event loop of the consumer thread is blocked"
         if now - self._stepped_at > self._patience + _SLOWEST_STEP:
             return HUNG, "the session with the broker makes no progress"
         if readiness.problem is not None:
@@ -226,7 +226,7 @@ class Health:
         if readiness.last_problem_at > since:
             return readiness.cause, readiness.last_problem
         if self._committing:
-            return DATABASE_BLOCKED, "a commit does not end"
+            return DATABASE_BLOCKED, "a commit has not finished"
         if self.outstanding == 0 and now - self._heard_at < _RECENT_SIGN:
             return STARVED, "the broker delivers none of the pending messages"
         return STALLED, f"messages are waiting, but none was projected for {idle_for:.0f} s"
