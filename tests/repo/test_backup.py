@@ -14,7 +14,7 @@ from repo.sqlite.backup import back_up, restore
 from tests.repo.rows import INSERT_EXECUTION, Db
 
 ROOT = Path(__file__).parents[2]
-TEXT = "this is no database\n" * 100
+TEXT = "this is not a database\n" * 100
 
 
 def files(folder: Path) -> list[str]:

@@ -1,7 +1,4 @@
-"""Faults with real causes: nothing is written, the error is the right one, and writing resumes.
-
-Which faults the worker survives, and how, is in tests/faults/test_database_faults.py.
-"""
+"""Faults with real causes: nothing is written, the error is the right one, and writing resumes."""
 
 import shutil
 import sqlite3
@@ -230,9 +227,13 @@ def test_a_symbolic_link_that_changes_its_target_is_unavailable(db: Db, template
         assert_takes_writes(linked)
 
 
-def test_a_log_deleted_under_the_connection_is_unavailable(db: Db) -> None:
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_log_deleted_or_replaced_while_in_use_is_unavailable(db: Db, replaced: bool) -> None:
     db.write(runs(3))
-    db.path.with_name(db.path.name + "-wal").unlink()
+    log = db.path.with_name(db.path.name + "-wal")
+    log.rename(log.with_name("log"))  # so that another file cannot get its inode
+    if replaced:
+        log.touch()
     with pytest.raises(UnavailableError):
         db.write([run("r9")])
 

@@ -150,9 +150,7 @@ def test_times_that_another_program_leaves_out_get_the_present_second(db: Db) ->
 
 def test_a_foreign_database_gets_what_it_lacks_and_keeps_what_it_has(fleet: Db) -> None:
     def content() -> list[list[tuple[Any, ...]]]:
-        return [
-            fleet.ask(f"SELECT * FROM {table}") for table in ("executions", "execution_results")
-        ]
+        return [fleet.ask(f"SELECT * FROM {name}") for name in ("executions", "execution_results")]
 
     before, rows = schema_of(fleet), content()
     fleet.database.migrate()
@@ -320,7 +318,7 @@ def test_the_exit_code_of_the_command_shows_whether_to_repeat_it(empty: Db, db: 
         assert (done.output, done.errors[:5]) == ("", "Error")
         return done.code
 
-    db.path.write_text("this is no database\n" * 100)
+    db.path.write_text("this is not a database\n" * 100)
     for option in ((), ("--list",), ("--dry-run",)):
         assert code(db, *option) == EXIT_DATA
     assert code(Db(empty.path.parent / "no folder" / "x.db")) == EXIT_CONFIGURATION
