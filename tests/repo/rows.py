@@ -1,20 +1,21 @@
-"""Rows as the projection makes them, and a look into the file from outside the package."""
+"""Rows as the projection makes them, and a database file that tests write to and look into."""
 
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 from repo.batch_writer import WriteResult
-from repo.execution_results import Run
+from repo.execution_results import START_WRITER, Run
 from repo.rejected import RejectedEvent
-from repo.repository import GuardedRepository as AnyGuardedRepository
 from repo.repository import Repository as AnyRepository
+from repo.sqlite.database import Database
 
 Repository = AnyRepository[Run]
-GuardedRepository = AnyGuardedRepository[Run]
 
 STARTED_AT = "2026-05-20T12:00:00.123456789+00:00"
 RECORDED_AT = "2026-05-20T12:00:01.500+00:00"
@@ -25,10 +26,6 @@ INSERT_EXECUTION = """
 INSERT INTO executions (exec_id, job_id, version, initiated_by, initiated_at, target_count, status)
 VALUES (?, 'job-1', '1.0.0', 'operator', '2026-05-20T11:59:59+00:00', 3, ?)
 """
-
-
-def url(path: Path) -> str:
-    return f"sqlite:///{quote(str(path))}"
 
 
 def run(result_id: str, **columns: Any) -> Run:
@@ -46,11 +43,10 @@ def run(result_id: str, **columns: Any) -> Run:
     return plain._replace(**columns)
 
 
-def runs(count: int, *, bad: Sequence[int] = (), **columns: Any) -> list[Run]:
+def runs(count: int, *, bad: Sequence[int] = ()) -> list[Run]:
     """Return runs r0, r1, ...; the ones at the positions `bad` have pc_id "bad"."""
     return [
-        run(f"r{index}", **{**columns, **({"pc_id": "bad"} if index in bad else {})})
-        for index in range(count)
+        run(f"r{index}", **({"pc_id": "bad"} if index in bad else {})) for index in range(count)
     ]
 
 
@@ -67,14 +63,9 @@ def rejected_event(stream_sequence: int = 1, **columns: Any) -> RejectedEvent:
     return plain._replace(**columns)
 
 
-def write(
-    repository: Repository, batch: Sequence[Run], rejected: Sequence[RejectedEvent] = ()
-) -> WriteResult:
-    """Write a batch; a rejected run has its index + 1 as sequence, its result_id as payload."""
-    return repository.write(batch, rejected, reject_of(batch))
-
-
 def reject_of(batch: Sequence[Run]) -> Callable[[int, str], RejectedEvent]:
+    """Reject a run with its index + 1 as sequence and its result_id as payload."""
+
     def reject(index: int, reason: str) -> RejectedEvent:
         payload = batch[index].result_id.encode("utf-8", "replace")
         return rejected_event(index + 1, payload=payload, reason=reason)
@@ -82,52 +73,66 @@ def reject_of(batch: Sequence[Run]) -> Callable[[int, str], RejectedEvent]:
     return reject
 
 
-def ask(path: Path, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-    """Run one statement in a connection of its own, as another program would."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        return connection.execute(sql, values).fetchall()
+class Db:
+    """A database file: written to by a repository, and read and changed as by another program."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.url = f"sqlite:///{quote(str(path))}"
+        self.database = Database(self.url, busy_timeout=0.02)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.repository.close()
+
+    @cached_property
+    def repository(self) -> Repository:
+        return Repository(self.database, START_WRITER, retry_for=0.1, give_up=threading.Event())
+
+    def write(self, batch: Sequence[Run], rejected: Sequence[RejectedEvent] = ()) -> WriteResult:
+        return self.repository.write(batch, rejected, reject_of(batch))
+
+    def ask(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement in a connection of its own, as another program would."""
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            return connection.execute(sql, values).fetchall()
+
+    def count(self, table: str = "execution_results") -> int:
+        return int(self.ask(f"SELECT count(*) FROM {table}")[0][0])
+
+    def result_ids(self) -> list[str]:
+        """Return the runs in the order in which they were inserted."""
+        found = self.ask("SELECT result_id FROM execution_results ORDER BY rowid")
+        return [result_id for (result_id,) in found]
+
+    def row_of(self, result_id: str) -> dict[str, Any]:
+        names = [row[1] for row in self.ask("PRAGMA table_info(execution_results)")]
+        (row,) = self.ask("SELECT * FROM execution_results WHERE result_id = ?", (result_id,))
+        return dict(zip(names, row, strict=True))
+
+    def add_executions(self, **statuses: str) -> None:
+        """Add executions by id; `_` in a keyword stands for `-` in the id."""
+        for name, status in statuses.items():
+            self.ask(INSERT_EXECUTION, (name.replace("_", "-"), status))
+
+    def statuses(self) -> dict[str, str]:
+        return dict(self.ask("SELECT exec_id, status FROM executions"))
+
+    def add_trigger(self, event: str, body: str) -> None:
+        """Add a trigger as another program would: `event` is all between its name and BEGIN."""
+        self.ask(f"CREATE TRIGGER foreign_rule {event} BEGIN {body}; END")
 
 
-def count(path: Path, table: str) -> int:
-    return int(ask(path, f"SELECT count(*) FROM {table}")[0][0])
-
-
-def row_of(path: Path, result_id: str) -> dict[str, Any]:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.row_factory = sqlite3.Row
-        found = connection.execute(
-            "SELECT * FROM execution_results WHERE result_id = ?", (result_id,)
-        ).fetchall()
-    assert len(found) == 1
-    return dict(found[0])
-
-
-def add_executions(path: Path, **statuses: str) -> None:
-    """Add executions by id; `_` in a keyword stands for `-` in the id."""
-    for name, status in statuses.items():
-        ask(path, INSERT_EXECUTION, (name.replace("_", "-"), status))
-
-
-def statuses(path: Path) -> dict[str, str]:
-    return dict(ask(path, "SELECT exec_id, status FROM executions"))
-
-
-def add_trigger(path: Path, event: str, body: str) -> None:
-    """Add a trigger as another program would: `event` is all between its name and BEGIN."""
-    ask(path, f"CREATE TRIGGER foreign_rule {event} BEGIN {body}; END")
-
-
-def reject_bad_pc(path: Path, when: str = "BEFORE", action: str = "ABORT") -> None:
+def reject_bad_pc(db: Db, when: str = "BEFORE", action: str = "ABORT") -> None:
     rule = "SELECT RAISE(IGNORE)" if action == "IGNORE" else f"SELECT RAISE({action}, 'no such PC')"
-    add_trigger(path, f"{when} INSERT ON execution_results WHEN NEW.pc_id = 'bad'", rule)
+    db.add_trigger(f"{when} INSERT ON execution_results WHEN NEW.pc_id = 'bad'", rule)
 
 
-def reject_every_run(path: Path, when: str = "AFTER", action: str = "ABORT, 'closed'") -> None:
-    add_trigger(path, f"{when} INSERT ON execution_results", f"SELECT RAISE({action})")
+def reject_every_run(db: Db) -> None:
+    db.add_trigger("AFTER INSERT ON execution_results", "SELECT RAISE(ABORT, 'closed')")
 
 
-def require_foreign_column(path: Path) -> None:
-    """Recreate the table with a NOT NULL column that has no default, as a drifted schema has."""
-    ((sql,),) = ask(path, "SELECT sql FROM sqlite_schema WHERE name = 'execution_results'")
-    ask(path, "DROP TABLE execution_results")
-    ask(path, sql.strip().removesuffix(")") + ", site TEXT NOT NULL)")
+def ignore_every_run(db: Db) -> None:
+    db.add_trigger("BEFORE INSERT ON execution_results", "SELECT RAISE(IGNORE)")

@@ -11,10 +11,10 @@ import pytest
 
 from repo.errors import CorruptDatabaseError, UnavailableError
 from repo.sqlite.backup import back_up, restore
-from repo.sqlite.database import Database
-from tests.repo.rows import add_executions, ask, statuses, url
+from tests.repo.rows import INSERT_EXECUTION, Db
 
 ROOT = Path(__file__).parents[2]
+TEXT = "this is not a database\n" * 100
 
 
 def files(folder: Path) -> list[str]:
@@ -23,140 +23,113 @@ def files(folder: Path) -> list[str]:
     return [name for name in names if not name.endswith(("-wal", "-shm"))]
 
 
-def crash(path: Path) -> None:
+def crash(db: Db) -> None:
     """Leave a row in the log alone, as a program that was killed does."""
-    copies = {suffix: path.with_name(f"kept{suffix}") for suffix in ("", "-wal")}
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    copies = {suffix: db.path.with_name(f"kept{suffix}") for suffix in ("", "-wal")}
+    with closing(sqlite3.connect(db.path, isolation_level=None)) as connection:
         connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute(
-            "INSERT INTO executions (exec_id, job_id, version, initiated_by, initiated_at,"
-            " target_count) VALUES ('in the log', 'j', '1', 'o', 't', 1)"
-        )
+        connection.execute(INSERT_EXECUTION, ("in the log", "pending"))
         for suffix, copy in copies.items():
-            shutil.copyfile(f"{path}{suffix}", copy)
+            shutil.copyfile(f"{db.path}{suffix}", copy)
     for suffix, copy in copies.items():
-        copy.rename(f"{path}{suffix}")
+        copy.rename(f"{db.path}{suffix}")
+
+
+def assert_restored(db: Db) -> None:
+    assert db.statuses() == {"one": "pending"}
+    assert db.ask("PRAGMA journal_mode") == [("wal",)]
+    assert db.ask("PRAGMA integrity_check") == [("ok",)]
 
 
 @pytest.fixture
-def source(database: Database, path: Path, tmp_path: Path) -> Path:
+def source(db: Db, tmp_path: Path) -> Path:
     """A backup with one execution that is pending, of a database where it runs by now."""
-    add_executions(path, one="pending")
+    db.path.chmod(0o640)
+    db.add_executions(one="pending")
     target = tmp_path / "backup.db"
-    back_up(database, target)
-    ask(path, "UPDATE executions SET status = 'running'")
+    back_up(db.database, target)
+    db.ask("UPDATE executions SET status = 'running'")
     return target
 
 
-def test_a_backup_is_one_complete_file_without_a_log(source: Path, tmp_path: Path) -> None:
-    assert statuses(source) == {"one": "pending"}
-    assert ask(source, "PRAGMA journal_mode") == [("delete",)]
-    assert ask(source, "PRAGMA integrity_check") == [("ok",)]
-    assert [name for name in files(tmp_path) if "backup" in name] == ["backup.db"]
+def test_a_backup_is_one_complete_file_with_the_permissions_of_the_database(source: Path) -> None:
+    assert [name for name in files(source.parent) if "backup" in name] == ["backup.db"]
+    assert source.stat().st_mode & 0o777 == 0o640
+    backup = Db(source)
+    assert backup.statuses() == {"one": "pending"}
+    assert backup.ask("PRAGMA journal_mode") == [("delete",)]
+    assert backup.ask("PRAGMA integrity_check") == [("ok",)]
 
 
-def test_a_backup_contains_what_is_only_in_the_log(path: Path, tmp_path: Path) -> None:
-    crash(path)
-    back_up(Database(url(path)), tmp_path / "backup.db")
-    assert statuses(tmp_path / "backup.db") == {"in the log": "pending"}
+def test_a_backup_contains_what_is_only_in_the_log(db: Db, tmp_path: Path) -> None:
+    crash(db)
+    back_up(db.database, tmp_path / "backup.db")
+    assert Db(tmp_path / "backup.db").statuses() == {"in the log": "pending"}
 
 
-def test_a_backup_has_the_permissions_of_the_database(
-    database: Database, path: Path, tmp_path: Path
-) -> None:
-    path.chmod(0o640)
-    back_up(database, tmp_path / "backup.db")
-    assert (tmp_path / "backup.db").stat().st_mode & 0o777 == 0o640
-
-
-def test_an_existing_file_is_not_overwritten(
-    database: Database, source: Path, tmp_path: Path
-) -> None:
-    before = source.read_bytes()
-    names = files(tmp_path)
+def test_an_existing_file_is_not_overwritten(db: Db, source: Path, tmp_path: Path) -> None:
+    before = source.read_bytes(), files(tmp_path)
     with pytest.raises(UnavailableError, match="exists"):
-        back_up(database, source)
-    assert source.read_bytes() == before
-    assert files(tmp_path) == names
+        back_up(db.database, source)
+    assert (source.read_bytes(), files(tmp_path)) == before
 
 
 @pytest.mark.parametrize("name", ["100%41.db", "a?b=c#d.db", "with space.db", "é\N{SNOWMAN}.db"])
-def test_a_file_may_have_any_name(database: Database, tmp_path: Path, name: str) -> None:
+def test_a_file_may_have_any_name(db: Db, tmp_path: Path, name: str) -> None:
     target = tmp_path / name
-    back_up(database, target)
-    assert Database(url(target)).path == target
-    assert restore(Database(url(tmp_path / f"x{name}")), target) is None
+    back_up(db.database, target)
+    assert Db(target).database.path == target
+    assert restore(Db(tmp_path / f"x{name}").database, target) is None
     assert f"x{name}" in files(tmp_path)
 
 
-def test_a_backup_of_a_missing_file_or_of_text_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UnavailableError):
-        back_up(Database(url(tmp_path / "missing.db")), tmp_path / "backup.db")
-    (tmp_path / "text.db").write_text("this is no database\n" * 100)
-    with pytest.raises(CorruptDatabaseError):
-        back_up(Database(url(tmp_path / "text.db")), tmp_path / "backup.db")
-    assert files(tmp_path) == ["text.db"]
-
-
-def test_a_corrupt_database_gives_no_backup(path: Path, tmp_path: Path) -> None:
-    ask(path, "PRAGMA journal_mode = DELETE")
+def test_a_corrupt_database_gives_no_backup_and_leaves_no_file(db: Db, tmp_path: Path) -> None:
+    db.ask("PRAGMA journal_mode = DELETE")
+    insert = "INSERT INTO rejected_events VALUES (NULL, 's', ?, 't', 's', 'r', 't', ?)"
     for number in range(200):
-        ask(
-            path,
-            "INSERT INTO rejected_events VALUES (?, 's', ?, 't', 's', 'r', 't', ?)",
-            (None, number, b"x" * 2000),
-        )
-    with path.open("r+b") as file:
-        file.seek(path.stat().st_size // 2)
+        db.ask(insert, (number, b"x" * 2000))
+    with db.path.open("r+b") as file:
+        file.seek(db.path.stat().st_size // 2)
         file.write(b"\xff" * 16384)
     with pytest.raises(CorruptDatabaseError):
-        back_up(Database(url(path)), tmp_path / "backup.db")
-    assert "backup.db" not in files(tmp_path)
+        back_up(db.database, tmp_path / "backup.db")
+    assert files(tmp_path) == ["projector.db"]
 
 
-def test_a_restore_keeps_the_former_file_and_its_log(
-    database: Database, path: Path, source: Path
-) -> None:
-    crash(path)
-    former = restore(database, source)
-    assert statuses(path) == {"one": "pending"}
-    assert ask(path, "PRAGMA journal_mode") == [("wal",)]
+def test_a_restore_keeps_the_former_file_and_its_log(db: Db, source: Path) -> None:
+    crash(db)
+    former = restore(db.database, source)
+    assert_restored(db)
     assert former is not None
-    assert statuses(former) == {"one": "running", "in the log": "pending"}
-    assert statuses(source) == {"one": "pending"}
+    assert Db(former).statuses() == {"one": "running", "in the log": "pending"}
+    assert Db(source).statuses() == {"one": "pending"}
 
 
-def test_a_log_without_its_database_is_not_mixed_into_the_restored_file(
-    database: Database, path: Path, source: Path
-) -> None:
-    crash(path)
-    path.unlink()
-    assert restore(database, source) is None
-    assert statuses(path) == {"one": "pending"}
-    assert ask(path, "PRAGMA integrity_check") == [("ok",)]
+def test_a_log_without_a_database_is_not_mixed_into_the_restored_file(db: Db, source: Path) -> None:
+    crash(db)
+    db.path.unlink()
+    assert restore(db.database, source) is None
+    assert_restored(db)
 
 
-def test_a_corrupt_file_can_be_replaced(database: Database, path: Path, source: Path) -> None:
-    path.write_text("this is no database\n" * 100)
-    former = restore(database, source)
-    assert statuses(path) == {"one": "pending"}
+def test_a_corrupt_file_can_be_replaced(db: Db, source: Path) -> None:
+    db.path.write_text(TEXT)
+    former = restore(db.database, source)
+    assert_restored(db)
     assert former is not None
-    assert former.read_text() == "this is no database\n" * 100
+    assert former.read_text() == TEXT
 
 
-def test_a_source_that_is_not_a_backup_changes_nothing(
-    database: Database, path: Path, tmp_path: Path
-) -> None:
-    add_executions(path, one="running")
-    other = tmp_path / "other.db"
-    ask(other, "CREATE TABLE executions (exec_id TEXT PRIMARY KEY)")
+def test_a_source_that_is_not_a_backup_changes_nothing(db: Db, empty: Db, tmp_path: Path) -> None:
+    db.add_executions(one="running")
+    empty.ask("CREATE TABLE executions (exec_id TEXT PRIMARY KEY)")
     text = tmp_path / "text.db"
-    text.write_text("this is no database\n" * 100)
+    text.write_text(TEXT)
     names = files(tmp_path)
-    for source in (other, text):
+    for source in (empty.path, text):
         with pytest.raises(CorruptDatabaseError):
-            restore(database, source)
-    assert statuses(path) == {"one": "running"}
+            restore(db.database, source)
+    assert db.statuses() == {"one": "running"}
     assert files(tmp_path) == names
 
 
@@ -181,25 +154,22 @@ restore(Database(sys.argv[2]), Path(sys.argv[3]))
 """
 
 
-def test_a_restore_killed_at_any_step_can_be_repeated_and_loses_no_former_row(
-    database: Database, path: Path, source: Path, tmp_path: Path
+def test_a_restore_killed_at_any_step_can_be_repeated_and_loses_no_row(
+    db: Db, source: Path
 ) -> None:
     killed = 0
     while True:
-        crash(path)
-        script = [sys.executable, "-c", KILLED, str(killed), database.url, str(source)]
+        crash(db)
+        script = [sys.executable, "-c", KILLED, str(killed), db.url, str(source)]
         code = subprocess.run(script, check=False, timeout=20, cwd=ROOT).returncode
         if code == 0:
             break
         assert code == 9
         killed += 1
-        restore(database, source)
-        assert statuses(path) == {"one": "pending"}
-        assert ask(path, "PRAGMA integrity_check") == [("ok",)]
-        kept = [
-            name for name in tmp_path.glob("*.before-restore-*Z") if "in the log" in statuses(name)
-        ]
-        assert kept
-        for name in tmp_path.glob("*.before-restore-*"):
-            name.unlink()
+        restore(db.database, source)
+        assert_restored(db)
+        former = [Db(path) for path in source.parent.glob("*.before-restore-*Z")]
+        assert any("in the log" in one.statuses() for one in former)
+        for path in source.parent.glob("*.before-restore-*"):
+            path.unlink()
     assert killed > 4

@@ -1,18 +1,20 @@
-"""The gate for DBAs: on our schema and on the fleet's, no statement scans a table that grows."""
+"""Statements for DBAs: none scans a table that grows, and sql/README.md lists all with indexes."""
 
 import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from repo import open_database
+from repo.sqlite.connection import Connection
+from repo.sqlite.schema import known_migrations
 from repo.statements import texts
-from tests.repo.rows import ask, url
+from tests.repo.migrating import schema_of
+from tests.repo.rows import Db, run
 
 STATEMENTS = {str(name): text for name, text in texts("sqlite").items()}
+TEXT = (Path(__file__).parents[2] / "sql" / "README.md").read_text("utf-8")
+WORD = re.compile(r"`(\w+)`")
 GROWING = ("execution_results", "executions", "rejected_events")
 SMALL = ("checkpoints",)  # one row a consumer
 
@@ -30,24 +32,12 @@ def scans(steps: list[str]) -> list[str]:
     return [step for step in steps if re.match(rf"SCAN (TABLE )?({'|'.join(GROWING)})\b", step)]
 
 
-@pytest.fixture
-def migrated(path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        yield connection
-
-
-@pytest.fixture
-def fleet_migrated(fleet: Path) -> Iterator[sqlite3.Connection]:
-    open_database(url(fleet)).migrate()
-    with closing(sqlite3.connect(fleet, isolation_level=None)) as connection:
-        yield connection
-
-
-@pytest.mark.parametrize("schema", ["migrated", "fleet_migrated"])
-def test_no_statement_scans_a_table_that_grows(request: pytest.FixtureRequest, schema: str) -> None:
-    connection = request.getfixturevalue(schema)
-    found = {name: scans(plan(connection, sql)) for name, sql in STATEMENTS.items()}
-    assert {name: steps for name, steps in found.items() if steps} == {}
+def test_no_statement_scans_a_table_that_grows(connection: Connection, fleet: Db) -> None:
+    fleet.database.migrate()
+    with fleet.database.reading() as fleets:
+        for driver in (connection.driver, fleets.driver):
+            found = {name: scans(plan(driver, sql)) for name, sql in STATEMENTS.items()}
+            assert {name: steps for name, steps in found.items() if steps} == {}
 
 
 @pytest.mark.parametrize(
@@ -62,40 +52,85 @@ def test_no_statement_scans_a_table_that_grows(request: pytest.FixtureRequest, s
         "SELECT 1 FROM (SELECT 1 FROM executions WHERE version = ?)",
     ],
 )
-def test_the_gate_detects_a_scan(migrated: sqlite3.Connection, bad: str) -> None:
-    assert len(scans(plan(migrated, bad))) == 1
+def test_the_gate_detects_a_scan(connection: Connection, bad: str) -> None:
+    assert len(scans(plan(connection.driver, bad))) == 1
 
 
-def test_the_gate_covers_every_table_but_the_small_ones(path: Path) -> None:
-    tables = ask(
-        path,
-        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE '%yoyo%'"
-        " AND name <> 'sqlite_sequence' ORDER BY 1",  # one row for each AUTOINCREMENT
-    )
-    assert tables == [(table,) for table in sorted(GROWING + SMALL)]
+def test_the_gate_covers_every_table_but_the_small_ones(db: Db) -> None:
+    tables = {name for name, sql in schema_of(db).items() if sql and sql.startswith("CREATE TABLE")}
+    assert tables == {*GROWING, *SMALL}
 
 
-@pytest.mark.parametrize(
-    ("name", "index"),
-    [
-        ("promote_execution", "sqlite_autoindex_executions_1"),
-        ("overdue_runs", "execution_results_in_flight_expires_at"),
-        ("runs_in_flight_by_job", "execution_results_in_flight_started_at"),
-        ("runs_in_flight", "execution_results_in_flight_started_at"),
-        ("count_runs_and_rejected_events", "execution_results_in_flight_expires_at"),
-        ("count_runs_and_rejected_events", "INTEGER PRIMARY KEY"),
-        ("reaped_runs_by_job", "execution_results_reaped_finished_at"),
-        ("runs_of_pc", "execution_results_pc_id"),
-        ("executions_by_status", "executions_status"),
-        ("list_rejected_events_before", "INTEGER PRIMARY KEY"),
-        ("find_rejected_event", "INTEGER PRIMARY KEY"),
-        ("delete_projected_rejected_event", "sqlite_autoindex_rejected_events_1"),
-        ("delete_projected_rejected_event", "sqlite_autoindex_execution_results_1"),
-        ("change_rejection_reason", "sqlite_autoindex_rejected_events_1"),
-        ("discard_rejected_event", "sqlite_autoindex_rejected_events_1"),
-    ],
-)
-def test_a_statement_uses_the_index_that_its_comment_names(
-    migrated: sqlite3.Connection, name: str, index: str
+# --- sql/README.md --------------------------------------------------------------------------------
+
+
+def section(title: str) -> str:
+    return TEXT.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def listed(title: str) -> dict[str, str]:
+    """Return the names in the first cells of a section's tables, each with the rest of its line."""
+    lines = [line[2:].partition("|") for line in section(title).splitlines() if line[:3] == "| `"]
+    return {name: rest for first, _, rest in lines for name in WORD.findall(first)}
+
+
+def used_indexes(driver: sqlite3.Connection) -> dict[str, set[str]]:
+    plans = {name: "\n".join(plan(driver, sql)) for name, sql in STATEMENTS.items()}
+    return {name: set(re.findall(r"\bINDEX (\w+)", steps)) for name, steps in plans.items()}
+
+
+def test_every_column_of_every_table_is_listed_in_order_with_its_type(db: Db) -> None:
+    for table, sql in schema_of(db).items():
+        if sql and sql.startswith("CREATE TABLE"):
+            columns = TEXT.partition(f"**`{table}`**")[2].split("\n\n")[1]
+            assert re.findall(r"^\| `(\w+)` \| (\w+)", columns, re.MULTILINE) == [
+                (name, kind) for _, name, kind, *_ in db.ask(f"PRAGMA table_info({table})")
+            ]
+
+
+def test_every_index_is_listed_with_its_columns(db: Db) -> None:
+    indexes = {name: db.ask(f"PRAGMA index_info({name})") for name in schema_of(db)}
+    assert {name: WORD.findall(rest.split("|")[0]) for name, rest in listed("Indexes").items()} == {
+        name: [row[2] for row in columns] for name, columns in indexes.items() if columns
+    }
+
+
+def test_exactly_the_statements_that_exist_are_listed() -> None:
+    assert set(listed("Statements")) == set(STATEMENTS) - {"rollback"}
+
+
+@pytest.mark.parametrize("name", sorted(set(STATEMENTS) - {"rollback"}))
+def test_a_statement_is_listed_with_the_indexes_that_the_planner_uses(
+    connection: Connection, name: str
 ) -> None:
-    assert any(index in step for step in plan(migrated, STATEMENTS[name]))
+    cells = listed("Statements")[name]
+    indexes = {word for word in WORD.findall(cells) if "_" in word}
+    # The plan of an INSERT does not name the index of its conflicts.
+    if inserts := re.findall(r"INSERT (?:OR FAIL )?INTO (\w+)", STATEMENTS[name]):
+        query = (
+            "SELECT name FROM sqlite_schema WHERE tbl_name = ? AND type = 'index' AND sql IS NULL"
+        )
+        found = connection.driver.execute(query, inserts).fetchall()
+        assert [(index,) for index in indexes] == found
+        return
+    assert indexes == used_indexes(connection.driver)[name]
+    steps = "\n".join(plan(connection.driver, STATEMENTS[name]))
+    assert ("primary key" in cells) == ("INTEGER PRIMARY KEY" in steps)
+
+
+def test_the_planner_uses_the_same_indexes_with_statistics(connection: Connection, db: Db) -> None:
+    before = used_indexes(connection.driver)
+    columns = [(f"e{n // 500}", f"pc-{n % 50}", f"job-{n % 7}") for n in range(3000)]
+    db.write([run(f"{n}", exec_id=e, pc_id=p, job_id=j) for n, (e, p, j) in enumerate(columns)])
+    for change in (
+        "finished_at = recorded_at, reaped = rowid % 20 = 0 WHERE rowid % 3 <> 0",
+        "expires_at = NULL WHERE rowid % 100 = 0",
+    ):
+        db.ask(f"UPDATE execution_results SET {change}")
+    db.add_executions(**{f"e{number}": "running" for number in range(50)})
+    db.ask("ANALYZE")
+    assert used_indexes(connection.driver) == before
+
+
+def test_every_migration_is_listed_in_order() -> None:
+    assert list(listed("Migrations")) == known_migrations()

@@ -5,7 +5,7 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Self, TypeVar
 
 import nats
@@ -82,11 +82,7 @@ class Broker:
         return self.run(self._js.stream_info(STREAM))
 
     def has_stream(self) -> bool:
-        try:
-            self.stream_info()
-        except NotFoundError:
-            return False
-        return True
+        return _is_found(self.stream_info)
 
     def make_consumer(self, **config: Any) -> ConsumerInfo:
         """Create a consumer by hand; `config` replaces what the contract asks for.
@@ -114,12 +110,8 @@ class Broker:
         info: ConsumerInfo = self.run(self._js.consumer_info(STREAM, name))
         return info
 
-    def has_consumer(self, name: str = CONSUMER) -> bool:
-        try:
-            self.consumer(name)
-        except NotFoundError:
-            return False
-        return True
+    def has_consumer(self) -> bool:
+        return _is_found(self.consumer)
 
     def is_acked(self, name: str = CONSUMER) -> bool:
         """Return whether every message of the consumer has been delivered and acked."""
@@ -180,19 +172,21 @@ class Broker:
 
     def publish_many(self, published: Sequence[tuple[str, bytes]]) -> int:
         """Publish (subject, payload) pairs in order and return the first one's sequence."""
-
-        async def publish(part: Sequence[tuple[str, bytes]]) -> None:
-            for subject, payload in part:
-                await self._client.publish(subject, payload)
-            await self._client.flush()
-
         before = self.stream_info().state.last_seq
-        for start in range(0, len(published), 500):
-            self.run(publish(published[start : start + 500]))
+        self._send(published)
         last = before + len(published)
         # No ack confirms a single message, so the stream's last sequence has to.
         eventually(lambda: self.stream_info().state.last_seq >= last, _BOUND)
         return before + 1
+
+    def _send(self, published: Sequence[tuple[str, bytes]]) -> None:
+        async def send(part: Sequence[tuple[str, bytes]]) -> None:
+            for subject, payload in part:
+                await self._client.publish(subject, payload)
+            await self._client.flush()
+
+        for start in range(0, len(published), 500):
+            self.run(send(published[start : start + 500]))
 
     def stored_at(self, sequence: int) -> str:
         """Return when the broker stored a message, in the server's RFC 3339 text."""
@@ -206,43 +200,32 @@ class Broker:
     def delete_bucket(self) -> None:
         self.run(self._js.delete_key_value(BUCKET))
 
+    def _bucket(self) -> KeyValue:
+        return self.run(self._js.key_value(BUCKET))
+
     def put_manifest(self, manifest_id: str, value: object) -> None:
         """Put a manifest: bytes as they are, any other value as JSON."""
         raw = value if isinstance(value, bytes) else json.dumps(value).encode()
-        self.run(self._bucket_call(lambda bucket: bucket.put(manifest_id, raw)))
-
-    def delete_manifest(self, manifest_id: str) -> None:
-        self.run(self._bucket_call(lambda bucket: bucket.delete(manifest_id)))
+        self.run(self._bucket().put(manifest_id, raw))
 
     def put_manifests(self, manifest_ids: Iterable[str], value: object) -> None:
+        *others, last = manifest_ids
         raw = json.dumps(value).encode()
+        self._send([(f"$KV.{BUCKET}.{manifest_id}", raw) for manifest_id in others])
+        self.put_manifest(last, raw)  # its ack covers the messages before it
 
-        async def put() -> None:
-            bucket = await self._js.key_value(BUCKET)
-            *others, last = manifest_ids
-            for manifest_id in others:
-                await self._client.publish(f"$KV.{BUCKET}.{manifest_id}", raw)
-            await bucket.put(last, raw)  # its ack covers the messages before it
+    def delete_manifest(self, manifest_id: str) -> None:
+        self.run(self._bucket().delete(manifest_id))
 
-        self.run(put())
+    def purge_manifest(self, manifest_id: str) -> None:
+        self.run(self._bucket().purge(manifest_id))
 
     def break_watches(self) -> int:
         """Delete the consumers behind all watches of the bucket and return their number."""
-
-        async def delete() -> int:
-            watches = await self._js.consumers_info(f"KV_{BUCKET}")
-            for watch in watches:
-                await self._js.delete_consumer(f"KV_{BUCKET}", watch.name)
-            return len(watches)
-
-        return self.run(delete())
-
-    def purge_manifest(self, manifest_id: str) -> None:
-        self.run(self._bucket_call(lambda bucket: bucket.purge(manifest_id)))
-
-    async def _bucket_call(self, call: Any) -> None:
-        bucket: KeyValue = await self._js.key_value(BUCKET)
-        await call(bucket)
+        watches = self.run(self._js.consumers_info(f"KV_{BUCKET}"))
+        for watch in watches:
+            self.run(self._js.delete_consumer(f"KV_{BUCKET}", watch.name))
+        return len(watches)
 
 
 class Publisher:
@@ -320,6 +303,14 @@ def raw_publish(subject: bytes, payload: bytes, headers: bytes | None = None) ->
         return b"PUB %b %d\r\n%b\r\n" % (subject, len(payload), payload)
     size = len(headers) + len(payload)
     return b"HPUB %b %d %d\r\n%b%b\r\n" % (subject, len(headers), size, headers, payload)
+
+
+def _is_found(look: Callable[[], object]) -> bool:
+    try:
+        look()
+    except NotFoundError:
+        return False
+    return True
 
 
 async def _connect(url: str, options: dict[str, Any]) -> Client:

@@ -3,16 +3,15 @@
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
 
+from tests.support.worker_process import PROJECTOR, clean_environment
 from worker.cli.main import command
 
-_PROJECTOR = Path(sys.executable).with_name("projector")
 _BOUND = 50.0
 
 
@@ -37,11 +36,10 @@ class Done:
 
 def run_projector(*arguments: object, cwd: Path, **environment: str) -> Done:
     """Run a command in a process without a terminal and without this process's PROJECTOR_*."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PROJECTOR_")}
     done = subprocess.run(
-        [str(_PROJECTOR), *map(str, arguments)],
+        [PROJECTOR, *map(str, arguments)],
         cwd=cwd,
-        env={**clean, **environment},
+        env=clean_environment(**environment),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=_BOUND,

@@ -48,25 +48,14 @@ def make_certificates(folder: Path) -> Certificates:
 
 def _make_certificate(folder: Path, name: str, *options: str) -> tuple[Path, Path]:
     certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", *_KEY, "-subj", f"/CN={name}"),
-            *("-keyout", str(key), "-out", str(certificate), *options),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=20,
-    )
+    command = ("openssl", "req", "-x509", *_KEY, "-subj", f"/CN={name}", *options)
+    paths = ("-keyout", str(key), "-out", str(certificate))
+    subprocess.run([*command, *paths], check=True, capture_output=True, timeout=20)
     return certificate, key
 
 
-_UNLIMITED = dict.fromkeys(
-    (
-        *("subs", "data", "payload", "imports", "exports", "conn", "leaf"),
-        *("mem_storage", "disk_storage", "streams", "consumer"),
-    ),
-    -1,
-)
+_LIMITS = ("subs", "data", "payload", "imports", "exports", "conn", "leaf")
+_JETSTREAM_LIMITS = ("mem_storage", "disk_storage", "streams", "consumer")
 
 
 class Identity:
@@ -79,19 +68,23 @@ class Identity:
 
     def sign(self, subject: "Identity", claims: dict[str, Any]) -> str:
         """Return a JWT in which this identity signs another one's claims."""
-        head = _encoded({"typ": "JWT", "alg": "ed25519-nkey"})
-        body = _encoded(
-            {
-                "jti": subject.public,
-                "iat": int(time.time()),
-                "iss": self.public,
-                "name": "test",
-                "sub": subject.public,
-                "nats": {"version": 2, **claims},
-            }
-        )
-        signature = self._pair.sign(f"{head}.{body}".encode())
-        return f"{head}.{body}.{_text(signature)}"
+        head = {"typ": "JWT", "alg": "ed25519-nkey"}
+        body = {
+            "jti": subject.public,
+            "iat": int(time.time()),
+            "iss": self.public,
+            "name": "test",
+            "sub": subject.public,
+            "nats": {"version": 2, **claims},
+        }
+        signed = ".".join(_base64(json.dumps(part).encode()) for part in (head, body))
+        return f"{signed}.{_base64(self._pair.sign(signed.encode()))}"
+
+    def sign_account(self, account: "Identity", *, jetstream: bool) -> str:
+        """Return an account's JWT, with JetStream or without, and no limit otherwise."""
+        limits = {**dict.fromkeys(_LIMITS, -1), "wildcards": True}
+        limits.update(dict.fromkeys(_JETSTREAM_LIMITS, -1 if jetstream else 0))
+        return self.sign(account, {"type": "account", "limits": limits})
 
 
 def user_identity() -> Identity:
@@ -108,12 +101,9 @@ class Operator:
 
     def server_config(self) -> str:
         """Return the configuration of a server that trusts this operator."""
-        limits = {**_UNLIMITED, "wildcards": True}
-        no_jetstream = {"mem_storage": 0, "disk_storage": 0, "streams": 0, "consumer": 0}
-        accounts = {self._account: limits, self._system: {**limits, **no_jetstream}}
         preloaded = "\n".join(
-            f"{account.public}: {self._operator.sign(account, _account(granted))}"
-            for account, granted in accounts.items()
+            f"{account.public}: {self._operator.sign_account(account, jetstream=jetstream)}"
+            for account, jetstream in ((self._account, True), (self._system, False))
         )
         operator = self._operator.sign(self._operator, {"type": "operator"})
         return (
@@ -131,13 +121,5 @@ class Operator:
         )
 
 
-def _account(limits: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "account", "limits": limits}
-
-
-def _encoded(value: dict[str, Any]) -> str:
-    return _text(json.dumps(value).encode())
-
-
-def _text(raw: bytes) -> str:
+def _base64(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")

@@ -1,6 +1,6 @@
-"""What Datasette is told of the database: its canned queries are the statements for operators.
+"""Datasette's metadata, whose canned queries are the statements for operators.
 
-`python -m tests.support.datasette` writes it anew.
+`python -m tests.support.datasette` writes the file.
 """
 
 import json
@@ -19,6 +19,7 @@ TITLES = {
     "runs_in_flight": "In flight",
     "runs_in_flight_by_job": "In flight by job",
     "overdue_runs": "Overdue",
+    "runs_without_deadline_by_job": "Without a deadline, by job",
     "reaped_runs_by_job": "Reaped in the last seven days, by job",
     "latest_rejected_events": "Rejected events",
     "runs_of_pc": "Runs of a PC",
@@ -35,30 +36,24 @@ SORTABLE = {
 HIDDEN = ("_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock", "sqlite_sequence")
 
 
-def metadata() -> dict[str, Any]:
-    """Return the whole document."""
+def document() -> str:
+    """Return the file's text."""
     tables: dict[str, Any] = {
-        table: {"sortable_columns": columns} for table, columns in SORTABLE.items()
+        table: {"sortable_columns": names} for table, names in SORTABLE.items()
     }
     tables.update({table: {"hidden": True} for table in HIDDEN})
     queries = {name: _query(name, title) for name, title in TITLES.items()}
-    return {
-        "title": "Started runs",
-        "databases": {"projector": {"queries": queries, "tables": tables}},
-    }
-
-
-def document() -> str:
-    """Return the file's text."""
-    return json.dumps(metadata(), indent=2, ensure_ascii=False) + "\n"
+    databases = {"projector": {"queries": queries, "tables": tables}}
+    metadata = {"title": "Started runs", "databases": databases}
+    return json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
 
 
 def _query(name: str, title: str) -> dict[str, Any]:
     comments, code = re.fullmatch(
         r"((?:--[^\n]*\n)+)(.*);", texts("sqlite")[statement(name)], re.DOTALL
     ).groups()  # type: ignore[union-attr]
-    told = " ".join(line.removeprefix("-- ") for line in comments.splitlines())
-    purpose, _, _ = told.removeprefix("Operators: ").partition(" Frequency:")
+    text = " ".join(line.removeprefix("-- ") for line in comments.splitlines())
+    purpose, _, _ = text.removeprefix("Operators: ").partition(" Frequency:")
     return {
         "title": title,
         "description": purpose[0].upper() + purpose[1:],

@@ -35,9 +35,7 @@ class Deadlines:
         self._starts += 1
         result_id = f"run-{self._starts}"
         self._broker.publish(result_id=result_id, manifest_id=manifest_id)
-        run = self._worker.until(lambda: self._rows.run(result_id), 20)
-        assert run is not None
-        return seconds_to_deadline(run)
+        return seconds_to_deadline(self._worker.until(lambda: self._rows.run(result_id), 20))
 
     def wait_for(self, manifest_id: str, seconds: int | None, within: float) -> None:
         """Publish starts until their deadline is as expected."""

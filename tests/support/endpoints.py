@@ -45,11 +45,13 @@ class Port:
                 return error.code, error.read().decode()
 
     def livez(self) -> Health:
-        status, body = self.get("/livez")
-        return Health(status, json.loads(body))
+        return self._health("/livez")
 
     def readyz(self) -> Health:
-        status, body = self.get("/readyz")
+        return self._health("/readyz")
+
+    def _health(self, path: str) -> Health:
+        status, body = self.get(path)
         return Health(status, json.loads(body))
 
     def wait_for(self, state: str, status: int, within: float = 15) -> Health:
@@ -59,9 +61,7 @@ class Port:
             health = self.livez()
             return health if (health.state, health.status) == (state, status) else None
 
-        health = eventually(reached, within, lambda: f"{self.livez()}\n{self._worker.text}")
-        assert health is not None
-        return health
+        return eventually(reached, within, lambda: f"{self.livez()}\n{self._worker.text}")
 
     def metrics(self) -> Samples:
         """Return the value of every sample by its name and labels, written as Prometheus does."""

@@ -6,6 +6,7 @@ Most faults are put into SQLite's driver or the client library, so that the work
 PLACES lists every name of the worker itself that the tests patch.
 """
 
+import itertools
 import os
 import re
 import signal
@@ -88,18 +89,6 @@ def _limit_pages(file: str) -> None:
     _use_own_connection(before_begin=limit)
 
 
-def _slow_commits(seconds: str) -> None:
-    _use_own_connection(before_commit=lambda: time.sleep(float(seconds)))
-
-
-def _kill_before_commit(number: str) -> None:
-    _use_own_connection(before_commit=_killing_at(int(number)))
-
-
-def _kill_after_commit(number: str) -> None:
-    _use_own_connection(after_commit=_killing_at(int(number)))
-
-
 def _kill_after_ack(number: str) -> None:
     """End the process when acks have been written to the socket, and perhaps got no further."""
     kill = _killing_at(int(number))
@@ -118,12 +107,10 @@ def _kill_after_ack(number: str) -> None:
 
 
 def _killing_at(number: int) -> Callable[[], None]:
-    calls = 0
+    calls = itertools.count(1)
 
     def kill() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == number:
+        if next(calls) == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return kill
@@ -138,10 +125,6 @@ def _raise_once(place: str) -> None:
             raise ZeroDivisionError("the injected bug") from KeyError("behind the injected bug")
 
     _call_before(place, raise_)
-
-
-def _hang(place: str) -> None:
-    _call_before(place, lambda: time.sleep(3600))
 
 
 def _call_before(place: str, call: Callable[[], None]) -> None:
@@ -161,12 +144,12 @@ def _call_before(place: str, call: Callable[[], None]) -> None:
 
 FAULTS: dict[str, Callable[[str], None]] = {
     "page-limit": _limit_pages,
-    "slow-commits": _slow_commits,
-    "killed-before-commit": _kill_before_commit,
-    "killed-after-commit": _kill_after_commit,
+    "slow-commits": lambda s: _use_own_connection(before_commit=lambda: time.sleep(float(s))),
+    "killed-before-commit": lambda n: _use_own_connection(before_commit=_killing_at(int(n))),
+    "killed-after-commit": lambda n: _use_own_connection(after_commit=_killing_at(int(n))),
     "killed-after-ack": _kill_after_ack,
     "bug": _raise_once,
-    "hang": _hang,
+    "hang": lambda place: _call_before(place, lambda: time.sleep(3600)),
 }
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """A real nats-server on a free port of 127.0.0.1 with its own store, for tests and the demo."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
@@ -125,25 +125,11 @@ class NatsServer:
             process.wait()
 
     def _is_listening(self) -> bool:
-        process = self._process
-        assert process is not None
-        if process.poll() is not None:
-            raise RuntimeError(f"nats-server ended with {process.returncode}:\n{self.log}")
-        self.port = self.port or self._read_port()
-        return self.port is not None and _accepts_connections(self.port)
-
-    def _read_port(self) -> int | None:
+        """Return whether the server has written its port, which it does once it is ready."""
+        if self.ended():
+            raise RuntimeError(f"nats-server has ended:\n{self.log}")
         for ports in self._folder.glob("*.ports"):
-            try:
-                return int(json.loads(ports.read_text())["nats"][0].rpartition(":")[2])
-            except (ValueError, KeyError, IndexError):
-                return None  # still being written
-        return None
-
-
-def _accepts_connections(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
-            return connection.recv(4) == b"INFO"
-    except OSError:
+            with contextlib.suppress(ValueError, KeyError, IndexError):  # still being written
+                self.port = int(json.loads(ports.read_text())["nats"][0].rpartition(":")[2])
+                return True
         return False

@@ -5,7 +5,7 @@ A payload is valid or malformed by construction. One that was changed at random 
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ _NO_JSON = (
     *(b"", b" ", b"{", b"}", b"nul", b"NaN", b"-Infinity", b'{"a":1,}', b"{'a':1}", b"\xff\xfe"),
     *(b"\xef\xbb\xbf{}", b"\0", b'"\t"', b"[1]]", b'{"result_id"}'),
 )
+_PIECES = ("\\u0000", "\\ud83d", '"', "{", "1e5", "null", "//")
 _NO_OBJECT = (b"null", b"true", b"0", b'"text"', b"[]", b"{}", b"[{}]", b"1e999", b"-0")
 
 
@@ -52,11 +53,10 @@ class Payloads:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self._kinds: tuple[Callable[[], Payload], ...] = (
-            *(self._plain, self._any_texts, self._any_instant, self._more_members),
-            *(self._other_form, self._member_missing, self._wrong_type, self._no_instant),
-            *(self._surrogate, self._cut_off, self._no_json, self._noise, self._nested),
-            *(self._changed_bytes, self._changed_text),
+        self._choice = self._random.choice
+        self._kinds = (
+            *(self._valid, self._other_form, self._nested, self._changed),
+            *(self._wrong_member, self._no_instant, self._surrogate, self._no_object),
         )
 
     def some(self, number: int, *, huge: int) -> Iterator[Payload]:
@@ -65,99 +65,85 @@ class Payloads:
             if huge and index % (number // huge) == 0:
                 yield self._huge()
             else:
-                yield self._random.choice(self._kinds)()
-
-    # --- valid ---
+                yield self._choice(self._kinds)()
 
     def _start(self, **members: Any) -> dict[str, Any]:
         # Random, so that a changed byte does not turn it into the id of another payload.
         return events.start(**{"result_id": self._random.randbytes(16).hex(), **members})
 
-    def _valid(self, start: dict[str, Any], raw: bytes | None = None) -> Payload:
-        raw = json.dumps(start).encode() if raw is None else raw
-        return Payload(raw, VALID, start["result_id"])
+    # --- valid ---
 
-    def _plain(self) -> Payload:
-        return self._valid(self._start())
-
-    def _any_texts(self) -> Payload:
+    def _valid(self) -> Payload:
+        """Return a start with any texts and instant, and perhaps with members of any type."""
         names = ("request_id", "exec_id", "pc_id", "manifest_id", "version")
-        start = self._start(**{name: self._random.choice(_TEXTS) for name in names})
-        start["result_id"] += self._random.choice(_TEXTS)
-        raw = json.dumps(start, ensure_ascii=self._random.random() < 0.5).encode()
-        return self._valid(start, raw)
-
-    def _any_instant(self) -> Payload:
-        return self._valid(self._start(started_at=self._random.choice(_INSTANTS)))
-
-    def _more_members(self) -> Payload:
-        start = self._start()
+        texts = {name: self._choice(_TEXTS) for name in names}
+        start = self._start(started_at=self._choice(_INSTANTS), **texts)
+        start["result_id"] += self._choice(_TEXTS)
         more = {f"more-{index}": value for index, value in enumerate(_OTHER_TYPES)}
-        return self._valid(start, json.dumps({**more, **start, "\0": "\ud800"}).encode())
+        raw = self._choice(
+            (
+                json.dumps(start),
+                json.dumps(start, ensure_ascii=False),
+                json.dumps({**more, **start, "\0": "\ud800"}),
+            )
+        )
+        return Payload(raw.encode(), VALID, start["result_id"])
 
     def _other_form(self) -> Payload:
+        """Return a start in another order, with white space, and perhaps with escaped letters."""
         start = self._start()
-        members = list(start.items())
-        self._random.shuffle(members)
-        spaced = json.dumps(dict(members), indent=self._random.choice((None, 1, 8)))
+        members = self._random.sample(list(start.items()), len(start))
+        text = json.dumps(dict(members), indent=self._choice((None, 1, 8)))
         if self._random.random() < 0.5:
-            spaced = "".join(
-                f"\\u{ord(character):04x}" if character.isalpha() else character
-                for character in spaced
-            )
-        return self._valid(start, f" \r\n\t{spaced}\n ".encode())
+            text = "".join(f"\\u{ord(char):04x}" if char.isalpha() else char for char in text)
+        return Payload(f" \r\n\t{text}\n ".encode(), VALID, start["result_id"])
 
     def _huge(self) -> Payload:
-        start = self._start()
-        kind = self._random.randrange(3)
-        if kind == 0:
-            return self._valid(start, json.dumps({**start, "log": "x" * _LARGEST}).encode())
-        if kind == 1:
-            return self._valid({**start, "version": "☃" * (_LARGEST // 6)})
-        return Payload(b"[" * _LARGEST, MALFORMED)
+        member = self._choice(({"log": "x" * _LARGEST}, {"version": "☃" * (_LARGEST // 6)}, None))
+        if member is None:
+            return Payload(b"[" * _LARGEST, MALFORMED)
+        start = self._start(**member)
+        return Payload(json.dumps(start).encode(), VALID, start["result_id"])
 
     # --- malformed ---
 
     def _malformed(self, members: dict[str, Any]) -> Payload:
         return Payload(json.dumps(members).encode(), MALFORMED)
 
-    def _member_missing(self) -> Payload:
+    def _wrong_member(self) -> Payload:
+        """Return a start in which a member is missing or of another type."""
         start = self._start()
-        del start[self._random.choice(list(start))]
-        return self._malformed(start)
-
-    def _wrong_type(self) -> Payload:
-        start = self._start()
-        start[self._random.choice(list(start))] = self._random.choice(_OTHER_TYPES)
+        name = self._choice(list(start))
+        del start[name]
+        if self._random.random() < 0.5:
+            start[name] = self._choice(_OTHER_TYPES)
         return self._malformed(start)
 
     def _no_instant(self) -> Payload:
-        return self._malformed(self._start(started_at=self._random.choice(_NO_INSTANTS)))
+        return self._malformed(self._start(started_at=self._choice(_NO_INSTANTS)))
 
     def _surrogate(self) -> Payload:
         start = self._start()
-        name = self._random.choice([name for name in start if name != "started_at"])
-        start[name] += self._random.choice(("\ud800", "\udfff", "\ude00\ud83d"))
+        name = self._choice([name for name in start if name != "started_at"])
+        start[name] += self._choice(("\ud800", "\udfff", "\ude00\ud83d"))
         return self._malformed(start)
 
-    def _cut_off(self) -> Payload:
+    def _no_object(self) -> Payload:
+        """Return a start that was cut off, no JSON, no object, or noise that cannot begin one."""
         raw = json.dumps(self._start()).encode()
-        return Payload(raw[: self._random.randrange(len(raw))], MALFORMED)
-
-    def _no_json(self) -> Payload:
-        return Payload(self._random.choice(_NO_JSON + _NO_OBJECT), MALFORMED)
-
-    def _noise(self) -> Payload:
-        # A first byte that cannot begin a JSON object.
-        first = self._random.choice([byte for byte in range(256) if byte not in b"{ \t\r\n"])
+        first = self._choice([byte for byte in range(256) if byte not in b"{ \t\r\n"])
+        noise = bytes([first]) + self._random.randbytes(self._random.randrange(300))
+        cut_off = raw[: self._random.randrange(len(raw))]
         return Payload(
-            bytes([first]) + self._random.randbytes(self._random.randrange(300)), MALFORMED
+            self._choice((cut_off, self._choice(_NO_JSON + _NO_OBJECT), noise)), MALFORMED
         )
+
+    # --- either ---
 
     def _nested(self) -> Payload:
         """Nest more or less deeply than the decoder allows, also in a member that is ignored."""
-        depth = self._random.choice((10, 500, 2_000, 20_000))
-        opening, closing = self._random.choice((("[", "]"), ('{"a":', "}")))
+        depth = self._choice((10, 500, 2_000, 20_000))
+        opening, closing = self._choice((("[", "]"), ('{"a":', "}")))
         inner = opening * depth + ("0" if closing == "}" else "") + closing * depth
         if self._random.random() < 0.5:
             return Payload(inner.encode(), MALFORMED)
@@ -165,24 +151,15 @@ class Payloads:
         raw = json.dumps(start)[:-1] + f', "more": {inner}}}'
         return Payload(raw.encode(), VALID if depth == 10 else EITHER, start["result_id"])
 
-    # --- either ---
-
-    def _changed_bytes(self) -> Payload:
-        start = self._start()
-        raw = bytearray(json.dumps(start).encode())
+    def _changed(self) -> Payload:
+        """Insert a text into a start, or change, delete and insert some of its bytes."""
+        raw = bytearray(json.dumps(self._start()).encode())
+        place = self._random.randrange(len(raw))
+        if self._random.random() < 0.5:
+            raw[place:place] = self._choice((*_TEXTS, *_PIECES)).encode()
+            return Payload(bytes(raw), EITHER)
         for _ in range(self._random.randrange(1, 5)):
             place = self._random.randrange(len(raw))
-            match self._random.randrange(3):
-                case 0:
-                    raw[place] = self._random.randrange(256)
-                case 1:
-                    del raw[place]
-                case _:
-                    raw.insert(place, self._random.randrange(256))
+            inserted = self._random.randbytes(self._random.randrange(2))
+            raw[place : place + self._random.randrange(2)] = inserted
         return Payload(bytes(raw), EITHER)
-
-    def _changed_text(self) -> Payload:
-        text = json.dumps(self._start())
-        place = self._random.randrange(len(text))
-        piece = self._random.choice((*_TEXTS, "\\u0000", "\\ud83d", '"', "{", "1e5", "null", "//"))
-        return Payload((text[:place] + piece + text[place:]).encode(), EITHER)

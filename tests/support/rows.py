@@ -32,10 +32,8 @@ class Rows:
         return int(self.query(f"SELECT count(*) AS n FROM {table}")[0]["n"])
 
     def result_ids(self) -> list[str]:
-        return [
-            row["result_id"]
-            for row in self.query("SELECT result_id FROM execution_results ORDER BY result_id")
-        ]
+        found = self.query("SELECT result_id FROM execution_results ORDER BY result_id")
+        return [row["result_id"] for row in found]
 
     def run(self, result_id: str) -> Row | None:
         found = self.query("SELECT * FROM execution_results WHERE result_id = ?", result_id)

@@ -11,7 +11,7 @@ _PATIENCE = 3
 
 
 def eventually(
-    condition: Callable[[], _Value], within: float, otherwise: Callable[[], str] = str
+    condition: Callable[[], _Value | None], within: float, otherwise: Callable[[], str] = str
 ) -> _Value:
     """Return the first true value of `condition`; raise AssertionError where none comes.
 

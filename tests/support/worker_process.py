@@ -22,6 +22,12 @@ Line = dict[str, Any]
 _Value = TypeVar("_Value")
 
 
+def clean_environment(**more: str) -> dict[str, str]:
+    """Return this process's environment without its PROJECTOR_*, and with some more variables."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PROJECTOR_")}
+    return {**clean, **more}
+
+
 class WorkerProcess:
     """One `projector run`, whose standard error goes to a file and is read as JSON lines."""
 
@@ -34,16 +40,13 @@ class WorkerProcess:
     ) -> None:
         """Start the process; `environment` is added to one without PROJECTOR_*."""
         self._log = log
-        clean = {
-            name: value for name, value in os.environ.items() if not name.startswith("PROJECTOR_")
-        }
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [*command, "run", *options],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                env={**clean, **(environment or {})},
+                env=clean_environment(**(environment or {})),
                 cwd=log.parent,
             )
 
@@ -72,7 +75,6 @@ class WorkerProcess:
             within,
             lambda: f"no {event} {fields}:\n{self.text}",
         )
-        assert lines is not None
         return lines[times - 1]
 
     def wait_for_error(self, event: str | None, *texts: str, within: float = 10) -> Line:
@@ -85,11 +87,9 @@ class WorkerProcess:
                     return line
             return None
 
-        line = eventually(found, within, lambda: f"no {event or 'line'} {texts}:\n{self.text}")
-        assert line is not None
-        return line
+        return eventually(found, within, lambda: f"no {event or 'line'} {texts}:\n{self.text}")
 
-    def until(self, condition: Callable[[], _Value], within: float = 15) -> _Value:
+    def until(self, condition: Callable[[], _Value | None], within: float = 15) -> _Value:
         """Return the first true value of a condition; without one, the error shows the log."""
         return eventually(condition, within, lambda: self.text)
 

@@ -1,6 +1,5 @@
 -- name: runs_in_flight_by_job
--- Operators: what is running right now, by job, with its deadlines. Runs without a deadline are never
--- reaped: the manifest was unknown, or its timeout could not be parsed.
+-- Operators: what is running right now, by job, with its deadlines.
 -- Frequency: on demand.
 -- Index: execution_results_in_flight_started_at, which holds only runs in flight. The + keeps the
 -- planner from walking the index on job_id, which also holds the finished runs.
