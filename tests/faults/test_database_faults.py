@@ -191,13 +191,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     ("kind", "batch"), [*((kind, "50") for kind in FAULTS), ("every-row-rejected", "1")]
 )
 def test_a_fault_of_the_whole_database_rejects_and_acks_nothing_until_it_is_over(
-    stream: Broker,
-    rows: Rows,
-    start_worker: StartWorker,
-    tmp_path: Path,
-    kind: str,
-    *,
-    batch: str,
+    stream: Broker, rows: Rows, start_worker: StartWorker, tmp_path: Path, kind: str, *, batch: str
 ) -> None:
     fault, cause = FAULTS[kind]
     limit = tmp_path / "pages"

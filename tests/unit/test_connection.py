@@ -180,17 +180,11 @@ async def closed_url() -> str:
         return server.url
 
 
-async def connected(
-    *urls: str, tls: bool = False, supervisor: Supervisor | None = None
-) -> Connection:
-    settings = Settings(
-        urls,
-        "sqlite:///x.db",
-        tls=Tls(required=tls),
-        credentials=Credentials(user="worker", password="secret"),
-    )
+async def connected(url: str, *, tls: bool = False) -> Connection:
+    credentials = Credentials(user="worker", password="secret")
+    settings = Settings((url,), "sqlite:///x.db", tls=Tls(required=tls), credentials=credentials)
     status = WorkerStatus(stalled_after=1, busy_timeout=1, is_observed=False)
-    return await connect(settings, supervisor or Supervisor(), status, briefly=True)
+    return await connect(settings, Supervisor(), status, briefly=True)
 
 
 ACKS = [
@@ -302,20 +296,6 @@ def test_the_first_command_is_the_one_that_the_library_sends() -> None:
     assert ours == librarys
     assert ours.startswith(b"CONNECT ")
     assert b"secret" in ours
-
-
-def test_where_tls_is_required_and_not_offered_nothing_is_sent() -> None:
-    supervisor = Supervisor()
-
-    async def attempt() -> bytes:
-        async with serving(auth_required=True) as server:
-            with pytest.raises(BrokerError):
-                await connected(server.url, tls=True, supervisor=supervisor)
-            return server.received
-
-    assert asyncio.run(attempt()) == b""
-    assert isinstance(supervisor.error, ConfigurationError)
-    assert "does not offer it" in str(supervisor.error)
 
 
 def test_nothing_is_sent_without_tls_by_a_library_without_the_hook_either(

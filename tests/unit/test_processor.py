@@ -16,24 +16,10 @@ from repo.repository import GuardedRepository
 from tests.support.events import payload
 from tests.support.rows import Row, Rows
 from worker.codec.timestamps import parse_instant
-from worker.messages import (
-    LONGEST_NAK_DELAY,
-    Ack,
-    Batch,
-    BatchResult,
-    Message,
-    Nak,
-    StreamPosition,
-)
+from worker.messages import LONGEST_NAK_DELAY, Ack, Batch, BatchResult, Message, Nak, StreamPosition
 from worker.processing.processor import BatchProcessor
 from worker.projections.manifests import (
-    MANIFEST_UNKNOWN,
-    MANIFESTS_UNAVAILABLE,
-    TIMEOUT_INVALID,
-    Manifest,
     ManifestCache,
-    NoTimeout,
-    Timeout,
 )
 from worker.projections.starts import STARTS
 from worker.status.counters import Counters
@@ -48,14 +34,13 @@ BEGIN SELECT RAISE(ABORT, 'no such PC'); END
 
 
 class Bench:
-    """A processor with its manifests, its counters, and a repository of the test's own file."""
+    """A processor with its counters and a repository of the test's own file."""
 
     def __init__(self, rows: Rows, repository: GuardedRepository[Run]) -> None:
         self.rows = rows
         self.repository = repository
-        self.manifests = ManifestCache()
         self.counters = Counters()
-        self.processor = BatchProcessor(STARTS, "EVENTS", self.manifests, self.counters)
+        self.processor = BatchProcessor(STARTS, "EVENTS", ManifestCache(), self.counters)
 
     def process(self, *messages: Message, position: StreamPosition | None = None) -> BatchResult:
         batch = Batch(1, messages, position)
@@ -93,85 +78,6 @@ def warnings(caplog: pytest.LogCaptureFixture, event: str) -> list[logging.LogRe
         for record in caplog.records
         if record.getMessage() == event and record.levelno == logging.WARNING
     ]
-
-
-def test_a_start_becomes_the_row_of_the_contract(bench: Bench) -> None:
-    bench.manifests.replace({"job-1": Manifest(1, Timeout(20 * SECOND))})
-    start = payload(result_id="run-1", started_at="2026-05-20T14:00:00.10+02:00", version="2.0")
-    result = bench.process(message(data=start))
-    assert (result.decisions, result.failure) == ((Ack(),), None)
-    row = bench.rows.run("run-1")
-    assert row is not None
-    assert {column: row[column] for column in Run._fields} == {
-        "result_id": "run-1",
-        "request_id": "request-1",
-        "exec_id": "execution-1",
-        "pc_id": "pc-1",
-        "started_at": "2026-05-20T12:00:00.100+00:00",
-        "version": "2.0",
-        "job_id": "job-1",
-        "recorded_at": "2026-05-20T12:00:01.000000001+00:00",
-        "expires_at": "2026-05-20T12:02:21.000000001+00:00",
-    }
-
-
-def expires_at(bench: Bench) -> list[str | None]:
-    return [row["expires_at"] for row in bench.rows.query("SELECT * FROM execution_results")]
-
-
-def test_the_deadline_counts_from_the_store_time_and_not_from_the_agents_clock(
-    bench: Bench,
-) -> None:
-    bench.manifests.replace({"job-1": Manifest(1, Timeout(3600 * SECOND))})
-    for started_at in ("0000-01-01T00:00:00Z", "9999-12-31T23:59:59Z"):
-        bench.process(message(data=payload(started_at=started_at)))
-    assert expires_at(bench) == ["2026-05-20T13:30:01.000000001+00:00"] * 2
-
-
-@pytest.mark.parametrize("timeout", [2**64 * SECOND - 1, 2**63 * SECOND, 10**30])
-def test_the_deadline_of_a_huge_timeout_is_capped(bench: Bench, timeout: int) -> None:
-    bench.manifests.replace({"job-1": Manifest(1, Timeout(timeout))})
-    assert bench.process(message()).decisions == (Ack(),)
-    assert expires_at(bench) == ["2027-05-20T12:00:01.000000001+00:00"]
-
-
-@pytest.mark.parametrize(
-    ("snapshot", "reason"),
-    [
-        (None, MANIFESTS_UNAVAILABLE),
-        ({}, MANIFEST_UNKNOWN),
-        ({"job-1": Manifest(1, None)}, MANIFEST_UNKNOWN),
-        ({"job-1": Manifest(1, NoTimeout(TIMEOUT_INVALID, "soon"))}, TIMEOUT_INVALID),
-    ],
-)
-def test_a_run_without_a_deadline_is_written_logged_and_counted_by_reason(
-    bench: Bench,
-    caplog: pytest.LogCaptureFixture,
-    snapshot: dict[str, Manifest] | None,
-    reason: str,
-) -> None:
-    if snapshot is not None:
-        bench.manifests.replace(snapshot)
-    assert bench.process(message(1), message(2)).decisions == (Ack(), Ack())
-    assert expires_at(bench) == [None, None]
-    assert bench.counters[f"deadline_missing_{reason}"] == 2
-    assert [vars(record)["reason"] for record in warnings(caplog, "deadline.missing")] == [reason]
-
-
-def test_a_malformed_event_is_stored_as_rejected_and_acked_beside_good_ones(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    result = bench.process(message(2), message(3, b"\xff\x00 malformed"), message(4))
-    assert result.decisions == (Ack(), Ack(), Ack())
-    assert bench.rows.count() == 2
-    (event,) = bench.rows.rejected()
-    assert (event["stream"], event["stream_sequence"]) == ("EVENTS", 3)
-    assert (event["subject"], event["payload"]) == ("events.started.e.p", b"\xff\x00 malformed")
-    assert event["recorded_at"] == "2026-05-20T12:00:01.000000001+00:00"
-    assert "UTF-8" in event["reason"]
-    assert abs(parse_instant(event["rejected_at"]) - time.time_ns()) < 3600 * SECOND
-    assert len(warnings(caplog, "event.rejected")) == 1
-    assert bench.counters["rejected"] == 1
 
 
 def test_a_row_that_a_trigger_rejects_becomes_the_rejected_event_of_its_own_message(
@@ -270,13 +176,6 @@ def test_an_execution_that_cannot_be_promoted_is_a_warning_and_its_run_is_acked(
     (record,) = warnings(caplog, "execution.not_promoted")
     assert (vars(record)["execution"], vars(record)["executions"]) == ("execution-1", 1)
     assert bench.counters["promotions_failed"] == 1
-
-
-def test_redelivered_and_duplicate_messages_are_counted(bench: Bench) -> None:
-    start = payload()
-    bench.process(message(1, start), message(2, delivery=2), message(1, start, delivery=9))
-    names = ("batches", "messages", "redelivered", "runs_inserted", "runs_duplicate")
-    assert [bench.counters[name] for name in names] == [1, 3, 2, 2, 1]
 
 
 def test_a_batch_is_written_only_when_it_is_its_turn(bench: Bench) -> None:

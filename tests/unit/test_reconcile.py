@@ -25,11 +25,7 @@ def broker(
 
 
 def database(
-    highest: int | None = None,
-    caught_up_to: int = 0,
-    *,
-    has_rows: bool = False,
-    committed: int = 0,
+    highest: int | None = None, caught_up_to: int = 0, *, has_rows: bool = False, committed: int = 0
 ) -> StoredCheckpoint:
     """Return a stored checkpoint, or none; `committed` is how far this process has committed."""
     checkpoint = None if highest is None else Checkpoint(CREATED, highest, caught_up_to, NOW)
