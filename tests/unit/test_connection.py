@@ -298,7 +298,7 @@ def test_the_first_command_is_the_one_that_the_library_sends() -> None:
     assert b"secret" in ours
 
 
-def test_nothing_is_sent_without_tls_by_a_library_without_the_hook_either(
+def test_without_the_librarys_hook_nothing_is_sent_before_tls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(Client, "_connect_command")

@@ -85,9 +85,7 @@ def test_a_worker_is_live_while_it_projects_and_stalled_when_work_waits(worker: 
     assert worker.verdict.is_live
 
 
-def test_waiting_counts_from_the_arrival_of_work_and_not_from_the_last_commit(
-    worker: Worker,
-) -> None:
+def test_waiting_counts_from_the_arrival_of_work_and_not_from_a_commit(worker: Worker) -> None:
     worker.wait(1000)
     worker.receive(1)
     worker.wait(1)
@@ -146,9 +144,7 @@ def test_a_problem_is_the_state_and_no_reason_for_a_restart(
     assert worker.state_live_restart == (state, False, False)
 
 
-def test_a_problem_that_comes_and_goes_stays_the_cause_until_a_batch_is_projected(
-    worker: Worker,
-) -> None:
+def test_a_problem_that_comes_and_goes_is_the_cause_until_the_next_batch(worker: Worker) -> None:
     worker.health.consumer(pending=1, ack_pending=0, ack_floor=0)
     worker.now = time.monotonic() - 100
     worker.health.projected()

@@ -30,9 +30,7 @@ tokens = st.sampled_from(["$JS", "ACK", "7", "-1", "x", "", "9" * 30])
         f"$JS.ACK.hub.ACCOUNT.EVENTS.consumer.3.4711.99.{TIME}.0.random.more",
     ],
 )
-def test_a_reply_subject_holds_the_delivery_count_the_sequences_and_the_exact_time(
-    reply: str,
-) -> None:
+def test_a_reply_subject_holds_delivery_count_sequences_and_the_exact_time(reply: str) -> None:
     assert read_delivery(reply) == DELIVERY
 
 

@@ -125,9 +125,7 @@ def test_a_message_without_a_reply_waits_again_until_it_is_committed() -> None:
 
 
 @pytest.mark.parametrize(("moment", "expected"), [(1.0, []), (4.0, [1, 2, 3]), (9.0, range(1, 6))])
-def test_long_outstanding_messages_are_found_waiting_or_dispatched(
-    moment: float, expected: list[int]
-) -> None:
+def test_old_messages_are_found_waiting_or_dispatched(moment: float, expected: list[int]) -> None:
     outstanding = holding(5)
     outstanding.next_batch(2, POSITION)
     found = sorted(outstanding.arrived_before(moment))

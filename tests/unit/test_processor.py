@@ -3,14 +3,13 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 
 from repo import open_database
 from repo.checkpoint import Checkpoint, CheckpointGuard, Position
-from repo.errors import CorruptDatabaseError
 from repo.execution_results import START_WRITER, Run
 from repo.repository import GuardedRepository
 from tests.support.events import payload
@@ -18,9 +17,7 @@ from tests.support.rows import Row, Rows
 from worker.codec.timestamps import parse_instant
 from worker.messages import LONGEST_NAK_DELAY, Ack, Batch, BatchResult, Message, Nak, StreamPosition
 from worker.processing.processor import BatchProcessor
-from worker.projections.manifests import (
-    ManifestCache,
-)
+from worker.projections.manifests import ManifestCache
 from worker.projections.starts import STARTS
 from worker.status.counters import Counters
 
@@ -80,9 +77,7 @@ def warnings(caplog: pytest.LogCaptureFixture, event: str) -> list[logging.LogRe
     ]
 
 
-def test_a_row_that_a_trigger_rejects_becomes_the_rejected_event_of_its_own_message(
-    bench: Bench,
-) -> None:
+def test_a_row_that_a_trigger_rejects_becomes_a_rejected_event_of_its_message(bench: Bench) -> None:
     bench.rows.write(REJECT_BAD)
     good, malformed = message(7), message(8, b"malformed")
     bad = message(9, payload(pc_id="bad"))
@@ -90,34 +85,6 @@ def test_a_row_that_a_trigger_rejects_becomes_the_rejected_event_of_its_own_mess
     assert bench.rows.count() == 1
     stored = [(event["stream_sequence"], event["payload"]) for event in bench.rows.rejected()]
     assert stored == [(8, b"malformed"), (9, bad.payload)]
-
-
-def move_away(rows: Rows) -> None:
-    for suffix in ("-wal", "-shm", ""):
-        path = rows.path.with_name(rows.path.name + suffix)
-        path.rename(path.with_name(f"moved-{path.name}"))
-
-
-def drop_table(rows: Rows) -> None:
-    rows.write("DROP TABLE execution_results")
-
-
-def reject_everything(rows: Rows) -> None:
-    rows.write(REJECT_BAD.replace("NEW.pc_id = 'bad'", "true"))
-
-
-@pytest.mark.parametrize("fail", [move_away, drop_table, reject_everything])
-def test_a_database_failure_naks_every_message_and_rejects_none(
-    bench: Bench, caplog: pytest.LogCaptureFixture, fail: Callable[[Rows], None]
-) -> None:
-    fail(bench.rows)
-    result = bench.process(message(1), message(2, b"malformed"), message(3))
-    assert [type(decision) for decision in result.decisions] == [Nak, Nak, Nak]
-    assert result.failure
-    assert warnings(caplog, "event.rejected") == []
-    assert len(warnings(caplog, "batch.failed")) == 1
-    assert (bench.counters["rejected"], bench.counters["naks"]) == (0, 3)
-    assert (bench.counters["messages"], bench.counters["database_faults"]) == (0, 1)
 
 
 def test_the_nak_delay_grows_with_the_deliveries_of_each_message(bench: Bench) -> None:
@@ -141,9 +108,7 @@ def test_a_failure_is_returned_each_time_and_its_end_is_logged_once(
     assert [record.getMessage() for record in caplog.records].count("database.recovered") == 1
 
 
-def test_a_batch_advances_the_checkpoint_to_its_highest_sequence_and_its_ack_floor(
-    bench: Bench,
-) -> None:
+def test_a_batch_advances_the_checkpoint_to_its_highest_sequence_and_floor(bench: Bench) -> None:
     messages = (message(7), message(9, b"malformed"), message(8))
     bench.process(*messages, position=StreamPosition(CREATED, 4))
     found = bench.checkpoint()
@@ -157,14 +122,6 @@ def test_messages_of_a_deleted_stream_advance_no_checkpoint(bench: Bench) -> Non
     bench.process(message(8), position=StreamPosition("2026-05-19T00:00:00+00:00", 4))
     assert bench.rows.count() == 2
     assert bench.checkpoint() == before
-
-
-def test_a_corrupt_database_is_raised_and_nothing_is_decided(bench: Bench) -> None:
-    bench.repository.close()
-    bench.rows.path.write_bytes(b"garbage " * 1024)
-    with pytest.raises(CorruptDatabaseError):
-        bench.process(message(1), message(2, b"malformed"))
-    assert (bench.counters["messages"], bench.counters["naks"]) == (0, 0)
 
 
 def test_an_execution_that_cannot_be_promoted_is_a_warning_and_its_run_is_acked(

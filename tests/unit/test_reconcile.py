@@ -1,5 +1,7 @@
 """What the figures of database and broker mean, case by case."""
 
+from typing import Any
+
 import pytest
 
 from repo.checkpoint import Checkpoint, Committed, StoredCheckpoint
@@ -11,17 +13,10 @@ RECREATED = "2026-05-21T12:00:00+00:00"
 NOW = "2026-05-22T12:00:00+00:00"
 
 
-def broker(
-    ack_floor: int = 0,
-    *,
-    first: int = 1,
-    acked: int | None = None,
-    delivered: int = 0,
-    has_delivered: bool = True,
-    created: str = CREATED,
-) -> ConsumerPosition:
+def broker(ack_floor: int = 0, *, acked: int | None = None, **more: Any) -> ConsumerPosition:
+    known = {"stream_created_at": CREATED, "first_sequence": 1, "has_delivered": True, **more}
     acked = ack_floor if acked is None else acked
-    return ConsumerPosition(created, first, has_delivered, ack_floor, acked, delivered)
+    return ConsumerPosition(ack_floor=ack_floor, acked=acked, **known)
 
 
 def database(
@@ -33,12 +28,10 @@ def database(
     return StoredCheckpoint(checkpoint, has_rows or checkpoint is not None, (1, 1), ours)
 
 
-def begun(
-    comparison: Comparison, position: ConsumerPosition, *, missing: bool = False
-) -> tuple[int, int]:
+def begun(found: Comparison, at: ConsumerPosition, *, missing: bool = False) -> tuple[int, int]:
     """Return the highest sequence and the caught-up sequence that the worker begins with."""
-    checkpoint = comparison.checkpoint(position, NOW, missing=missing)
-    assert checkpoint.stream_created_at == position.stream_created_at
+    checkpoint = found.checkpoint(at, NOW, missing=missing)
+    assert checkpoint.stream_created_at == at.stream_created_at
     assert checkpoint.committed_at == NOW
     return checkpoint.highest_sequence, checkpoint.caught_up_to
 
@@ -99,7 +92,7 @@ def test_an_ack_floor_above_the_checkpoint_with_a_message_in_between_is_an_older
 
 
 def test_an_ack_floor_that_moved_without_a_message_of_the_filter_leaves_nothing_missing() -> None:
-    position = broker(200, first=180)
+    position = broker(200, first_sequence=180)
     found = compare(database(100, 40), position)
     assert not found.is_missing(201)
     assert begun(found, position) == (100, 200)
@@ -115,22 +108,22 @@ def test_a_caught_up_sequence_above_the_highest_one_counts() -> None:
 
 
 def test_a_checkpoint_of_a_deleted_stream_is_reset() -> None:
-    position = broker(0, created=RECREATED)
+    position = broker(0, stream_created_at=RECREATED)
     found = compare(database(100, 40, committed=100), position)
     assert (found.case, found.stream_recreated, found.is_suspect) == (Case.CAUGHT_UP, True, False)
     assert begun(found, position) == (0, 0)
 
 
 def test_a_recreated_stream_that_was_projected_to_another_file_is_replayed_entirely() -> None:
-    found = compare(database(100, 40), broker(7, created=RECREATED))
+    found = compare(database(100, 40), broker(7, stream_created_at=RECREATED))
     assert (found.case, found.stream_recreated, found.known) == (Case.BEHIND, True, 0)
     assert found.is_missing(3)
 
 
 def test_messages_that_the_stream_has_dropped_are_counted_from_the_caught_up_sequence() -> None:
     found = compare(database(100, 40), broker(200))
-    assert found.gone(broker(200, first=41)) == 0
-    assert found.gone(broker(200, first=61)) == 20
+    assert found.gone(broker(200, first_sequence=41)) == 0
+    assert found.gone(broker(200, first_sequence=61)) == 20
 
 
 def test_only_messages_delivered_above_the_checkpoint_need_a_count() -> None:
