@@ -70,6 +70,14 @@ def stream(broker: Broker) -> Broker:
 
 
 @pytest.fixture
+def deployment(stream: Broker) -> Broker:
+    """The same connection; the server also holds the manifest `job-1`, with a timeout of 360 s."""
+    stream.make_bucket()
+    stream.put_manifest("job-1", {"execute": {"timeout": "360s"}})
+    return stream
+
+
+@pytest.fixture
 def start_worker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[StartWorker]:
     """Return a function that starts workers, on the session's server unless `nats` names another.
 

@@ -27,6 +27,7 @@ from tests.support.scale import new_seed, short_and_long
 from tests.support.waiting import until
 from tests.support.worker_process import PROJECTOR, Line, WorkerProcess
 
+Make = Callable[[Rows, Path], None]
 Fault = Callable[[Rows, WorkerProcess, Path], AbstractContextManager[None]]
 
 # Root may write to any file. Without its capabilities it is an ordinary owner.
@@ -307,11 +308,7 @@ def _foreign(_rows: Rows, path: Path) -> None:
 
 @pytest.mark.parametrize("make", [_corrupt, _foreign], ids=["corrupt", "foreign"])
 def test_a_corrupt_or_foreign_file_is_exit_65_and_no_message_is_acked(
-    stream: Broker,
-    rows: Rows,
-    start_worker: StartWorker,
-    run_until_idle: RunUntilIdle,
-    make: Callable[[Rows, Path], None],
+    stream: Broker, rows: Rows, start_worker: StartWorker, run_until_idle: RunUntilIdle, make: Make
 ) -> None:
     running = start_worker(rows, "--ack-wait", "2s")
     stream.publish(result_id="before")

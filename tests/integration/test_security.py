@@ -62,23 +62,14 @@ def test_the_worker_connects_only_to_a_server_whose_authority_it_trusts(
 
 
 def test_a_server_that_requires_a_client_certificate_gets_it(
-    make_server: MakeServer,
-    certificates: Certificates,
-    tmp_path: Path,
-    rows: Rows,
-    start_worker: StartWorker,
+    make_server: MakeServer, certificates: Certificates, rows: Rows, start_worker: StartWorker
 ) -> None:
     server = make_server(certificates.server_config(verify=True)).start()
-    both = tmp_path / "both.pem"
-    both.write_text(certificates.client.read_text() + certificates.client_key.read_text())
-    options = [
-        (
-            *("--tls-cert-file", str(certificates.client)),
-            *("--tls-key-file", str(certificates.client_key)),
-        ),
-        ("--tls-cert-file", str(both)),
-        (),
-    ]
+    certificate, key = certificates.client, certificates.client_key
+    both = rows.path.with_name("both.pem")
+    both.write_text(certificate.read_text() + key.read_text())
+    separate = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key))
+    options = [separate, ("--tls-cert-file", str(both)), ()]
     trusting = (*READY, "--tls-ca-file", str(certificates.ca))
     url = f"tls://127.0.0.1:{server.port}"
     *accepted, refused = [start_worker(rows, *trusting, *files, nats=url) for files in options]
@@ -142,15 +133,15 @@ def test_every_way_to_pass_credentials_works_and_no_secret_is_logged(
         f"{{ user: me, password: {QUOTED} }}\n"
         f"{{ nkey: {user.public} }}\n] }} }}\n"
     )
-    operator = Operator()
-    other = user_identity()
+    operator, other = Operator(), user_identity()
     creds = operator.creds(other)
     by_account = make_server(accounts).start()
     by_token = make_server(f"authorization {{ token: {QUOTED} }}").start()
     by_operator = make_server(operator.server_config()).start()
-    files = {"secret": PASSWORD, "seed": user.seed, "creds": creds}
-    for name, text in files.items():
+    secrets = {"secret": PASSWORD, "seed": user.seed, "creds": creds}
+    for name, text in secrets.items():
         (tmp_path / name).write_text(text + "\n")
+    secret_file, seed_file, creds_file = (str(tmp_path / name) for name in secrets)
     escaped = quote(PASSWORD, safe="")
 
     def start(nats: str, *options: str, **variables: str) -> WorkerProcess:
@@ -159,8 +150,6 @@ def test_every_way_to_pass_credentials_works_and_no_secret_is_logged(
             rows, *READY, *options, "--log-level", "debug", nats=nats, environment=environment
         )
 
-    seed_file, creds_file = str(tmp_path / "seed"), str(tmp_path / "creds")
-    secret_file = str(tmp_path / "secret")
     account = f"127.0.0.1:{by_account.port}"
     ways = {
         "password file": start(account, "--user", "me", "--password-file", secret_file),

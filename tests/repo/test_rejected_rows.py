@@ -76,9 +76,7 @@ def test_a_trigger_keeps_its_own_conflict_resolution(repository: Repository, pat
     # The engine lets the OR FAIL of a statement override the OR IGNORE of a trigger it fires.
     ask(path, "CREATE TABLE seen (exec_id TEXT PRIMARY KEY)")
     add_trigger(
-        path,
-        "AFTER INSERT ON execution_results",
-        "INSERT OR IGNORE INTO seen VALUES (NEW.exec_id)",
+        path, "AFTER INSERT ON execution_results", "INSERT OR IGNORE INTO seen VALUES (NEW.exec_id)"
     )
     written = write(repository, runs(250))
     assert (written.inserted, written.rejected) == (250, [])

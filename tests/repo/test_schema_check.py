@@ -233,10 +233,7 @@ def test_a_lock_that_a_killed_migration_left_is_named_with_its_remedy(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask(path, "DELETE FROM _yoyo_migration")
-    ask(
-        path,
-        "INSERT INTO yoyo_lock (locked, ctime, pid) VALUES (1, '2026-01-01T00:00:00', 1)",
-    )
+    ask(path, "INSERT INTO yoyo_lock (locked, ctime, pid) VALUES (1, '2026-01-01T00:00:00', 1)")
     monkeypatch.setattr("repo.sqlite.schema._LOCK_TIMEOUT", 0.01)
     with pytest.raises(ConfigurationError) as failure:
         check_schema(open_database(url(path)), apply=True)
