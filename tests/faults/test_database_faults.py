@@ -130,28 +130,25 @@ def _no_larger_files(rows: Rows, worker: WorkerProcess, _limit: Path) -> Iterato
 
 
 @contextmanager
-def _table_renamed(table: str, rows: Rows, _worker: WorkerProcess, _limit: Path) -> Iterator[None]:
-    rows.write(f"ALTER TABLE {table} RENAME TO put_away")
+def _altered(change: str, undo: str, rows: Rows, *_: object) -> Iterator[None]:
+    """Change the schema, as another program may."""
+    rows.write(change)
     yield
-    rows.write(f"ALTER TABLE put_away RENAME TO {table}")
+    rows.write(undo)
 
 
-@contextmanager
-def _column_renamed(rows: Rows, _worker: WorkerProcess, _limit: Path) -> Iterator[None]:
-    rows.write("ALTER TABLE execution_results RENAME COLUMN pc_id TO machine_id")
-    yield
-    rows.write("ALTER TABLE execution_results RENAME COLUMN machine_id TO pc_id")
+_RENAME = "ALTER TABLE {} RENAME TO {}"
+_RENAME_COLUMN = "ALTER TABLE execution_results RENAME COLUMN {} TO {}"
+_EVERY_ROW_REJECTED = partial(
+    _altered,
+    "CREATE TRIGGER drifted BEFORE INSERT ON execution_results"
+    " BEGIN SELECT RAISE(ABORT, 'tenant is required'); END",
+    "DROP TRIGGER drifted",
+)
 
 
-@contextmanager
-def _every_row_rejected(rows: Rows, _worker: WorkerProcess, _limit: Path) -> Iterator[None]:
-    """Add a rule that no start can satisfy, as another program may."""
-    rows.write(
-        "CREATE TRIGGER drifted BEFORE INSERT ON execution_results"
-        " BEGIN SELECT RAISE(ABORT, 'tenant is required'); END"
-    )
-    yield
-    rows.write("DROP TRIGGER drifted")
+def _renamed(old: str, new: str, rename: str = _RENAME) -> Fault:
+    return partial(_altered, rename.format(old, new), rename.format(new, old))
 
 
 @contextmanager
@@ -178,10 +175,10 @@ def _read_only(rows: Rows, _worker: WorkerProcess, _limit: Path) -> Iterator[Non
 FAULTS: dict[str, tuple[Fault, str]] = {
     "full": (_no_more_pages, "full"),
     "io-error": (_no_larger_files, "i/o"),
-    "no-runs-table": (partial(_table_renamed, "execution_results"), "no such table"),
-    "no-rejected-table": (partial(_table_renamed, "rejected_events"), "no such table"),
-    "renamed-column": (_column_renamed, "pc_id"),
-    "every-row-rejected": (_every_row_rejected, "tenant is required"),
+    "no-runs-table": (_renamed("execution_results", "put_away"), "no such table"),
+    "no-rejected-table": (_renamed("rejected_events", "put_away"), "no such table"),
+    "renamed-column": (_renamed("pc_id", "machine_id", _RENAME_COLUMN), "pc_id"),
+    "every-row-rejected": (_EVERY_ROW_REJECTED, "tenant is required"),
     "file-deleted": (_file_renamed, "no such file"),
     "read-only": (_read_only, "readonly"),
 }

@@ -105,7 +105,9 @@ def test_a_backup_that_fails_reports_the_reason(rows: Rows, tmp_path: Path) -> N
     assert projector(rows, "restore", "projector.db").code == 65
 
 
-def test_restoring_a_backup_that_lacks_a_migration_names_it(rows: Rows, tmp_path: Path) -> None:
+def test_restoring_a_backup_that_lacks_a_migration_names_the_command_to_run(
+    rows: Rows, tmp_path: Path
+) -> None:
     rows.write("DELETE FROM _yoyo_migration WHERE migration_id GLOB '*_02_*'")
     assert projector(rows, "backup", "old.db").code == 0
     done = projector(rows, "restore", "old.db")
@@ -115,12 +117,7 @@ def test_restoring_a_backup_that_lacks_a_migration_names_it(rows: Rows, tmp_path
 
 def test_the_scripts_do_the_same_from_any_folder(rows: Rows, tmp_path: Path) -> None:
     for name in ("backup", "restore"):
-        subprocess.run(
-            [SCRIPTS / name, "--database", rows.url, "b.db"],
-            cwd=tmp_path,
-            check=True,
-            capture_output=True,
-            timeout=20,
-        )
+        command = [str(SCRIPTS / name), "--database", rows.url, "b.db"]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=20)
     shutil.copy(tmp_path / "b.db", tmp_path / "c.db")
     assert Rows(tmp_path / "c.db").count() == 0

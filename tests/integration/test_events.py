@@ -83,7 +83,9 @@ def test_every_column_of_a_start_is_exactly_what_the_contract_says(
     assert worker.logged("execution.not_promoted") == []
 
 
-def test_a_run_stays_as_it_is(stream: Broker, rows: Rows, run_until_idle: RunUntilIdle) -> None:
+def test_an_existing_run_is_left_unchanged(
+    stream: Broker, rows: Rows, run_until_idle: RunUntilIdle
+) -> None:
     rows.write(
         "INSERT INTO execution_results (result_id, request_id, pc_id, started_at, recorded_at, "
         "finished_at, exit_code, stdout) VALUES ('done', 'r', 'p', 's', 't', 'f', 3, 'out')"

@@ -62,7 +62,7 @@ def test_explain_shows_how_a_run_ended(projected: Rows, projector: Projector) ->
     assert "ago" in projector("explain", "r1", "--json").document["next"]
 
 
-def test_explain_shows_why_a_run_is_lost(
+def test_explain_shows_why_a_run_has_no_row(
     projected: Rows, projector: Projector, broker: Broker
 ) -> None:
     def following(result_id: str) -> str:

@@ -20,7 +20,7 @@ from tests.support import events
 from tests.support.broker import Broker, Publisher
 from tests.support.commands import Done
 from tests.support.events import stored_text
-from tests.support.nats_server import NatsServer as Server
+from tests.support.nats_server import NatsServer
 from tests.support.proxy import PlainServer
 from tests.support.rows import Row, Rows
 from tests.support.waiting import eventually
@@ -111,25 +111,6 @@ def test_retry_without_matching_events_needs_no_broker(rejected: Rejected, rows:
     assert (unknown.code, unknown.output) == (1, "7  does not exist\n1 unknown\n")
 
 
-def test_retry_leaves_an_existing_run_unchanged_and_removes_the_event(
-    rejected: Rejected, rows: Rows, deployment: Broker
-) -> None:
-    rows.write(
-        "INSERT INTO execution_results (result_id, request_id, pc_id, started_at, recorded_at,"
-        " finished_at, exit_code, stdout) VALUES ('done', 'r', 'p', 's', 't', 'u', 7, 'hello')"
-    )
-    before = rows.run("done")
-    reject(rows, events.payload(result_id="done"))
-    done = rejected("retry", 1, "--json")
-    assert done.code == 0
-    assert done.document == {
-        "events": [{"rejected_id": 1, "outcome": "written"}],
-        **dict.fromkeys(["written", "runs_duplicate"], 1),
-        **dict.fromkeys(["rejected", "unknown"], 0),
-    }
-    assert (rows.run("done"), rows.rejected()) == (before, [])
-
-
 def test_a_reason_is_matched_literally(rejected: Rejected, rows: Rows, deployment: Broker) -> None:
     reasons = ["100% off", "100 off", "a_b", "axb", "[bold]x", "x", "(100%)"]
     for number, reason in enumerate(reasons, 1):
@@ -142,9 +123,19 @@ def test_a_reason_is_matched_literally(rejected: Rejected, rows: Rows, deploymen
     assert rows.result_ids() == ["r1", "r3", "r5", "r7"]
 
 
-def test_retry_uses_a_runs_first_event(rejected: Rejected, rows: Rows, deployment: Broker) -> None:
+def test_retry_leaves_an_existing_run_unchanged_and_removes_the_event(
+    rejected: Rejected, rows: Rows, deployment: Broker
+) -> None:
     reject(rows, *(events.payload(result_id="same", version=version) for version in ("1", "2")))
-    assert rejected("retry", "--all").code == 0
+    done = rejected("retry", "--all", "--json")
+    assert (done.code, rows.rejected()) == (0, [])
+    assert done.document == {
+        "events": [{"rejected_id": number, "outcome": "written"} for number in (1, 2)],
+        "written": 2,
+        "runs_duplicate": 1,
+        "rejected": 0,
+        "unknown": 0,
+    }
     assert run_of(rows, "same")["version"] == "1"
 
 
@@ -171,7 +162,11 @@ def test_retry_rejects_an_event_whose_recorded_at_is_not_in_stored_form(
 
 
 def test_retry_handles_several_transactions_of_events_beside_a_busy_worker(
-    rejected: Rejected, rows: Rows, deployment: Broker, start_worker: StartWorker, server: Server
+    rejected: Rejected,
+    rows: Rows,
+    deployment: Broker,
+    start_worker: StartWorker,
+    server: NatsServer,
 ) -> None:
     worker = start_worker(rows)
     worker.wait_for("pull.started")
@@ -287,7 +282,7 @@ def test_a_file_that_is_not_a_database_is_exit_code_65_and_a_missing_file_78(
     assert not (tmp_path / "none.db").exists()
 
 
-def test_tables_that_do_not_fit_are_exit_78_and_lose_nothing(
+def test_tables_that_do_not_fit_are_exit_78_and_cost_no_event(
     rejected: Rejected, rows: Rows
 ) -> None:
     reject(rows, events.payload())
@@ -409,7 +404,9 @@ def test_discard_prints_one_json_document(rejected: Rejected, rows: Rows) -> Non
 
 
 @pytest.mark.parametrize("selection", [["--all"], ["--reason", "the"]])
-def test_discard_in_a_pipe_needs_yes(rejected: Rejected, rows: Rows, selection: list[str]) -> None:
+def test_discard_without_a_terminal_requires_yes(
+    rejected: Rejected, rows: Rows, selection: list[str]
+) -> None:
     reject(rows, b"{}")
     done = rejected("discard", *selection)
     assert (done.code, ids(rows)) == (64, [1])

@@ -11,7 +11,7 @@ from tests.support.rows import Rows
 from tests.support.waiting import until
 
 
-def test_a_second_signal_kills_a_worker(
+def test_a_second_signal_ends_the_process_at_once(
     stream: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
     worker = start_worker(rows, "--retry-for", "20s", "--drain-timeout", "20s")

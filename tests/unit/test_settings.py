@@ -298,23 +298,19 @@ def field_of(option: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("variables", "field", "value"),
+    ("urls", "field", "value"),
     [
-        (only("TOKEN"), "token", SECRET),
-        (only("USER", "PASSWORD"), "password", SECRET),
-        (only("CREDS"), "creds", CREDS),
-        (only("NKEY_SEED"), "nkey_seed", SEED),
-        (only("NATS_URL"), "password", SECRET),
-        ({"PROJECTOR_NATS_URL": f"nats://{SECRET}@broker"}, "token", SECRET),
-        ({"PROJECTOR_NATS_URL": f"{SECRET}@broker"}, "token", SECRET),
-        ({"PROJECTOR_NATS_URL": "nats://user:p%40ss@broker"}, "password", "p@ss"),
-        ({"PROJECTOR_NATS_URL": f"nats://u:{SECRET}@a,tls://u:{SECRET}@b"}, "password", SECRET),
+        (f"nats://user:{SECRET}@broker", "password", SECRET),
+        (f"nats://{SECRET}@broker", "token", SECRET),
+        (f"{SECRET}@broker", "token", SECRET),
+        ("nats://user:p%40ss@broker", "password", "p@ss"),
+        (f"nats://u:{SECRET}@a,tls://u:{SECRET}@b", "password", SECRET),
     ],
 )
-def test_a_secret_in_a_variable_is_used_and_never_shown(
-    command: Command, variables: dict[str, str], field: str, value: str
+def test_a_secret_in_a_url_is_used_and_never_shown(
+    command: Command, urls: str, field: str, value: str
 ) -> None:
-    chosen = command.chosen(**variables)
+    chosen = command.chosen(PROJECTOR_NATS_URL=urls)
     assert getattr(chosen.credentials, field) == value
     assert field in chosen.public()["credentials"]
     assert all("@" not in url for url in chosen.nats_urls)
@@ -328,13 +324,15 @@ def test_a_secret_in_a_variable_is_used_and_never_shown(
         ("--token-file", f" {SECRET} x", f" {SECRET} x"),
     ],
 )
-def test_a_secret_in_a_file_is_used_without_its_line_end_and_never_shown(
+def test_a_secret_in_a_variable_or_a_file_is_used_without_its_line_end_and_never_shown(
     command: Command, file: WriteFile, option: str, text: str, value: str
 ) -> None:
     user = ["--user", "user"] if option == "--password-file" else []
-    for arguments, variables in both_ways(option, file(text)):
+    itself = {f"PROJECTOR_{field_of(option).upper()}": value}
+    for arguments, variables in [*both_ways(option, file(text)), ([], itself)]:
         chosen = command.chosen(*arguments, *user, **variables)
         assert getattr(chosen.credentials, field_of(option)) == value
+        assert field_of(option) in chosen.public()["credentials"]
 
 
 @pytest.mark.parametrize(
