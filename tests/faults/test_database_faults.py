@@ -62,8 +62,8 @@ def test_a_lock_that_outlasts_every_retry_causes_no_ack_no_rejection_and_few_red
         rows,
         *("--batch", str(batch), "--max-outstanding", str(outstanding)),
         *("--ack-wait", f"{ack_wait}s", "--busy-timeout", "0.1s", "--retry-for", "0.5s"),
+        pulling=True,
     )
-    worker.wait_for("pull.started")
     with rows.locked():
         stream.publish_starts(events.start(result_id=name) for name in result_ids)
         failed = worker.wait_for("batch.failed")

@@ -82,8 +82,7 @@ def test_datasette_shows_what_the_worker_writes_and_does_not_block_it(
         pages = {name: get(f"/projector/{name}.json", **parameters) for name in TITLES}
         return {name: len(json.loads(page)) for name, page in pages.items()}
 
-    worker = start_worker(rows)
-    worker.wait_for("pull.started")
+    worker = start_worker(rows, pulling=True)
     assert counts() == {**dict.fromkeys(TITLES, 0), "executions_by_status": 4}
     deployment.publish_starts(events.start(pc_id=f"pc-{number}") for number in range(300))
     deployment.publish_starts([events.start(manifest_id="unknown", pc_id="pc-1")])

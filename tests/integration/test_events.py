@@ -29,8 +29,7 @@ def test_every_column_of_a_start_is_exactly_what_the_contract_says(
             f"was-{status}",
             status,
         )
-    worker = start_worker(rows, "--until-idle")
-    worker.wait_for("pull.started")
+    worker = start_worker(rows, "--until-idle", pulling=True)
     starts = [
         events.start(
             result_id="r-1",
@@ -162,8 +161,7 @@ def test_invalid_utf8_and_invalid_headers_do_not_stop_the_worker(
         b"NATS/1.0",
         b"NATS/1.0 \xff\xff\xff \xff\r\n\r\n",
     ]
-    worker = start_worker(rows)
-    worker.wait_for("pull.started")
+    worker = start_worker(rows, pulling=True)
     publish_raw(
         server.port or 0,
         raw_publish(b"events.started.\xff\xfe.pc", events.payload(result_id="subject")),

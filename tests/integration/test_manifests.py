@@ -13,8 +13,7 @@ def test_a_deadline_follows_its_manifest_through_change_delete_and_purge(
     stream.put_manifest("job", manifest("20s"))
     stream.put_manifest("deleted-before", manifest("20s"))
     stream.delete_manifest("deleted-before")
-    worker = start_worker(rows)
-    worker.wait_for("pull.started")
+    worker = start_worker(rows, pulling=True)
     deadlines = Deadlines(stream, rows, worker)
     assert deadlines.of_a_start("job") == 140
     assert deadlines.of_a_start("deleted-before") is None
@@ -34,8 +33,7 @@ def test_a_manifest_that_is_put_just_before_a_start_already_counts_for_it(
 ) -> None:
     stream.make_bucket()
     stream.put_manifest("changed", manifest("0"))
-    worker = start_worker(rows)
-    worker.wait_for("pull.started")
+    worker = start_worker(rows, pulling=True)
     for number in range(1, 101):
         stream.put_manifest(f"new-{number}", manifest("20s"))
         stream.publish(result_id=f"new-{number}", manifest_id=f"new-{number}")

@@ -168,8 +168,7 @@ def test_retry_handles_several_transactions_of_events_beside_a_busy_worker(
     start_worker: StartWorker,
     server: NatsServer,
 ) -> None:
-    worker = start_worker(rows)
-    worker.wait_for("pull.started")
+    worker = start_worker(rows, pulling=True)
     publisher = Publisher(server.url)
     names = {n: f"again-{n:04}" for n in range(1300) if n % 13}
     payloads = (events.payload(result_id=names[n]) if n in names else b"no" for n in range(1300))

@@ -110,8 +110,8 @@ def test_a_server_that_stops_offering_tls_gets_no_credentials_at_a_reconnect(
         *("--create-stream", "--user", "me", "--tls-ca-file", str(certificates.ca)),
         nats=f"tls://127.0.0.1:{server.port}",
         environment={"PROJECTOR_PASSWORD": PASSWORD},
+        pulling=True,
     )
-    worker.wait_for("pull.started")
     server.stop()
     worker.wait_for("broker.disconnected")
     with PlainServer(port=server.port or 0) as plain:

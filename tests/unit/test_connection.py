@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from typing import Any, ParamSpec
 
 import nats.errors
 import pytest
@@ -25,12 +26,24 @@ INFO = {"server_id": "X", "version": "2.10.0", "headers": True, "max_payload": 1
 SID = 7
 NEXT = b"MSG next 7 2\r\nok\r\n"
 
+_Args = ParamSpec("_Args")
+
 Received = tuple[str, str, bytes, dict[str, str] | None, int | None]
 
 
 def unconnected() -> Connection:
     status = WorkerStatus(stalled_after=1, busy_timeout=1, is_observed=False)
     return Connection(tls_required=False, supervisor=Supervisor(), status=status)
+
+
+def in_a_loop(test: Callable[_Args, Coroutine[Any, Any, None]]) -> Callable[_Args, None]:
+    """Turn a coroutine function into a test."""
+
+    @functools.wraps(test)
+    def run(*args: _Args.args, **kwargs: _Args.kwargs) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return run
 
 
 # --- messages as they arrive ---
@@ -239,104 +252,80 @@ def test_without_the_private_methods_each_message_is_published_by_itself(
     assert asyncio.run(published(without)) == expected
 
 
-def test_without_a_connection_nothing_is_published() -> None:
-    async def publish() -> None:
-        with pytest.raises(nats.errors.OutboundBufferLimitError):
-            await unconnected().publish_all(ACKS)
-        async with serving() as server:
-            connection = await connected(server.url)
-            await connection.shut_down()
-            with pytest.raises(nats.errors.ConnectionClosedError):
-                await connection.publish_all(ACKS)
-
-    asyncio.run(publish())
+@in_a_loop
+async def test_without_a_connection_nothing_is_published() -> None:
+    with pytest.raises(nats.errors.OutboundBufferLimitError):
+        await unconnected().publish_all(ACKS)
+    async with serving() as server:
+        connection = await connected(server.url)
+        await connection.shut_down()
+        with pytest.raises(nats.errors.ConnectionClosedError):
+            await connection.publish_all(ACKS)
 
 
-def test_a_denied_subject_is_shown_as_it_was_published() -> None:
+@in_a_loop
+async def test_a_denied_subject_is_shown_as_it_was_published() -> None:
     # The library reports it in lower case.
     subject = "$JS.API.STREAM.MSG.GET.EVENTS"
     denied = b"-ERR 'Permissions Violation for Publish to \"%b\"'\r\n" % subject.encode()
-
-    async def publish() -> tuple[str | None, str | None]:
-        async with serving(answers={b"PUB": denied}) as server:
-            connection = await connected(server.url)
-            connection.disturbed.clear()
-            began = time.monotonic()
-            await connection.publish(subject, b"{}")
-            await asyncio.wait_for(connection.disturbed.wait(), 10)
-            problem = connection.problem_since(began), str(connection.last_error)
-            await connection.shut_down()
-            return problem
-
-    problem, librarys = asyncio.run(publish())
-    assert f'"{subject.lower()}"' in str(librarys)
+    async with serving(answers={b"PUB": denied}) as server:
+        connection = await connected(server.url)
+        connection.disturbed.clear()
+        began = time.monotonic()
+        await connection.publish(subject, b"{}")
+        await asyncio.wait_for(connection.disturbed.wait(), 10)
+        problem, librarys = connection.problem_since(began), str(connection.last_error)
+        await connection.shut_down()
+    assert f'"{subject.lower()}"' in librarys
     assert f'"{subject}"' in str(problem)
 
 
 # --- TLS ---
 
 
-def test_the_first_command_is_the_one_that_the_library_sends() -> None:
-    async def first_commands() -> list[bytes]:
-        commands = []
-        for by_the_library in (False, True):
-            async with serving(auth_required=True) as server:
-                if by_the_library:
-                    client = Client()
-                    await client.connect(
-                        server.url, name="start-projector", user="worker", password="secret"
-                    )
-                    await client.close()
-                else:
-                    await (await connected(server.url)).shut_down()
-                commands.append(server.received.splitlines()[0])
-        return commands
-
-    ours, librarys = asyncio.run(first_commands())
-    assert ours == librarys
-    assert ours.startswith(b"CONNECT ")
-    assert b"secret" in ours
+@in_a_loop
+async def test_the_first_command_is_the_one_that_the_library_sends() -> None:
+    async with serving(auth_required=True) as server, serving(auth_required=True) as librarys:
+        await (await connected(server.url)).shut_down()
+        client, name = Client(), "start-projector"
+        await client.connect(librarys.url, name=name, user="worker", password="secret")
+        await client.close()
+        first = server.received.splitlines()[0]
+        assert first == librarys.received.splitlines()[0]
+    assert first.startswith(b"CONNECT ")
+    assert b"secret" in first
 
 
-def test_without_the_librarys_hook_nothing_is_sent_before_tls(
+@in_a_loop
+async def test_without_the_librarys_hook_nothing_is_sent_before_tls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(Client, "_connect_command")
-
-    async def attempt() -> bytes:
-        async with serving(auth_required=True, tls_required=False) as server:
-            with pytest.raises(ConfigurationError, match="does not offer it: nats://127"):
-                await connected(server.url, tls=True)
-            return server.received
-
-    assert asyncio.run(attempt()) == b""
+    async with serving(auth_required=True, tls_required=False) as server:
+        with pytest.raises(ConfigurationError, match="does not offer it: nats://127"):
+            await connected(server.url, tls=True)
+        assert server.received == b""
 
 
-def test_a_server_that_demands_tls_passes_the_check_and_unreachable_ones_are_left_out() -> None:
-    async def check() -> None:
-        async with serving(tls_required=True) as server, serving(b"SSH-2.0\r\n") as other:
-            urls = [await closed_url(), other.url, server.url]
-            assert await _check_tls_is_offered(urls) == [server.url]
-            assert server.received == other.received == b""
-
-    asyncio.run(check())
+@in_a_loop
+async def test_a_server_that_demands_tls_passes_the_check_without_unreachable_ones() -> None:
+    async with serving(tls_required=True) as server, serving(b"SSH-2.0\r\n") as other:
+        urls = [await closed_url(), other.url, server.url]
+        assert await _check_tls_is_offered(urls) == [server.url]
+        assert server.received == other.received == b""
 
 
-def test_one_plaintext_server_among_several_fails_the_check() -> None:
-    async def check() -> None:
-        async with serving(tls_required=True) as server, serving() as plain:
-            with pytest.raises(ConfigurationError, match=plain.url):
-                await _check_tls_is_offered([server.url, plain.url])
-
-    asyncio.run(check())
+@in_a_loop
+async def test_one_plaintext_server_among_several_fails_the_check() -> None:
+    async with serving(tls_required=True) as server, serving() as plain:
+        with pytest.raises(ConfigurationError, match=plain.url):
+            await _check_tls_is_offered([server.url, plain.url])
 
 
 @pytest.mark.parametrize("greeting", [b"", b"\r\n", b"INFO\r\n", b"INFO {\r\n", b"INFO []\r\n"])
-def test_a_greeting_that_is_not_info_json_is_a_broker_error(greeting: bytes) -> None:
-    async def check() -> None:
-        async with serving(greeting or b"-ERR 'x'\r\n") as server:
-            with pytest.raises(BrokerError) as raised:
-                await _check_tls_is_offered([server.url])
-            assert "does not greet as a NATS server" in str(raised.value.__cause__)
-
-    asyncio.run(check())
+@in_a_loop
+async def test_a_greeting_that_is_not_info_json_is_a_broker_error(greeting: bytes) -> None:
+    async with serving(greeting or b"-ERR 'x'\r\n") as server:
+        with pytest.raises(BrokerError) as raised:
+            await _check_tls_is_offered([server.url])
+        assert "does not greet as a NATS server" in str(raised.value.__cause__)

@@ -26,14 +26,11 @@ def acked(batch: Batch) -> BatchResult:
     return BatchResult(batch, (Ack(),) * len(batch.messages))
 
 
-def test_capacity_is_the_limit_minus_all_outstanding_messages() -> None:
+def test_capacity_is_the_limit_minus_all_outstanding_messages_and_never_negative() -> None:
     outstanding = holding(5, limit=8)
     assert (len(outstanding), outstanding.waiting, outstanding.capacity) == (5, 5, 3)
     outstanding.next_batch(2, POSITION)
     assert (len(outstanding), outstanding.waiting, outstanding.capacity) == (5, 3, 3)
-
-
-def test_capacity_is_never_negative() -> None:
     outstanding = holding(12, limit=8)
     assert (len(outstanding), outstanding.capacity) == (12, 0)
 

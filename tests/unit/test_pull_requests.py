@@ -27,27 +27,21 @@ def added(*requests: tuple[str, int, float]) -> PullRequests:
     return pull
 
 
-def test_without_a_request_no_message_is_requested() -> None:
-    assert PullRequests().requested(0.0) == 0
-
-
 def test_each_message_counts_against_all_overlapping_requests() -> None:
+    assert PullRequests().requested(0.0) == 0
     pull = added(A, B)
     assert pull.requested(0.0) == 15
     pull.arrived(12)
     assert pull.requested(0.0) == 3
 
 
-def test_an_ended_request_loses_what_the_server_reports_as_undelivered() -> None:
+@pytest.mark.parametrize(("arrived", "undelivered"), [(4, 6), (0, None)])
+def test_an_ended_request_loses_what_is_reported_as_undelivered_or_else_all_of_its_messages(
+    arrived: int, undelivered: int | None
+) -> None:
     pull = added(A, B)
-    pull.arrived(4)
-    pull.end("a", 6)
-    assert pull.requested(0.0) == 5
-
-
-def test_an_ended_request_loses_all_of_its_messages_without_such_a_report() -> None:
-    pull = added(A, B)
-    pull.end("a", None)
+    pull.arrived(arrived)
+    pull.end("a", undelivered)
     assert pull.requested(0.0) == 5
 
 
@@ -58,30 +52,20 @@ def test_a_request_ends_once_and_an_unknown_one_changes_nothing() -> None:
     assert pull.requested(0.0) == 5
 
 
-def test_a_request_that_the_server_never_ends_expires() -> None:
+def test_a_request_that_the_server_ends_late_or_never_expires_once() -> None:
     pull = added(A, B)
-    assert [pull.requested(now) for now in (9.9, 10.0, 12.0)] == [15, 5, 0]
-
-
-def test_an_expired_request_that_ends_late_is_not_counted_twice() -> None:
-    pull = added(A, B)
-    assert pull.requested(10.0) == 5
+    assert [pull.requested(now) for now in (9.9, 10.0)] == [15, 5]
     pull.end("a", 10)
-    assert pull.requested(10.0) == 5
+    assert [pull.requested(now) for now in (10.0, 12.0)] == [5, 0]
 
 
-def test_more_messages_than_requested_reduce_no_later_request() -> None:
+@pytest.mark.parametrize("arrived", [2, 5])
+def test_a_used_up_request_and_its_end_reduce_no_later_request(arrived: int) -> None:
     pull = added(("a", 2, 10.0))
-    pull.arrived(5)
+    pull.arrived(arrived)
     assert pull.requested(0.0) == 0
-    pull.add("b", 3, 10.0)
-    assert pull.requested(0.0) == 3
-
-
-def test_the_end_of_a_used_up_request_reduces_no_later_request() -> None:
-    pull = added(("a", 2, 10.0))
-    pull.arrived(2)
     pull.add("b", 4, 20.0)
+    assert pull.requested(0.0) == 4
     pull.end("a", None)
     assert pull.requested(0.0) == 4
 
