@@ -49,6 +49,7 @@ def test_the_worker_connects_only_to_a_server_whose_authority_it_trusts(
     for worker in trusted:
         assert worker.exit_code() == 0
         assert worker.logged("broker.connected")[0]["tls"] is True
+        assert worker.logged("worker.started")[0]["settings"]["tls"] is True
     for worker in untrusted:
         error = worker.wait_for("broker.error")
         assert error["level"] == "warning"
@@ -76,6 +77,9 @@ def test_a_server_that_requires_a_client_certificate_gets_it(
     assert [worker.exit_code() for worker in accepted] == [0, 0]
     assert refused.wait_for("broker.error")["level"] == "warning"
     assert refused.stop(within=6) == 0
+    without_key = start_worker(rows, *trusting, *separate[:2], nats=url)
+    assert without_key.exit_code() == 64
+    assert "with its unencrypted key in it or in --tls-key-file" in without_key.text
 
 
 @pytest.mark.parametrize("more", [b"", b',"tls_available":true'], ids=["none", "optional"])
