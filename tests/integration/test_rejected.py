@@ -126,17 +126,23 @@ def test_a_reason_is_matched_literally(rejected: Rejected, rows: Rows, deploymen
 def test_retry_leaves_an_existing_run_unchanged_and_removes_the_event(
     rejected: Rejected, rows: Rows, deployment: Broker
 ) -> None:
-    reject(rows, *(events.payload(result_id="same", version=version) for version in ("1", "2")))
+    rows.write(
+        "INSERT INTO execution_results (result_id, request_id, pc_id, started_at, recorded_at,"
+        " finished_at, exit_code, stdout) VALUES ('done', 'r', 'p', 's', 't', 'u', 7, 'hello')"
+    )
+    before = rows.run("done")
+    twice = (events.payload(result_id="new", version=version) for version in ("1", "2"))
+    reject(rows, events.payload(result_id="done"), *twice)
     done = rejected("retry", "--all", "--json")
-    assert (done.code, rows.rejected()) == (0, [])
+    assert (done.code, rows.rejected(), rows.run("done")) == (0, [], before)
+    assert run_of(rows, "new")["version"] == "1"
     assert done.document == {
-        "events": [{"rejected_id": number, "outcome": "written"} for number in (1, 2)],
-        "written": 2,
-        "runs_duplicate": 1,
+        "events": [{"rejected_id": number, "outcome": "written"} for number in (1, 2, 3)],
+        "written": 3,
+        "runs_duplicate": 2,
         "rejected": 0,
         "unknown": 0,
     }
-    assert run_of(rows, "same")["version"] == "1"
 
 
 def test_retry_uses_the_stream_of_the_event_and_not_that_of_the_settings(
