@@ -70,11 +70,20 @@ def stream(broker: Broker) -> Broker:
 
 
 @pytest.fixture
+def deployment(stream: Broker) -> Broker:
+    """The same connection; the server also holds the manifest `job-1`, with a timeout of 360 s."""
+    stream.make_bucket()
+    stream.put_manifest("job-1", {"execute": {"timeout": "360s"}})
+    return stream
+
+
+@pytest.fixture
 def start_worker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[StartWorker]:
     """Return a function that starts workers, on the session's server unless `nats` names another.
 
     `fault` is a name and an argument of tests/support/faulty_worker.py, `command` replaces
-    `projector`. Workers that still run at the end of the test are killed.
+    `projector`, and `pulling` waits until the worker pulls. Workers that still run at the end of
+    the test are killed.
     """
     started: list[WorkerProcess] = []
 
@@ -86,6 +95,7 @@ def start_worker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Sta
         log_format: str = "json",
         command: Sequence[str] = (PROJECTOR,),
         fault: tuple[str, object] | None = None,
+        pulling: bool = False,
     ) -> WorkerProcess:
         nats = nats or request.getfixturevalue("server").url
         url = database.url if isinstance(database, Rows) else database
@@ -95,6 +105,8 @@ def start_worker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Sta
         arguments = ["--nats", nats, "--database", url, "--log-format", log_format, *options]
         log = tmp_path / f"worker-{len(started) + 1}.log"
         started.append(WorkerProcess(log, arguments, environment, command))
+        if pulling:
+            started[-1].wait_for("pull.started")
         return started[-1]
 
     yield start

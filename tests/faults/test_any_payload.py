@@ -16,8 +16,7 @@ _PART = 20_000
 def test_any_payload_becomes_either_a_run_or_a_rejected_event(
     stream: Broker, rows: Rows, start_worker: StartWorker, number: int
 ) -> None:
-    worker = start_worker(rows)
-    worker.wait_for("pull.started")
+    worker = start_worker(rows, pulling=True)
     # One huge payload in two thousand keeps the stream well below its max_bytes.
     published = list(Payloads(new_seed()).some(number, huge=number // 2_000))
     first = 0

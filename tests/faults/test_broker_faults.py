@@ -28,8 +28,9 @@ def test_a_broker_that_is_killed_stopped_or_in_lame_duck_mode_is_pulled_from_aga
     make_server: MakeServer, rows: Rows, start_worker: StartWorker, ends: int
 ) -> None:
     server = make_server('lame_duck_duration: "30s"\nlame_duck_grace_period: "1s"').start()
-    worker = start_worker(rows, "--create-stream", "--ack-wait", "4s", nats=server.url)
-    worker.wait_for("pull.started")
+    worker = start_worker(
+        rows, "--create-stream", "--ack-wait", "4s", nats=server.url, pulling=True
+    )
     publisher = Publisher(server.url, malformed_every=50, rest=0.1)
     for number in range(ends):
         wait_for_more(rows, worker)

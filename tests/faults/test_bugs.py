@@ -12,12 +12,10 @@ from tests.support.rows import Rows
 
 @pytest.mark.parametrize("place", PLACES)
 def test_an_unexpected_error_is_logged_with_its_causes_and_the_worker_continues_or_exits_with_70(
-    stream: Broker, rows: Rows, start_worker: StartWorker, place: str
+    deployment: Broker, rows: Rows, start_worker: StartWorker, place: str
 ) -> None:
-    stream.make_bucket()
-    stream.put_manifest("job-1", {"execute": {"timeout": "20s"}})
     result_ids = [f"run-{number}" for number in range(50)]
-    stream.publish_starts(events.start(result_id=name) for name in result_ids)
+    deployment.publish_starts(events.start(result_id=name) for name in result_ids)
     worker = start_worker(rows, "--ack-wait", "1s", "--batch", "10", fault=("bug", place))
     worker.until(lambda: not worker.is_running() or rows.count() == len(result_ids))
     line = worker.wait_for_error(None, "the injected bug", "behind the injected bug")
@@ -25,11 +23,10 @@ def test_an_unexpected_error_is_logged_with_its_causes_and_the_worker_continues_
     if not worker.is_running():
         assert worker.exit_code() == 70
         assert worker.lines[-1]["event"] == "worker.stopped"
-        worker = start_worker(rows, "--ack-wait", "1s")
-        worker.wait_for("pull.started")
-    assert_complete(stream, rows, result_ids, worker=worker)
+        worker = start_worker(rows, "--ack-wait", "1s", pulling=True)
+    assert_complete(deployment, rows, result_ids, worker=worker)
     # A worker that continues does all its work: later starts get a row with a deadline.
-    stream.publish(result_id="after")
+    deployment.publish(result_id="after")
     row = worker.until(lambda: rows.run("after"))
     assert row is not None
     assert row["expires_at"] is not None

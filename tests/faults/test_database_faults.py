@@ -27,6 +27,7 @@ from tests.support.scale import new_seed, short_and_long
 from tests.support.waiting import until
 from tests.support.worker_process import PROJECTOR, Line, WorkerProcess
 
+Make = Callable[[Rows, Path], None]
 Fault = Callable[[Rows, WorkerProcess, Path], AbstractContextManager[None]]
 
 # Root may write to any file. Without its capabilities it is an ordinary owner.
@@ -61,8 +62,8 @@ def test_a_lock_that_outlasts_every_retry_causes_no_ack_no_rejection_and_few_red
         rows,
         *("--batch", str(batch), "--max-outstanding", str(outstanding)),
         *("--ack-wait", f"{ack_wait}s", "--busy-timeout", "0.1s", "--retry-for", "0.5s"),
+        pulling=True,
     )
-    worker.wait_for("pull.started")
     with rows.locked():
         stream.publish_starts(events.start(result_id=name) for name in result_ids)
         failed = worker.wait_for("batch.failed")
@@ -129,28 +130,25 @@ def _no_larger_files(rows: Rows, worker: WorkerProcess, _limit: Path) -> Iterato
 
 
 @contextmanager
-def _table_renamed(table: str, rows: Rows, _worker: WorkerProcess, _limit: Path) -> Iterator[None]:
-    rows.write(f"ALTER TABLE {table} RENAME TO put_away")
+def _altered(change: str, undo: str, rows: Rows, *_: object) -> Iterator[None]:
+    """Change the schema, as another program may."""
+    rows.write(change)
     yield
-    rows.write(f"ALTER TABLE put_away RENAME TO {table}")
+    rows.write(undo)
 
 
-@contextmanager
-def _column_renamed(rows: Rows, _worker: WorkerProcess, _limit: Path) -> Iterator[None]:
-    rows.write("ALTER TABLE execution_results RENAME COLUMN pc_id TO machine_id")
-    yield
-    rows.write("ALTER TABLE execution_results RENAME COLUMN machine_id TO pc_id")
+_RENAME = "ALTER TABLE {} RENAME TO {}"
+_RENAME_COLUMN = "ALTER TABLE execution_results RENAME COLUMN {} TO {}"
+_EVERY_ROW_REJECTED = partial(
+    _altered,
+    "CREATE TRIGGER drifted BEFORE INSERT ON execution_results"
+    " BEGIN SELECT RAISE(ABORT, 'tenant is required'); END",
+    "DROP TRIGGER drifted",
+)
 
 
-@contextmanager
-def _every_row_rejected(rows: Rows, _worker: WorkerProcess, _limit: Path) -> Iterator[None]:
-    """Add a rule that no start can satisfy, as another program may."""
-    rows.write(
-        "CREATE TRIGGER drifted BEFORE INSERT ON execution_results"
-        " BEGIN SELECT RAISE(ABORT, 'tenant is required'); END"
-    )
-    yield
-    rows.write("DROP TRIGGER drifted")
+def _renamed(old: str, new: str, rename: str = _RENAME) -> Fault:
+    return partial(_altered, rename.format(old, new), rename.format(new, old))
 
 
 @contextmanager
@@ -177,10 +175,10 @@ def _read_only(rows: Rows, _worker: WorkerProcess, _limit: Path) -> Iterator[Non
 FAULTS: dict[str, tuple[Fault, str]] = {
     "full": (_no_more_pages, "full"),
     "io-error": (_no_larger_files, "i/o"),
-    "no-runs-table": (partial(_table_renamed, "execution_results"), "no such table"),
-    "no-rejected-table": (partial(_table_renamed, "rejected_events"), "no such table"),
-    "renamed-column": (_column_renamed, "pc_id"),
-    "every-row-rejected": (_every_row_rejected, "tenant is required"),
+    "no-runs-table": (_renamed("execution_results", "put_away"), "no such table"),
+    "no-rejected-table": (_renamed("rejected_events", "put_away"), "no such table"),
+    "renamed-column": (_renamed("pc_id", "machine_id", _RENAME_COLUMN), "pc_id"),
+    "every-row-rejected": (_EVERY_ROW_REJECTED, "tenant is required"),
     "file-deleted": (_file_renamed, "no such file"),
     "read-only": (_read_only, "readonly"),
 }
@@ -191,13 +189,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     ("kind", "batch"), [*((kind, "50") for kind in FAULTS), ("every-row-rejected", "1")]
 )
 def test_a_fault_of_the_whole_database_rejects_and_acks_nothing_until_it_is_over(
-    stream: Broker,
-    rows: Rows,
-    start_worker: StartWorker,
-    tmp_path: Path,
-    kind: str,
-    *,
-    batch: str,
+    stream: Broker, rows: Rows, start_worker: StartWorker, tmp_path: Path, kind: str, *, batch: str
 ) -> None:
     fault, cause = FAULTS[kind]
     limit = tmp_path / "pages"
@@ -313,11 +305,7 @@ def _foreign(_rows: Rows, path: Path) -> None:
 
 @pytest.mark.parametrize("make", [_corrupt, _foreign], ids=["corrupt", "foreign"])
 def test_a_corrupt_or_foreign_file_is_exit_65_and_no_message_is_acked(
-    stream: Broker,
-    rows: Rows,
-    start_worker: StartWorker,
-    run_until_idle: RunUntilIdle,
-    make: Callable[[Rows, Path], None],
+    stream: Broker, rows: Rows, start_worker: StartWorker, run_until_idle: RunUntilIdle, make: Make
 ) -> None:
     running = start_worker(rows, "--ack-wait", "2s")
     stream.publish(result_id="before")

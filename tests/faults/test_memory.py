@@ -33,8 +33,7 @@ def test_a_slow_database_and_a_long_backlog_take_bounded_memory_and_no_redeliver
 def test_a_backlog_of_large_messages_behind_a_locked_database_takes_bounded_memory(
     stream: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
-    worker = start_worker(rows, "--ack-wait", "1s", "--retry-for", "60s")
-    worker.wait_for("pull.started")
+    worker = start_worker(rows, "--ack-wait", "1s", "--retry-for", "60s", pulling=True)
     early = worker.most_memory
     result_ids = [f"run-{number:03}" for number in range(200)]
     with rows.locked():

@@ -63,8 +63,7 @@ def test_a_stop_with_slow_commits_ends_soon_after_the_drain_timeout(
 def test_a_batch_that_has_begun_is_committed_when_the_lock_ends_before_the_drain_timeout(
     stream: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
-    worker = start_worker(rows, "--drain-timeout", "10s", "--retry-for", "60s")
-    worker.wait_for("pull.started")
+    worker = start_worker(rows, "--drain-timeout", "10s", "--retry-for", "60s", pulling=True)
     with rows.locked():
         stream.publish(result_id="begun")
         worker.until(lambda: stream.consumer().num_ack_pending == 1)

@@ -46,11 +46,7 @@ def test_the_successor_of_workers_that_were_killed_under_load_completes_their_wo
 
 @pytest.mark.parametrize("fault", ["before-commit", "after-commit", "after-ack"])
 def test_the_successor_of_a_worker_that_was_killed_around_its_commit_completes_its_work(
-    stream: Broker,
-    rows: Rows,
-    start_worker: StartWorker,
-    run_until_idle: RunUntilIdle,
-    fault: str,
+    stream: Broker, rows: Rows, start_worker: StartWorker, run_until_idle: RunUntilIdle, fault: str
 ) -> None:
     result_ids = [f"run-{index:03}" for index in range(60)]
     stream.publish_starts(events.start(result_id=name) for name in result_ids[:40])

@@ -31,11 +31,8 @@ def projector(rows: Rows, *arguments: object) -> Done:
 
 
 def test_a_backup_taken_under_load_is_restored_and_the_stream_fills_in_the_rest(
-    server: NatsServer, broker: Broker, rows: Rows, start_worker: StartWorker, tmp_path: Path
+    server: NatsServer, deployment: Broker, rows: Rows, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    broker.make_stream()
-    broker.make_bucket()
-    broker.put_manifest("job-1", {"execute": {"timeout": "360s"}})
     publisher = Publisher(server.url)
     worker = start_worker(rows)
     eventually(lambda: rows.count() > 500, 10)
@@ -45,7 +42,7 @@ def test_a_backup_taken_under_load_is_restored_and_the_stream_fills_in_the_rest(
     held = every_run(copy)
     eventually(lambda: rows.count() > len(held) + 500, 10)
     published = set(publisher.stop())
-    eventually(broker.is_acked, 10)
+    eventually(deployment.is_acked, 10)
     refused = projector(rows, "restore", "middle.db")
     assert refused.code == 75
     assert "stop the workers" in refused.errors
@@ -59,7 +56,7 @@ def test_a_backup_taken_under_load_is_restored_and_the_stream_fills_in_the_rest(
     assert every_run(rows) == held
     again = start_worker(rows)
     again.wait_for("database.behind_stream")
-    eventually(lambda: rows.count() == len(before) and broker.is_acked(), 10)
+    eventually(lambda: rows.count() == len(before) and deployment.is_acked(), 10)
     assert again.logged("database.not_wal") == []
     assert again.stop() == 0
     assert every_run(rows) == before
@@ -69,9 +66,7 @@ def test_a_backup_taken_under_load_is_restored_and_the_stream_fills_in_the_rest(
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
-def test_a_restore_is_rejected_while_another_program_reads(
-    rows: Rows, tmp_path: Path, mode: str
-) -> None:
+def test_a_restore_is_rejected_while_a_program_reads(rows: Rows, tmp_path: Path, mode: str) -> None:
     assert projector(rows, "backup", "b.db").code == 0
     identity = rows.path.stat().st_ino
     with closing(sqlite3.connect(rows.path, isolation_level=None)) as reader:
@@ -110,7 +105,7 @@ def test_a_backup_that_fails_reports_the_reason(rows: Rows, tmp_path: Path) -> N
     assert projector(rows, "restore", "projector.db").code == 65
 
 
-def test_restoring_a_backup_from_before_a_migration_names_the_command_to_run(
+def test_restoring_a_backup_that_lacks_a_migration_names_the_command_to_run(
     rows: Rows, tmp_path: Path
 ) -> None:
     rows.write("DELETE FROM _yoyo_migration WHERE migration_id GLOB '*_02_*'")
@@ -122,12 +117,7 @@ def test_restoring_a_backup_from_before_a_migration_names_the_command_to_run(
 
 def test_the_scripts_do_the_same_from_any_folder(rows: Rows, tmp_path: Path) -> None:
     for name in ("backup", "restore"):
-        subprocess.run(
-            [SCRIPTS / name, "--database", rows.url, "b.db"],
-            cwd=tmp_path,
-            check=True,
-            capture_output=True,
-            timeout=20,
-        )
+        command = [str(SCRIPTS / name), "--database", rows.url, "b.db"]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=20)
     shutil.copy(tmp_path / "b.db", tmp_path / "c.db")
     assert Rows(tmp_path / "c.db").count() == 0

@@ -1,12 +1,14 @@
 """`projector check` on databases and brokers that are as they should be, or are not."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.integration.conftest import Projector
 from tests.support.broker import Broker
-from tests.support.commands import Done, run_here, run_projector
+from tests.support.commands import Done, run_here
 from tests.support.forbidden import forbid
 from tests.support.nats_server import NatsServer
 from tests.support.rows import Rows
@@ -16,12 +18,8 @@ Check = Callable[..., Done]
 
 
 @pytest.fixture
-def check(rows: Rows, server: NatsServer, tmp_path: Path) -> Check:
-    def run(*arguments: object, **environment: str) -> Done:
-        places = {"PROJECTOR_DATABASE": rows.url, "PROJECTOR_NATS_URL": server.url}
-        return run_projector("check", *arguments, cwd=tmp_path, **{**places, **environment})
-
-    return run
+def check(projector: Projector) -> Check:
+    return partial(projector, "check")
 
 
 def levels(done: Done) -> dict[str, str]:

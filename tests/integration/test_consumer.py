@@ -41,6 +41,7 @@ def test_a_missing_consumer_is_created_as_the_contract_says_and_then_differs_in_
     assert config.ack_wait == pytest.approx(1.001)
     assert config.max_deliver == -1
     assert config.deliver_subject is None
+    assert not config.inactive_threshold
 
 
 def test_a_consumer_with_a_small_max_batch_gets_small_pull_requests(

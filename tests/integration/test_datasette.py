@@ -75,23 +75,19 @@ def get(rows: Rows, tmp_path: Path) -> Iterator[Get]:
 
 
 def test_datasette_shows_what_the_worker_writes_and_does_not_block_it(
-    broker: Broker, rows: Rows, start_worker: StartWorker, get: Get
+    deployment: Broker, rows: Rows, start_worker: StartWorker, get: Get
 ) -> None:
     def counts() -> dict[str, int]:
         parameters = {"_shape": "array", "pc_id": "pc-1"}
         pages = {name: get(f"/projector/{name}.json", **parameters) for name in TITLES}
         return {name: len(json.loads(page)) for name, page in pages.items()}
 
-    broker.make_stream()
-    broker.make_bucket()
-    broker.put_manifest("job-1", {"execute": {"timeout": "360s"}})
-    worker = start_worker(rows)
-    worker.wait_for("pull.started")
+    worker = start_worker(rows, pulling=True)
     assert counts() == {**dict.fromkeys(TITLES, 0), "executions_by_status": 4}
-    broker.publish_starts(events.start(pc_id=f"pc-{number}") for number in range(300))
-    broker.publish_starts([events.start(manifest_id="unknown", pc_id="pc-1")])
-    broker.publish(b"no start")
-    eventually(broker.is_acked, 10)
+    deployment.publish_starts(events.start(pc_id=f"pc-{number}") for number in range(300))
+    deployment.publish_starts([events.start(manifest_id="unknown", pc_id="pc-1")])
+    deployment.publish(b"no start")
+    eventually(deployment.is_acked, 10)
     rows.write(
         "UPDATE execution_results SET reaped = 1, finished_at = strftime('%Y-%m-%dT%H:%M:%f+00:00')"
         " WHERE pc_id = 'pc-7'"

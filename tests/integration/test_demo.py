@@ -11,6 +11,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+
+
 def processes_that_name(folder: Path) -> list[bytes]:
     """Return the command lines that name a folder, such as those of servers and workers."""
     lines = []
@@ -23,16 +36,8 @@ def processes_that_name(folder: Path) -> list[bytes]:
 def test_the_demo_shows_its_tables_and_leaves_nothing_running(tmp_path: Path) -> None:
     temporary, folder = tmp_path / "tmp", tmp_path / "demo"
     temporary.mkdir()
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.demo", "--pace", "0", "--folder", str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(temporary), "COLUMNS": "120"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=55,
-        check=False,
-    )
+    command = (sys.executable, "-m", "tests.demo", "--pace", "0", "--folder", str(folder))
+    ended = run(*command, TMPDIR=str(temporary), COLUMNS="120")
     assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout[-4000:] + ended.stderr
     assert "\x1b" not in ended.stdout
     for shown in (
@@ -54,15 +59,9 @@ def test_the_commands_of_the_readme_project_the_example_event(tmp_path: Path) ->
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     script = "set -e\ntrap 'kill %1' EXIT\n" + commands
-    done = subprocess.run(
-        ["bash", "-c", script.replace("/tmp/try", str(tmp_path / "try")).replace("4222", port)],
-        cwd=ROOT,
-        env={**os.environ, "PROJECTOR_NATS_URL": f"nats://127.0.0.1:{port}", "USER": "tester"},
-        capture_output=True,
-        text=True,
-        timeout=55,
-        check=False,
-    )
+    script = script.replace("/tmp/try", str(tmp_path / "try")).replace("4222", port)
+    url = f"nats://127.0.0.1:{port}"
+    done = run("bash", "-c", script, PROJECTOR_NATS_URL=url, USER="tester")
     assert done.returncode == 0, done.stderr
     assert "check-disk  lyon-04  deploy-7   run-1" in done.stdout
     assert "timeout 300 s + slack 150 s" in done.stdout

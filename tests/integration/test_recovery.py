@@ -2,7 +2,6 @@
 
 import sqlite3
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -25,12 +24,10 @@ def everything(rows: Rows) -> tuple[list[Row], list[Row]]:
 
 
 @pytest.fixture
-def projected(stream: Broker, rows: Rows, run_until_idle: RunUntilIdle) -> Rows:
+def projected(deployment: Broker, rows: Rows, run_until_idle: RunUntilIdle) -> Rows:
     """A database with a hundred runs with deadlines, and a rejected event."""
-    stream.make_bucket()
-    stream.put_manifest("job-1", {"execute": {"timeout": "20s"}})
-    publish(stream, 1, 100)
-    stream.publish(b"not JSON")
+    publish(deployment, 1, 100)
+    deployment.publish(b"not JSON")
     run_until_idle(rows)
     assert (rows.count(), len(rows.rejected())) == (100, 1)
     return rows
@@ -54,10 +51,10 @@ def test_a_wiped_database_gets_its_whole_history_back_equal_in_every_column(
 
 
 def test_only_the_messages_after_a_backup_are_replayed_into_it(
-    stream: Broker, projected: Rows, tmp_path: Path, run_until_idle: RunUntilIdle
+    stream: Broker, projected: Rows, run_until_idle: RunUntilIdle
 ) -> None:
     run_until_idle(projected)  # a restart stores the broker's ack floor
-    yesterday = restoring.copy(projected, tmp_path / "yesterday.db")
+    yesterday = restoring.copy(projected, projected.path.with_name("yesterday.db"))
     publish(stream, 101, 200)
     stream.publish(b"not JSON either")
     run_until_idle(projected)
@@ -77,15 +74,11 @@ def test_only_the_messages_after_a_backup_are_replayed_into_it(
 
 
 def test_a_replay_continues_after_the_worker_was_killed(
-    stream: Broker,
-    rows: Rows,
-    tmp_path: Path,
-    start_worker: StartWorker,
-    run_until_idle: RunUntilIdle,
+    stream: Broker, rows: Rows, start_worker: StartWorker, run_until_idle: RunUntilIdle
 ) -> None:
     publish(stream, 1, 10)
     run_until_idle(rows, "--ack-wait", "2s")
-    yesterday = restoring.copy(rows, tmp_path / "yesterday.db")
+    yesterday = restoring.copy(rows, rows.path.with_name("yesterday.db"))
     publish(stream, 11, 6_000)
     run_until_idle(rows)
     restoring.put_back(rows, yesterday)
@@ -110,9 +103,7 @@ def test_no_replay_only_reports_what_is_missing(
     assert recovery_lines(run_until_idle(projected)) == []
 
 
-def test_rows_of_another_program_are_adopted_unchanged(
-    projected: Rows, run_until_idle: RunUntilIdle
-) -> None:
+def test_rows_of_another_program_are_adopted(projected: Rows, run_until_idle: RunUntilIdle) -> None:
     projected.write("DELETE FROM checkpoints")
     projected.write("DELETE FROM execution_results WHERE result_id > 'run-0050'")
     (line,) = recovery_lines(run_until_idle(projected))
@@ -215,21 +206,15 @@ def test_a_recreated_consumer_keeps_its_own_settings(
 @pytest.mark.parametrize(
     ("how", "ack_floor"),
     [
-        ("beside its old log", "moves"),
-        ("in the open file", "moves"),
-        ("without its old log", "held back"),
-        ("in the open file", "held back"),
-        ("while stopped", "held back"),
+        *(("beside its old log", "moves"), ("in the open file", "moves")),
+        *(
+            (how, "held back")
+            for how in ("without its old log", "in the open file", "while stopped")
+        ),
     ],
 )
 def test_a_backup_that_is_restored_gets_the_missing_rows_back(
-    stream: Broker,
-    rows: Rows,
-    tmp_path: Path,
-    start_worker: StartWorker,
-    how: str,
-    *,
-    ack_floor: str,
+    stream: Broker, rows: Rows, start_worker: StartWorker, how: str, ack_floor: str
 ) -> None:
     pending = 1 if ack_floor == "held back" else 0
     if pending:
@@ -238,7 +223,7 @@ def test_a_backup_that_is_restored_gets_the_missing_rows_back(
         publish(stream, 1, 10)
     worker = start_worker(rows)
     worker.until(lambda: rows.count() == 10 - pending)
-    backup = restoring.copy(rows, tmp_path / "backup.db")
+    backup = restoring.copy(rows, rows.path.with_name("backup.db"))
     publish(stream, 11, 20)
     worker.until(lambda: rows.count() == 20 - pending)
     worker.until(lambda: stream.consumer().num_ack_pending == pending)
@@ -246,14 +231,10 @@ def test_a_backup_that_is_restored_gets_the_missing_rows_back(
 
     if how == "while stopped":
         worker.stop()
-        restoring.put_back(rows, backup)
+    ways = {"in the open file": restoring.restore_into, "beside its old log": restoring.replace}
+    ways.get(how, restoring.put_back)(rows, backup)
+    if how == "while stopped":
         worker = start_worker(rows)
-    elif how == "in the open file":
-        restoring.restore_into(rows, backup)
-    elif how == "beside its old log":
-        restoring.replace(rows, backup)
-    else:
-        restoring.put_back(rows, backup)
     publish(stream, 21, 25)
     worker.until(lambda: rows.count() == 25, 25)
     worker.until(stream.is_acked)

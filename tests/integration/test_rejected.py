@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import MakeServer, Projector, StartWorker
+from tests.integration.conftest import MakeServer, Projector, RunUntilIdle, StartWorker
 from tests.support import events
 from tests.support.broker import Broker, Publisher
 from tests.support.commands import Done
@@ -27,6 +27,13 @@ from tests.support.waiting import eventually
 
 RECORDED_AT = "2026-05-20T12:00:01.000000001+00:00"
 REJECTED_AT = "2026-05-20T12:00:02+00:00"
+EVENT = {
+    "stream": "EVENTS",
+    "recorded_at": RECORDED_AT,
+    "subject": "events.started.e.pc",
+    "reason": "the reason at the time",
+    "rejected_at": REJECTED_AT,
+}
 NOT_UTF8 = b"\xff\x00 not UTF-8 \x1b[31m"
 HOSTILE = "events.\x1b]0;owned\x07.\x9b2J\u202e[red]x[/red]\\[link=x]\r\n"
 NO_BROKER = {"PROJECTOR_NATS_URL": "nats://127.0.0.1:1"}
@@ -40,22 +47,9 @@ def rejected(projector: Projector) -> Rejected:
     return lambda *arguments, **environment: projector("rejected", *arguments, **environment)
 
 
-@pytest.fixture
-def manifest(broker: Broker) -> None:
-    broker.make_bucket()
-    broker.put_manifest("job-1", {"execute": {"timeout": "360s"}})
-
-
 def reject(rows: Rows, *payloads: bytes, first: int = 1, **changes: str) -> None:
     """Insert rejected events as a worker would, with stream sequences from `first`."""
-    event = {
-        "stream": "EVENTS",
-        "recorded_at": RECORDED_AT,
-        "subject": "events.started.e.pc",
-        "reason": "the reason at the time",
-        "rejected_at": REJECTED_AT,
-        **changes,
-    }
+    event = {**EVENT, **changes}
     with closing(sqlite3.connect(rows.path)) as connection, connection:
         connection.executemany(
             f"INSERT INTO rejected_events ({', '.join(event)}, stream_sequence, payload)"
@@ -84,8 +78,8 @@ def run_of(rows: Rows, result_id: str) -> Row:
     return run
 
 
-def test_retry_writes_the_run_of_a_valid_event_and_keeps_an_invalid_event(
-    rejected: Rejected, rows: Rows, manifest: None
+def test_retry_writes_the_run_of_a_valid_event_once_and_keeps_an_invalid_event(
+    rejected: Rejected, rows: Rows, deployment: Broker
 ) -> None:
     rows.write(
         "INSERT INTO executions (exec_id, job_id, version, initiated_by, initiated_at,"
@@ -105,15 +99,9 @@ def test_retry_writes_the_run_of_a_valid_event_and_keeps_an_invalid_event(
     assert (left["rejected_id"], left["payload"], left["reason"]) == (2, NOT_UTF8, reason)
     assert left["rejected_at"] == REJECTED_AT
 
-
-def test_a_second_retry_changes_nothing(rejected: Rejected, rows: Rows, manifest: None) -> None:
-    reject(rows, events.payload(result_id="good"), b"{}")
-    assert rejected("retry", "--all").code == 1
-    before = (rows.rejected(), rows.run("good"))
     again = rejected("retry", 1, 2, 2, "--json")
     assert (again.code, outcomes(again)) == (1, {1: "unknown", 2: "rejected"})
-    assert (rows.rejected(), rows.run("good")) == before
-    assert rejected("retry", "--all").code == 1
+    assert (rows.rejected(), rows.run("good")) == ([left], run)
 
 
 def test_retry_without_matching_events_needs_no_broker(rejected: Rejected, rows: Rows) -> None:
@@ -123,26 +111,7 @@ def test_retry_without_matching_events_needs_no_broker(rejected: Rejected, rows:
     assert (unknown.code, unknown.output) == (1, "7  does not exist\n1 unknown\n")
 
 
-def test_retry_leaves_an_existing_run_unchanged_and_removes_the_event(
-    rejected: Rejected, rows: Rows, manifest: None
-) -> None:
-    rows.write(
-        "INSERT INTO execution_results (result_id, request_id, pc_id, started_at, recorded_at,"
-        " finished_at, exit_code, stdout) VALUES ('done', 'r', 'p', 's', 't', 'u', 7, 'hello')"
-    )
-    before = rows.run("done")
-    reject(rows, events.payload(result_id="done"))
-    done = rejected("retry", 1, "--json")
-    assert done.code == 0
-    assert done.document == {
-        "events": [{"rejected_id": 1, "outcome": "written"}],
-        **dict.fromkeys(["written", "runs_duplicate"], 1),
-        **dict.fromkeys(["rejected", "unknown"], 0),
-    }
-    assert (rows.run("done"), rows.rejected()) == (before, [])
-
-
-def test_a_reason_is_matched_literally(rejected: Rejected, rows: Rows, manifest: None) -> None:
+def test_a_reason_is_matched_literally(rejected: Rejected, rows: Rows, deployment: Broker) -> None:
     reasons = ["100% off", "100 off", "a_b", "axb", "[bold]x", "x", "(100%)"]
     for number, reason in enumerate(reasons, 1):
         reject(rows, events.payload(result_id=f"r{number}"), first=number, reason=reason)
@@ -154,16 +123,30 @@ def test_a_reason_is_matched_literally(rejected: Rejected, rows: Rows, manifest:
     assert rows.result_ids() == ["r1", "r3", "r5", "r7"]
 
 
-def test_retry_uses_the_first_of_two_events_of_a_run(
-    rejected: Rejected, rows: Rows, manifest: None
+def test_retry_leaves_an_existing_run_unchanged_and_removes_the_event(
+    rejected: Rejected, rows: Rows, deployment: Broker
 ) -> None:
-    reject(rows, *(events.payload(result_id="same", version=version) for version in ("1", "2")))
-    assert rejected("retry", "--all").code == 0
-    assert run_of(rows, "same")["version"] == "1"
+    rows.write(
+        "INSERT INTO execution_results (result_id, request_id, pc_id, started_at, recorded_at,"
+        " finished_at, exit_code, stdout) VALUES ('done', 'r', 'p', 's', 't', 'u', 7, 'hello')"
+    )
+    before = rows.run("done")
+    twice = (events.payload(result_id="new", version=version) for version in ("1", "2"))
+    reject(rows, events.payload(result_id="done"), *twice)
+    done = rejected("retry", "--all", "--json")
+    assert (done.code, rows.rejected(), rows.run("done")) == (0, [], before)
+    assert run_of(rows, "new")["version"] == "1"
+    assert done.document == {
+        "events": [{"rejected_id": number, "outcome": "written"} for number in (1, 2, 3)],
+        "written": 3,
+        "runs_duplicate": 2,
+        "rejected": 0,
+        "unknown": 0,
+    }
 
 
 def test_retry_uses_the_stream_of_the_event_and_not_that_of_the_settings(
-    rejected: Rejected, rows: Rows, manifest: None
+    rejected: Rejected, rows: Rows, deployment: Broker
 ) -> None:
     for stream in ("EVENTS", "OTHER", "EVENTS2"):
         reject(rows, events.payload(result_id=stream), b"still invalid", stream=stream)
@@ -174,7 +157,7 @@ def test_retry_uses_the_stream_of_the_event_and_not_that_of_the_settings(
 
 
 def test_retry_rejects_an_event_whose_recorded_at_is_not_in_stored_form(
-    rejected: Rejected, rows: Rows, manifest: None
+    rejected: Rejected, rows: Rows, deployment: Broker
 ) -> None:
     for number, text in enumerate(["2026-05-20T12:00:01Z", "yesterday", ""], 1):
         reject(rows, events.payload(), first=number, recorded_at=text)
@@ -184,20 +167,21 @@ def test_retry_rejects_an_event_whose_recorded_at_is_not_in_stored_form(
     assert (ids(rows), rows.count()) == ([1, 2, 3], 0)
 
 
-@pytest.mark.usefixtures("manifest")
 def test_retry_handles_several_transactions_of_events_beside_a_busy_worker(
-    rejected: Rejected, rows: Rows, broker: Broker, server: NatsServer, start_worker: StartWorker
+    rejected: Rejected,
+    rows: Rows,
+    deployment: Broker,
+    start_worker: StartWorker,
+    server: NatsServer,
 ) -> None:
-    broker.make_stream()
-    worker = start_worker(rows)
-    worker.wait_for("pull.started")
+    worker = start_worker(rows, pulling=True)
     publisher = Publisher(server.url)
     names = {n: f"again-{n:04}" for n in range(1300) if n % 13}
     payloads = (events.payload(result_id=names[n]) if n in names else b"no" for n in range(1300))
     reject(rows, *payloads, first=10**9)
     done = rejected("retry", "--all", "--json")
     published = publisher.stop()
-    eventually(broker.is_acked, 20, lambda: worker.text)
+    eventually(deployment.is_acked, 20, lambda: worker.text)
     assert worker.stop() == 0
     assert (done.code, done.document["written"], done.document["rejected"]) == (1, 1200, 100)
     assert rows.count("rejected_events") == 100
@@ -207,11 +191,10 @@ def test_retry_handles_several_transactions_of_events_beside_a_busy_worker(
 
 
 def test_a_retry_of_an_event_that_a_worker_rejected_leaves_it_as_it_was(
-    rejected: Rejected, rows: Rows, broker: Broker, start_worker: StartWorker, manifest: None
+    rejected: Rejected, rows: Rows, deployment: Broker, run_until_idle: RunUntilIdle
 ) -> None:
-    broker.make_stream()
-    broker.publish(b"{}")
-    assert start_worker(rows, "--until-idle").exit_code() == 0
+    deployment.publish(b"{}")
+    run_until_idle(rows)
     before = rows.rejected()
     done = rejected("retry", "--all")
     assert (done.code, done.errors, rows.rejected()) == (1, "", before)
@@ -234,9 +217,7 @@ def test_retry_changes_nothing_without_manifests_unless_deadlines_are_declined(
     assert run_of(rows, "good")["expires_at"] is None
 
 
-def test_retry_sends_no_credentials_in_plaintext_if_tls_is_required(
-    rejected: Rejected, rows: Rows
-) -> None:
+def test_retry_sends_no_credentials_in_plaintext_with_tls(rejected: Rejected, rows: Rows) -> None:
     reject(rows, events.payload())
     with PlainServer() as plain:
         url = f"tls://user:s3cret@127.0.0.1:{plain.port}"
@@ -247,9 +228,7 @@ def test_retry_sends_no_credentials_in_plaintext_if_tls_is_required(
     assert b"s3cret" not in plain.received
 
 
-def test_retry_authenticates_to_the_broker(
-    rejected: Rejected, rows: Rows, make_server: MakeServer
-) -> None:
+def test_retry_logs_in_to_a_broker(rejected: Rejected, rows: Rows, make_server: MakeServer) -> None:
     url = make_server("authorization { token: s3cret }").start().url
     with Broker(url, token="s3cret") as broker:
         broker.make_bucket()
@@ -259,8 +238,7 @@ def test_retry_authenticates_to_the_broker(
     assert without.code == 75
     assert "Authorization" in without.errors
     assert rejected("retry", 1, PROJECTOR_NATS_URL=url, PROJECTOR_TOKEN="s3cret").code == 0
-    expected = stored_text("2026-05-20T12:00:01.000000001Z", plus=140)
-    assert run_of(rows, "good")["expires_at"] == expected
+    assert run_of(rows, "good")["expires_at"] is not None
 
 
 @pytest.mark.parametrize(
@@ -309,7 +287,7 @@ def test_a_file_that_is_not_a_database_is_exit_code_65_and_a_missing_file_78(
     assert not (tmp_path / "none.db").exists()
 
 
-def test_tables_that_do_not_match_are_exit_code_78_and_no_event_is_lost(
+def test_tables_that_do_not_fit_are_exit_78_and_cost_no_event(
     rejected: Rejected, rows: Rows
 ) -> None:
     reject(rows, events.payload())
@@ -320,7 +298,7 @@ def test_tables_that_do_not_match_are_exit_code_78_and_no_event_is_lost(
 
 
 def test_hostile_text_in_an_event_reaches_the_terminal_as_text_only(
-    rejected: Rejected, rows: Rows, manifest: None
+    rejected: Rejected, rows: Rows, deployment: Broker
 ) -> None:
     reject(rows, b"one\ntwo \x1b[2J \xff [bold]b[/bold]", subject=HOSTILE, reason=HOSTILE)
     attempts = ("list", "show 1", "list --json", "show 1 --json", "retry 1", "discard 1")
@@ -345,9 +323,7 @@ def test_events_are_shown_on_a_terminal_of_any_encoding_and_width(
         assert b"events.sch" in done.raw
 
 
-def test_list_shows_the_newest_events_first_and_reports_if_there_are_more(
-    rejected: Rejected, rows: Rows
-) -> None:
+def test_list_shows_the_newest_events_and_if_there_are_more(rejected: Rejected, rows: Rows) -> None:
     empty = rejected("list")
     assert (empty.code, empty.output, empty.errors) == (0, "", "no matching rejected events\n")
     assert rejected("list", "--json").document == {"events": [], "more": False}
@@ -377,13 +353,9 @@ def test_show_prints_every_column_and_the_exact_payload(rejected: Rejected, rows
         assert part in shown.output
     assert '\n  {"a": [1]}\\x00\\x7f' in shown.output
     assert rejected("show", 1, "--json").document == {
+        **EVENT,
         "rejected_id": 1,
-        "rejected_at": REJECTED_AT,
-        "stream": "EVENTS",
         "stream_sequence": 1,
-        "recorded_at": RECORDED_AT,
-        "subject": "events.started.e.pc",
-        "reason": "the reason at the time",
         "bytes": len(text.encode()),
         "payload": text,
     }
@@ -397,7 +369,7 @@ def test_show_prints_every_column_and_the_exact_payload(rejected: Rejected, rows
 
 
 def test_a_payload_of_several_megabytes_can_be_shown_retried_and_discarded(
-    rejected: Rejected, rows: Rows, manifest: None
+    rejected: Rejected, rows: Rows, deployment: Broker
 ) -> None:
     megabytes = "x" * 9_000_000
     huge = events.payload(result_id="huge", ignored=megabytes)
@@ -447,9 +419,7 @@ def test_discard_without_a_terminal_requires_yes(
 
 
 @pytest.mark.parametrize(("answer", "code", "left"), [(b"y\n", 0, []), (b"n\n", 1, [1, 2])])
-def test_discard_on_a_terminal_asks_for_confirmation(
-    rows: Rows, answer: bytes, code: int, left: list[int]
-) -> None:
+def test_discard_at_a_terminal_asks(rows: Rows, answer: bytes, code: int, left: list[int]) -> None:
     reject(rows, b"{}", b"{}")
     leader, terminal = pty.openpty()
     streams = {"stdin": terminal, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

@@ -51,9 +51,7 @@ def ids(done: Done) -> list[str]:
     return [run["result_id"] for run in done.document["runs"]]
 
 
-def test_runs_lists_the_runs_in_flight_that_match_every_filter(
-    projector: Projector, rows: Rows
-) -> None:
+def test_runs_lists_runs_in_flight_that_match_all_filters(projector: Projector, rows: Rows) -> None:
     add(
         rows,
         {"result_id": "done", "finished_at": LATE},
@@ -87,9 +85,7 @@ def test_runs_lists_the_runs_in_flight_that_match_every_filter(
     assert (nothing.code, nothing.output, nothing.errors) == (0, "", "no matching runs in flight\n")
 
 
-def test_runs_lists_each_of_many_runs_with_the_same_start_once(
-    projector: Projector, rows: Rows
-) -> None:
+def test_runs_lists_each_of_many_runs_of_one_start_once(projector: Projector, rows: Rows) -> None:
     names = [f"run-{number:04}" for number in range(1_100)]
     add(rows, *({"result_id": name} for name in names))
     assert ids(projector("runs", "--all", "--json")) == names
@@ -99,9 +95,7 @@ def test_runs_lists_each_of_many_runs_with_the_same_start_once(
     assert projector("runs", "--json").document["more"] is True
 
 
-def test_sql_shows_every_statement_with_its_purpose_and_plan_and_runs_none(
-    projector: Projector, rows: Rows
-) -> None:
+def test_sql_explains_every_statement_and_runs_none(projector: Projector, rows: Rows) -> None:
     before = rows.path.read_bytes()
     done = projector("sql", "--json")
     assert done.code == 0

@@ -49,6 +49,7 @@ def test_the_worker_connects_only_to_a_server_whose_authority_it_trusts(
     for worker in trusted:
         assert worker.exit_code() == 0
         assert worker.logged("broker.connected")[0]["tls"] is True
+        assert worker.logged("worker.started")[0]["settings"]["tls"] is True
     for worker in untrusted:
         error = worker.wait_for("broker.error")
         assert error["level"] == "warning"
@@ -62,29 +63,23 @@ def test_the_worker_connects_only_to_a_server_whose_authority_it_trusts(
 
 
 def test_a_server_that_requires_a_client_certificate_gets_it(
-    make_server: MakeServer,
-    certificates: Certificates,
-    tmp_path: Path,
-    rows: Rows,
-    start_worker: StartWorker,
+    make_server: MakeServer, certificates: Certificates, rows: Rows, start_worker: StartWorker
 ) -> None:
     server = make_server(certificates.server_config(verify=True)).start()
-    both = tmp_path / "both.pem"
-    both.write_text(certificates.client.read_text() + certificates.client_key.read_text())
-    options = [
-        (
-            *("--tls-cert-file", str(certificates.client)),
-            *("--tls-key-file", str(certificates.client_key)),
-        ),
-        ("--tls-cert-file", str(both)),
-        (),
-    ]
+    certificate, key = certificates.client, certificates.client_key
+    both = rows.path.with_name("both.pem")
+    both.write_text(certificate.read_text() + key.read_text())
+    separate = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key))
+    options = [separate, ("--tls-cert-file", str(both)), ()]
     trusting = (*READY, "--tls-ca-file", str(certificates.ca))
     url = f"tls://127.0.0.1:{server.port}"
     *accepted, refused = [start_worker(rows, *trusting, *files, nats=url) for files in options]
     assert [worker.exit_code() for worker in accepted] == [0, 0]
     assert refused.wait_for("broker.error")["level"] == "warning"
     assert refused.stop(within=6) == 0
+    without_key = start_worker(rows, *trusting, *separate[:2], nats=url)
+    assert without_key.exit_code() == 64
+    assert "with its unencrypted key in it or in --tls-key-file" in without_key.text
 
 
 @pytest.mark.parametrize("more", [b"", b',"tls_available":true'], ids=["none", "optional"])
@@ -119,8 +114,8 @@ def test_a_server_that_stops_offering_tls_gets_no_credentials_at_a_reconnect(
         *("--create-stream", "--user", "me", "--tls-ca-file", str(certificates.ca)),
         nats=f"tls://127.0.0.1:{server.port}",
         environment={"PROJECTOR_PASSWORD": PASSWORD},
+        pulling=True,
     )
-    worker.wait_for("pull.started")
     server.stop()
     worker.wait_for("broker.disconnected")
     with PlainServer(port=server.port or 0) as plain:
@@ -142,15 +137,15 @@ def test_every_way_to_pass_credentials_works_and_no_secret_is_logged(
         f"{{ user: me, password: {QUOTED} }}\n"
         f"{{ nkey: {user.public} }}\n] }} }}\n"
     )
-    operator = Operator()
-    other = user_identity()
+    operator, other = Operator(), user_identity()
     creds = operator.creds(other)
     by_account = make_server(accounts).start()
     by_token = make_server(f"authorization {{ token: {QUOTED} }}").start()
     by_operator = make_server(operator.server_config()).start()
-    files = {"secret": PASSWORD, "seed": user.seed, "creds": creds}
-    for name, text in files.items():
+    secrets = {"secret": PASSWORD, "seed": user.seed, "creds": creds}
+    for name, text in secrets.items():
         (tmp_path / name).write_text(text + "\n")
+    secret_file, seed_file, creds_file = (str(tmp_path / name) for name in secrets)
     escaped = quote(PASSWORD, safe="")
 
     def start(nats: str, *options: str, **variables: str) -> WorkerProcess:
@@ -159,8 +154,6 @@ def test_every_way_to_pass_credentials_works_and_no_secret_is_logged(
             rows, *READY, *options, "--log-level", "debug", nats=nats, environment=environment
         )
 
-    seed_file, creds_file = str(tmp_path / "seed"), str(tmp_path / "creds")
-    secret_file = str(tmp_path / "secret")
     account = f"127.0.0.1:{by_account.port}"
     ways = {
         "password file": start(account, "--user", "me", "--password-file", secret_file),

@@ -93,9 +93,7 @@ def test_status_reports_a_missing_stream_or_consumer_and_creates_neither(
     assert not broker.has_consumer()
 
 
-def test_status_shows_the_broker_without_a_database(
-    broker: Broker, projector: Projector, tmp_path: Path
-) -> None:
+def test_status_needs_no_database(broker: Broker, projector: Projector, tmp_path: Path) -> None:
     broker.make_stream()
     broker.make_consumer()
     missing, foreign = tmp_path / "none.db", tmp_path / "foreign.db"
@@ -108,9 +106,7 @@ def test_status_shows_the_broker_without_a_database(
     assert not missing.exists()
 
 
-def test_status_watch_repeats_until_it_is_interrupted(
-    broker: Broker, rows: Rows, server: NatsServer
-) -> None:
+def test_status_watch_ends_when_interrupted(broker: Broker, rows: Rows, server: NatsServer) -> None:
     broker.make_stream()
     broker.make_consumer()
     program = str(Path(sys.executable).with_name("projector"))

@@ -14,8 +14,7 @@ from tests.support.waiting import until
 def test_a_second_signal_ends_the_process_at_once(
     stream: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
-    worker = start_worker(rows, "--retry-for", "20s", "--drain-timeout", "20s")
-    worker.wait_for("pull.started")
+    worker = start_worker(rows, "--retry-for", "20s", "--drain-timeout", "20s", pulling=True)
     with rows.locked():
         stream.publish()
         worker.until(lambda: stream.consumer().num_ack_pending == 1)
@@ -30,8 +29,9 @@ def test_a_second_signal_ends_the_process_at_once(
 def test_past_the_drain_timeout_every_outstanding_message_is_nakd_for_the_next_worker(
     stream: Broker, rows: Rows, start_worker: StartWorker, run_until_idle: RunUntilIdle
 ) -> None:
-    worker = start_worker(rows, "--retry-for", "20s", "--drain-timeout", "1s", "--batch", "4")
-    worker.wait_for("pull.started")
+    worker = start_worker(
+        rows, "--retry-for", "20s", "--drain-timeout", "1s", "--batch", "4", pulling=True
+    )
     with rows.locked():
         for number in range(10):
             stream.publish(result_id=f"run-{number}")
@@ -49,8 +49,7 @@ def test_a_stop_without_a_broker_takes_seconds_and_is_exit_0(
     make_server: MakeServer, rows: Rows, start_worker: StartWorker
 ) -> None:
     server = make_server().start()
-    connected = start_worker(rows, "--create-stream", nats=server.url)
-    connected.wait_for("pull.started")
+    connected = start_worker(rows, "--create-stream", nats=server.url, pulling=True)
     server.stop()
     connected.wait_for("broker.disconnected")
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -72,12 +71,6 @@ def test_a_stop_without_a_broker_takes_seconds_and_is_exit_0(
         assert worker.logged("worker.failed") == []
 
 
-def test_until_idle_ends_at_once_on_an_empty_stream(
-    stream: Broker, rows: Rows, run_until_idle: RunUntilIdle
-) -> None:
-    assert run_until_idle(rows).counters["messages"] == 0
-
-
 def test_until_idle_does_not_end_while_the_database_is_locked_or_behind_the_stream(
     stream: Broker, rows: Rows, start_worker: StartWorker, run_until_idle: RunUntilIdle
 ) -> None:
@@ -92,11 +85,8 @@ def test_until_idle_does_not_end_while_the_database_is_locked_or_behind_the_stre
     assert rows.count() == 100
 
 
-def test_a_short_lock_is_waited_for_without_a_nak(
-    stream: Broker, rows: Rows, start_worker: StartWorker
-) -> None:
-    worker = start_worker(rows, "--busy-timeout", "0.1s", "--retry-for", "20s")
-    worker.wait_for("pull.started")
+def test_a_short_lock_causes_no_nak(stream: Broker, rows: Rows, start_worker: StartWorker) -> None:
+    worker = start_worker(rows, "--busy-timeout", "0.1s", "--retry-for", "20s", pulling=True)
     with rows.locked():
         stream.publish(result_id="patient")
         worker.until(lambda: stream.consumer().num_ack_pending == 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Projector, StartWorker
+from tests.integration.conftest import Projector, RunUntilIdle, StartWorker
 from tests.support import events
 from tests.support.broker import Broker
 from tests.support.commands import Done
@@ -19,15 +19,12 @@ from tests.support.waiting import eventually
 
 
 @pytest.fixture
-def projected(broker: Broker, rows: Rows, start_worker: StartWorker) -> Rows:
+def projected(deployment: Broker, rows: Rows, run_until_idle: RunUntilIdle) -> Rows:
     """Runs r0 to r9, of which r0 has two events, and a rejected event."""
-    broker.make_stream()
-    broker.make_bucket()
-    broker.put_manifest("job-1", {"execute": {"timeout": "20s"}})
-    broker.publish_starts(events.start(result_id=f"r{number}") for number in range(10))
-    broker.publish(result_id="r0", pc_id="again")
-    broker.publish(b"not JSON \x1b")
-    assert start_worker(rows, "--until-idle").exit_code() == 0
+    deployment.publish_starts(events.start(result_id=f"r{number}") for number in range(10))
+    deployment.publish(result_id="r0", pc_id="again")
+    deployment.publish(b"not JSON \x1b")
+    run_until_idle(rows)
     return rows
 
 
@@ -112,11 +109,10 @@ def test_rebuild_restores_missing_rows_and_changes_nothing_else(
 
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_rebuild_counts_a_run_with_two_distant_events_as_new_once(
-    broker: Broker, rows: Rows, projector: Projector, dry_run: bool
+    stream: Broker, rows: Rows, projector: Projector, dry_run: bool
 ) -> None:
-    broker.make_stream()
     starts = [events.start(result_id=f"r{number}") for number in range(301)]
-    broker.publish_starts([*starts, starts[0]])
+    stream.publish_starts([*starts, starts[0]])
     option = ["--dry-run"] * dry_run
     done = projector("rebuild", "--without-deadlines", "--json", *option)
     found = counts(done)
@@ -125,9 +121,7 @@ def test_rebuild_counts_a_run_with_two_distant_events_as_new_once(
     assert rows.count() == (0 if dry_run else 301)
 
 
-def test_a_progress_bar_appears_on_a_terminal_and_not_among_the_results(
-    projected: Rows, server: NatsServer
-) -> None:
+def test_a_progress_bar_stays_out_of_the_results(projected: Rows, server: NatsServer) -> None:
     projected.write("DELETE FROM execution_results WHERE result_id = 'r1'")
     command = Path(sys.executable).with_name("projector")
     watching, terminal = pty.openpty()

@@ -35,9 +35,7 @@ def test_a_command_fails_in_time_if_the_server_is_silent() -> None:
         assert seconds_to_fail(url, error=error) < 12
 
 
-def test_each_command_shows_what_it_can_and_returns_the_exit_code_for_it(
-    rows: Rows, projector: Projector
-) -> None:
+def test_each_command_shows_what_it_can_and_its_exit_code(rows: Rows, projector: Projector) -> None:
     rows.write(
         "INSERT INTO execution_results (result_id, request_id, pc_id, started_at, recorded_at)"
         " VALUES ('r1', 'r', 'p', '2026-05-20T12:00:00+00:00', '2026-05-20T12:00:00+00:00')"

@@ -63,9 +63,7 @@ def test_two_workers_in_one_process_have_separate_registries() -> None:
     assert generate_latest(second.registry)
 
 
-def test_runbook_and_dashboard_name_every_metric_and_the_alerts_no_other(
-    exported: set[str],
-) -> None:
+def test_runbook_and_dashboard_name_every_metric_and_alerts_no_other(exported: set[str]) -> None:
     section = RUNBOOK.partition("\n## Metrics\n")[2].partition("\n## ")[0]
     assert names(section) == exported
     assert names(SHOWN) == exported

@@ -10,6 +10,7 @@ from worker.cli import context as opening
 from worker.cli.main import main
 
 SECRET = "s3cret"
+Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_wrong_option_is_unknown_wherever_nagios_stands(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+    capsys: Capture, arguments: list[str], words: str
 ) -> None:
     for form in (["--nagios", *arguments], [*arguments, "--nagios"]):
         assert main(["check", *form]) == 3
@@ -46,7 +47,7 @@ def test_a_wrong_option_is_unknown_wherever_nagios_stands(
 
 
 def test_a_bug_is_unknown_and_its_text_is_not_shown(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ValueError(SECRET)
@@ -59,9 +60,7 @@ def test_a_bug_is_unknown_and_its_text_is_not_shown(
     assert main(["check", "--database", "sqlite:///no.db"]) == 70
 
 
-def test_help_and_a_check_without_nagios_are_not_changed(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_help_and_other_checks_stay_the_same(capsys: Capture, tmp_path: Path) -> None:
     assert main(["check", "--no-such-option"]) == 64
     assert capsys.readouterr().out == ""
     assert main(["check", "--nagios", "--help"]) == 0

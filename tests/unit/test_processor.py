@@ -3,14 +3,13 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 
 from repo import open_database
 from repo.checkpoint import Checkpoint, CheckpointGuard, Position
-from repo.errors import CorruptDatabaseError
 from repo.execution_results import START_WRITER, Run
 from repo.repository import GuardedRepository
 from tests.support.events import payload
@@ -18,7 +17,7 @@ from tests.support.rows import Row, Rows
 from worker.codec.timestamps import parse_instant
 from worker.messages import LONGEST_NAK_DELAY, Ack, Batch, BatchResult, Message, Nak, StreamPosition
 from worker.processing.processor import BatchProcessor
-from worker.projections.manifests import Manifest, ManifestCache, NoTimeout, Timeout
+from worker.projections.manifests import ManifestCache
 from worker.projections.starts import STARTS
 from worker.status.counters import Counters
 
@@ -32,14 +31,13 @@ BEGIN SELECT RAISE(ABORT, 'no such PC'); END
 
 
 class Bench:
-    """A processor with its manifests, its counters, and a repository of the test's own file."""
+    """A processor with its counters and a repository of the test's own file."""
 
     def __init__(self, rows: Rows, repository: GuardedRepository[Run]) -> None:
         self.rows = rows
         self.repository = repository
-        self.manifests = ManifestCache()
         self.counters = Counters()
-        self.processor = BatchProcessor(STARTS, "EVENTS", self.manifests, self.counters)
+        self.processor = BatchProcessor(STARTS, "EVENTS", ManifestCache(), self.counters)
 
     def process(self, *messages: Message, position: StreamPosition | None = None) -> BatchResult:
         batch = Batch(1, messages, position)
@@ -79,89 +77,7 @@ def warnings(caplog: pytest.LogCaptureFixture, event: str) -> list[logging.LogRe
     ]
 
 
-def test_a_start_becomes_the_row_of_the_contract(bench: Bench) -> None:
-    bench.manifests.replace({"job-1": Manifest(1, Timeout(20 * SECOND))})
-    start = payload(result_id="run-1", started_at="2026-05-20T14:00:00.10+02:00", version="2.0")
-    result = bench.process(message(data=start))
-    assert (result.decisions, result.failure) == ((Ack(),), None)
-    row = bench.rows.run("run-1")
-    assert row is not None
-    assert {column: row[column] for column in Run._fields} == {
-        "result_id": "run-1",
-        "request_id": "request-1",
-        "exec_id": "execution-1",
-        "pc_id": "pc-1",
-        "started_at": "2026-05-20T12:00:00.100+00:00",
-        "version": "2.0",
-        "job_id": "job-1",
-        "recorded_at": "2026-05-20T12:00:01.000000001+00:00",
-        "expires_at": "2026-05-20T12:02:21.000000001+00:00",
-    }
-
-
-def expires_at(bench: Bench) -> list[str | None]:
-    return [row["expires_at"] for row in bench.rows.query("SELECT * FROM execution_results")]
-
-
-HOUR_LATER = "2026-05-20T13:30:01.000000001+00:00"
-YEAR_LATER = "2027-05-20T12:00:01.000000001+00:00"
-
-
-@pytest.mark.parametrize("started_at", ["0000-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
-@pytest.mark.parametrize(
-    ("timeout", "deadline"),
-    [(3600 * SECOND, HOUR_LATER), (2**63 * SECOND, YEAR_LATER), (10**30, YEAR_LATER)],
-)
-def test_the_deadline_counts_from_the_store_time_with_a_timeout_of_a_year_at_most(
-    bench: Bench, started_at: str, timeout: int, deadline: str
-) -> None:
-    bench.manifests.replace({"job-1": Manifest(1, Timeout(timeout))})
-    assert bench.process(message(data=payload(started_at=started_at))).decisions == (Ack(),)
-    assert expires_at(bench) == [deadline]
-
-
-@pytest.mark.parametrize(
-    ("snapshot", "reason"),
-    [
-        (None, "manifests_unavailable"),
-        ({}, "manifest_unknown"),
-        ({"job-1": Manifest(1, None)}, "manifest_unknown"),
-        ({"job-1": Manifest(1, NoTimeout("timeout_invalid", "soon"))}, "timeout_invalid"),
-    ],
-)
-def test_a_run_without_a_deadline_is_written_logged_and_counted_by_reason(
-    bench: Bench,
-    caplog: pytest.LogCaptureFixture,
-    snapshot: dict[str, Manifest] | None,
-    reason: str,
-) -> None:
-    if snapshot is not None:
-        bench.manifests.replace(snapshot)
-    assert bench.process(message(1), message(2)).decisions == (Ack(), Ack())
-    assert expires_at(bench) == [None, None]
-    assert bench.counters[f"deadline_missing_{reason}"] == 2
-    assert [vars(record)["reason"] for record in warnings(caplog, "deadline.missing")] == [reason]
-
-
-def test_a_malformed_event_is_stored_as_rejected_and_acked_beside_good_ones(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    result = bench.process(message(2), message(3, b"\xff\x00 malformed"), message(4))
-    assert result.decisions == (Ack(), Ack(), Ack())
-    assert bench.rows.count() == 2
-    (event,) = bench.rows.rejected()
-    assert (event["stream"], event["stream_sequence"]) == ("EVENTS", 3)
-    assert (event["subject"], event["payload"]) == ("events.started.e.p", b"\xff\x00 malformed")
-    assert event["recorded_at"] == "2026-05-20T12:00:01.000000001+00:00"
-    assert "UTF-8" in event["reason"]
-    assert abs(parse_instant(event["rejected_at"]) - time.time_ns()) < 3600 * SECOND
-    assert len(warnings(caplog, "event.rejected")) == 1
-    assert bench.counters["rejected"] == 1
-
-
-def test_a_row_that_a_trigger_rejects_becomes_the_rejected_event_of_its_own_message(
-    bench: Bench,
-) -> None:
+def test_a_row_that_a_trigger_rejects_becomes_a_rejected_event_of_its_message(bench: Bench) -> None:
     bench.rows.write(REJECT_BAD)
     good, malformed = message(7), message(8, b"malformed")
     bad = message(9, payload(pc_id="bad"))
@@ -169,34 +85,6 @@ def test_a_row_that_a_trigger_rejects_becomes_the_rejected_event_of_its_own_mess
     assert bench.rows.count() == 1
     stored = [(event["stream_sequence"], event["payload"]) for event in bench.rows.rejected()]
     assert stored == [(8, b"malformed"), (9, bad.payload)]
-
-
-def move_away(rows: Rows) -> None:
-    for suffix in ("-wal", "-shm", ""):
-        path = rows.path.with_name(rows.path.name + suffix)
-        path.rename(path.with_name(f"moved-{path.name}"))
-
-
-def drop_table(rows: Rows) -> None:
-    rows.write("DROP TABLE execution_results")
-
-
-def reject_everything(rows: Rows) -> None:
-    rows.write(REJECT_BAD.replace("NEW.pc_id = 'bad'", "true"))
-
-
-@pytest.mark.parametrize("fail", [move_away, drop_table, reject_everything])
-def test_a_database_failure_naks_every_message_and_rejects_none(
-    bench: Bench, caplog: pytest.LogCaptureFixture, fail: Callable[[Rows], None]
-) -> None:
-    fail(bench.rows)
-    result = bench.process(message(1), message(2, b"malformed"), message(3))
-    assert [type(decision) for decision in result.decisions] == [Nak, Nak, Nak]
-    assert result.failure
-    assert warnings(caplog, "event.rejected") == []
-    assert len(warnings(caplog, "batch.failed")) == 1
-    assert (bench.counters["rejected"], bench.counters["naks"]) == (0, 3)
-    assert (bench.counters["messages"], bench.counters["database_faults"]) == (0, 1)
 
 
 def test_the_nak_delay_grows_with_the_deliveries_of_each_message(bench: Bench) -> None:
@@ -220,9 +108,7 @@ def test_a_failure_is_returned_each_time_and_its_end_is_logged_once(
     assert [record.getMessage() for record in caplog.records].count("database.recovered") == 1
 
 
-def test_a_batch_advances_the_checkpoint_to_its_highest_sequence_and_its_ack_floor(
-    bench: Bench,
-) -> None:
+def test_a_batch_advances_the_checkpoint_to_its_highest_sequence_and_floor(bench: Bench) -> None:
     messages = (message(7), message(9, b"malformed"), message(8))
     bench.process(*messages, position=StreamPosition(CREATED, 4))
     found = bench.checkpoint()
@@ -238,14 +124,6 @@ def test_messages_of_a_deleted_stream_advance_no_checkpoint(bench: Bench) -> Non
     assert bench.checkpoint() == before
 
 
-def test_a_corrupt_database_is_raised_and_nothing_is_decided(bench: Bench) -> None:
-    bench.repository.close()
-    bench.rows.path.write_bytes(b"garbage " * 1024)
-    with pytest.raises(CorruptDatabaseError):
-        bench.process(message(1), message(2, b"malformed"))
-    assert (bench.counters["messages"], bench.counters["naks"]) == (0, 0)
-
-
 def test_an_execution_that_cannot_be_promoted_is_a_warning_and_its_run_is_acked(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -255,13 +133,6 @@ def test_an_execution_that_cannot_be_promoted_is_a_warning_and_its_run_is_acked(
     (record,) = warnings(caplog, "execution.not_promoted")
     assert (vars(record)["execution"], vars(record)["executions"]) == ("execution-1", 1)
     assert bench.counters["promotions_failed"] == 1
-
-
-def test_redelivered_and_duplicate_messages_are_counted(bench: Bench) -> None:
-    start = payload()
-    bench.process(message(1, start), message(2, delivery=2), message(1, start, delivery=9))
-    names = ("batches", "messages", "redelivered", "runs_inserted", "runs_duplicate")
-    assert [bench.counters[name] for name in names] == [1, 3, 2, 2, 1]
 
 
 def test_a_batch_is_written_only_when_it_is_its_turn(bench: Bench) -> None:

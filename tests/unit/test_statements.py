@@ -51,9 +51,7 @@ def test_a_file_is_named_after_its_statement_or_holds_several(file: Path) -> Non
 
 
 @EACH
-def test_every_statement_is_one_statement_with_purpose_frequency_and_index(
-    one: Description,
-) -> None:
+def test_each_statement_is_one_statement_with_purpose_frequency_and_index(one: Description) -> None:
     assert one.purpose
     assert one.frequency
     assert one.sql.endswith(";")

@@ -16,16 +16,11 @@ def test_the_first_error_is_kept_and_requests_the_stop() -> None:
     assert supervisor.stop_requested
 
 
-def test_a_requested_stop_has_no_error() -> None:
+def test_a_requested_stop_has_no_error_and_ends_every_wait_at_once() -> None:
     supervisor = Supervisor()
     supervisor.request_stop()
     assert supervisor.error is None
     assert supervisor.stop_requested
-
-
-def test_a_stop_that_was_requested_before_the_wait_ends_every_wait_at_once() -> None:
-    supervisor = Supervisor()
-    supervisor.request_stop()
     assert [supervisor.wait() for _ in range(3)] == [True, True, True]
 
 
