@@ -63,5 +63,5 @@ def test_the_commands_of_the_readme_project_the_example_event(tmp_path: Path) ->
     url = f"nats://127.0.0.1:{port}"
     done = run("bash", "-c", script, PROJECTOR_NATS_URL=url, USER="tester")
     assert done.returncode == 0, done.stderr
-    assert "check-disk  lyon-04  deploy-7   run-1" in done.stdout
+    assert re.search("check-disk +lyon-04 +deploy-7 +run-1 ", done.stdout)
     assert "timeout 300 s + slack 150 s" in done.stdout
