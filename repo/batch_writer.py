@@ -28,7 +28,7 @@ _Errors = dict[int, RepositoryError]
 class PromotionFailure(NamedTuple):
     """An execution that could not be promoted, and why."""
 
-    exec_id: str
+    execution: str
     reason: str
 
 
@@ -233,4 +233,4 @@ class BatchWriter(Generic[Row]):
                 break
             return
         error = rejected[first]
-        raise SchemaError(f"every row is rejected, also a plain one: {error}") from error
+        raise SchemaError(f"the table rejects every row, even a test row: {error}") from error

@@ -81,7 +81,9 @@ class CheckpointGuard:
         database. A late batch of a former stream advances nothing.
         """
         if self._place != connection.place:
-            raise UnavailableError("this database was not compared with the broker")
+            raise UnavailableError(
+                "refusing to write: the database has not been compared with the broker"
+            )
         with connection.write():
             yield
             sequence = self._advance(connection, reached)

@@ -66,7 +66,7 @@ def insert(connection: Connection, run: Run) -> int:
 def _verify_exists(connection: Connection, run: Run) -> None:
     # RAISE(IGNORE) in a trigger drops a row without an error: acking its message would lose it.
     if connection.fetch(_RUN_EXISTS, (run.result_id,)) == [(0,)]:
-        raise RowRejected("execution_results dropped the row without an error")
+        raise RowRejected("a trigger on execution_results ignored the row without an error")
 
 
 def _probes(rejected: Run, last_inserted: Run | None) -> list[Run]:

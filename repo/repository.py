@@ -112,7 +112,7 @@ class Repository(Generic[Row]):
     def _attempt(self, work: Callable[[], _Result]) -> _Result:
         if self.give_up.is_set():
             # One more attempt could wait for a lock for longer than the drain may take.
-            raise TransientError("given up at the stop")
+            raise TransientError("gave up because the worker is stopping")
         try:
             return work()
         except TransientError:

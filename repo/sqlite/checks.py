@@ -64,7 +64,7 @@ def _check_disk(file: DatabaseFile) -> tuple[Level, str]:
     free = f"{disk.free_bytes // _MEBIBYTE} MiB free ({disk.free_share:.0%})"
     kind = disk.kind or "unknown kind"
     if disk.is_network:
-        text = f"{kind} is a network disk, on which the database breaks: use a local one"
+        text = f"{kind} is a network disk, where SQLite is not safe: use a local one"
         return Level.ERROR, text
     if disk.free_bytes < _TOO_LITTLE_FREE:
         return Level.ERROR, f"{free}: nearly full"

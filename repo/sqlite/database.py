@@ -3,6 +3,7 @@
 import logging
 import shutil
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -18,10 +19,11 @@ URL_PREFIX = "sqlite:///"
 
 
 class Usage(NamedTuple):
-    """Sizes in bytes; `free` is None where it cannot be found out."""
+    """One figure of the files: a metric's name and help, and bytes; None where it is unknown."""
 
-    log: int
-    free: int | None
+    name: str
+    text: str
+    size: int | None
 
 
 class Database(DatabaseFile):
@@ -56,16 +58,17 @@ class Database(DatabaseFile):
         if mode != "wal":
             log.warning("database.not_wal", extra={"expected": "wal", "found": mode})
 
-    def usage(self) -> Usage:
-        """Return the size of the write-ahead log and the free space of the disk."""
-        try:
+    def usage(self) -> list[Usage]:
+        """Return the sizes that metrics show of this engine."""
+        log_bytes, free_bytes = 0, None
+        with suppress(OSError):
             log_bytes = self.log.path().stat().st_size
-        except OSError:
-            log_bytes = 0
-        try:
-            return Usage(log_bytes, shutil.disk_usage(self.path.resolve().parent).free)
-        except OSError:
-            return Usage(log_bytes, None)
+        with suppress(OSError):
+            free_bytes = shutil.disk_usage(self.path.resolve().parent).free
+        return [
+            Usage("wal_bytes", "Size of the write-ahead log.", log_bytes),
+            Usage("disk_free_bytes", "Free space of the database's disk.", free_bytes),
+        ]
 
 
 def parse_url(url: str) -> Path:

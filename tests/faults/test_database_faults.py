@@ -180,7 +180,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "renamed-column": (_renamed("pc_id", "machine_id", _RENAME_COLUMN), "pc_id"),
     "every-row-rejected": (_EVERY_ROW_REJECTED, "tenant is required"),
     "file-deleted": (_file_renamed, "no such file"),
-    "read-only": (_read_only, "readonly"),
+    "read-only": (_read_only, "read-only"),
 }
 
 

@@ -41,7 +41,10 @@ def test_explain_shows_the_row_the_event_and_the_calculation_of_the_deadline(
     assert "\x1b" not in text
 
     broker.put_manifest("job-1", {"execute": {"timeout": "1h"}})
-    assert "has changed since" in projector("explain", "r1", "--json").document["stored_deadline"]
+    assert (
+        "differs from what the current manifest gives"
+        in projector("explain", "r1", "--json").document["stored_deadline"]
+    )
     none = projector("explain", "r2", "--json").document
     assert none["deadline"] == "cannot be computed: manifest unknown"
     assert none["calculation"] == {

@@ -12,7 +12,7 @@ def runs_of(*exec_ids: str) -> list[Run]:
 
 
 def failed(written: WriteResult) -> list[str]:
-    return [failure.exec_id for failure in written.promotion_failures]
+    return [failure.execution for failure in written.promotion_failures]
 
 
 def reject_promotion(db: Db, when: str, action: str, *, only: str = "") -> None:

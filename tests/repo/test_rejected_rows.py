@@ -167,7 +167,7 @@ def test_a_row_that_a_trigger_drops_without_an_error_is_rejected(db: Db) -> None
     written = db.write(batch)
     assert (written.inserted, written.rows_rejected) == (3, 1)
     assert [event.payload for event in written.rejected] == [b"r2"]
-    assert "dropped the row" in written.rejected[0].reason
+    assert "ignored the row" in written.rejected[0].reason
     again = db.write(batch)
     assert (again.inserted, again.rows_rejected, again.rejected) == (0, 1, [])
 

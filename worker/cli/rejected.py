@@ -69,7 +69,7 @@ def list_(*, reason: str | None, everything: bool, as_json: bool, **options: Any
     """List rejected events, newest first, and report if there are more than are shown.
 
     \b
-    projector rejected list --reason "no RFC 3339"
+    projector rejected list --reason "RFC 3339"
     projector rejected list --all --json | jq -r '.events[].payload'
 
     With --json: {"events": [{"rejected_id": 7, "stream_sequence": 123, "subject": …, "reason": …,
@@ -171,7 +171,7 @@ def retry(*, without_deadlines: bool, as_json: bool, **options: Any) -> int:
 
     \b
     projector rejected retry 7 8
-    projector rejected retry --reason "no RFC 3339" --json
+    projector rejected retry --reason "RFC 3339" --json
 
     An event is removed from the rejected events in the transaction that writes its run or finds an
     existing one. An event that is rejected again stays, with the new reason. The command reads the

@@ -14,7 +14,7 @@ from worker.errors import EXIT_OK, EXIT_PARTLY
 _WIDTH = 10
 
 
-@click.command(short_help="Each SQL statement, its purpose, and its query plan.")
+@click.command(short_help="Show each SQL statement, its purpose and its query plan.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @database_command
 def sql(*, names: tuple[str, ...], as_json: bool, **options: Any) -> int:

@@ -35,7 +35,7 @@ def verify(*, since: int | None, without_deadlines: bool, as_json: bool, **optio
     pending           the event has no row, and may not have been acked yet
     existing          an earlier event of the run, or another program, wrote the row
     deadline changed  the manifest changed later; the row keeps its deadline
-    deadline missing  the manifest was unknown when the event was projected
+    deadline missing  it could not be computed when the event was projected
     discarded         the event cannot be decoded, and is not among the rejected events
     different         at least one column has an unexpected value
     missing           the event was acked, but has no row and was not rejected

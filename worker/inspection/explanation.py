@@ -81,10 +81,10 @@ def compare(run: Run, today: Calculation) -> str:
     if run.expires_at == today.expires_at:
         return "matches the current manifest"
     if run.expires_at is None:
-        return "none: the manifest was unknown when the event was projected; it stays empty"
+        return "none: it could not be computed when the event was projected; it stays empty"
     if today.expires_at is None:
         return "from the manifest at the time the event was projected"
-    return "does not match the current manifest, which has changed since; it stays as it is"
+    return "differs from what the current manifest gives; it stays as it is"
 
 
 def next_of_row(found: FoundRun, now: int) -> str:

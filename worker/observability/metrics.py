@@ -103,6 +103,4 @@ class Metrics(Collector):
         yield "manifests", "Manifests in memory.", len(manifests)
         text = "Age of the last snapshot of the manifests; changes are applied to it."
         yield "manifests_snapshot_age_seconds", text, manifests.age
-        usage = self._database.usage()
-        yield "wal_bytes", "Size of the write-ahead log.", usage.log
-        yield "disk_free_bytes", "Free space of the database's disk.", usage.free
+        yield from self._database.usage()

@@ -176,7 +176,7 @@ class BatchProcessor:
         # One line a reason: without the table, every execution of every batch fails alike.
         by_reason: dict[str, list[str]] = {}
         for failure in written.promotion_failures:
-            by_reason.setdefault(failure.reason, []).append(failure.exec_id)
+            by_reason.setdefault(failure.reason, []).append(failure.execution)
         for reason, failed in by_reason.items():
             log.warning(
                 "execution.not_promoted",

@@ -22,7 +22,7 @@ from worker.projections.manifests import Deadlines, ManifestCache
 EQUAL = "equal"
 EXISTING = "existing"  # written by an earlier event of the run, or by another program
 DEADLINE_CHANGED = "deadline_changed"  # the manifest changed later; the row keeps its deadline
-DEADLINE_MISSING = "deadline_missing"  # the manifest was unknown when the row was written
+DEADLINE_MISSING = "deadline_missing"  # it could not be computed when the row was written
 DIFFERENT = "different"
 
 
