@@ -25,6 +25,7 @@ from repo.checkpoint import CheckpointGuard, Position
 from repo.errors import DiskError, RepositoryError, TransientError
 from worker import __version__
 from worker.errors import EXIT_OK, ConfigurationError, describe, exit_code
+from worker.jetstream.session import Session
 from worker.jetstream.thread import ConsumerThread
 from worker.observability.exporter import Exporter
 from worker.processing.pool import RepositoryPool
@@ -72,7 +73,7 @@ class Service:
             status=status,
             supervisor=self._supervisor,
         )
-        self._consumer_thread = ConsumerThread(
+        session = Session(
             settings=settings,
             projection=STARTS,
             manifests=self._manifests,
@@ -82,6 +83,7 @@ class Service:
             supervisor=self._supervisor,
             versions=_versions(self._database),
         )
+        self._consumer_thread = ConsumerThread(session, results, status, self._supervisor)
 
     def stop(self) -> None:
         """Ask the run to drain and end."""

@@ -263,21 +263,6 @@ def differences(
     }
 
 
-def log_differences(settings: Settings, differing: dict[str, tuple[Any, Any]]) -> None:
-    """Warn about each setting of the consumer that is not as a worker would create it."""
-    for name, (ours, theirs) in differing.items():
-        log.warning(
-            "consumer.differs",
-            extra={
-                "consumer": settings.consumer,
-                "setting": name,
-                "expected": ours,
-                "found": theirs,
-                "kept": theirs,
-            },
-        )
-
-
 def check_usable(
     settings: Settings, projection: Projection[Any, Any], found: ConsumerConfig
 ) -> None:

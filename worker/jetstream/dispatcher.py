@@ -38,6 +38,11 @@ class Dispatcher:
 
     When the database fails, `failure` is set and nothing is dispatched until `resume`, and then one
     message alone, on trial: it shows whether the database takes the rest.
+
+    The public attributes are for reading. `binding` is the consumer as it was seen last, and `lost`
+    why it is gone; while `is_bound`, reply subjects mean the outstanding messages. `last_sign` is
+    when the consumer was last heard of (monotonic seconds). `is_dispatching` is whether arriving
+    messages go to the pool: bound, caught up, and the database takes them.
     """
 
     def __init__(
@@ -50,6 +55,11 @@ class Dispatcher:
     ) -> None:
         self.outstanding = OutstandingMessages(settings.max_outstanding)
         self.failed = asyncio.Event()
+        self.failure = ""
+        self.binding: Binding | None = None
+        self.lost: str | None = None
+        self.last_sign = _NEVER
+        self.is_bound = self.is_dispatching = self.on_trial = False
         self._settings = settings
         self._pool = pool
         self._results = results
@@ -57,14 +67,8 @@ class Dispatcher:
         self._status = status
         self._connection: Connection | None = None
         self._consumer: Consumer | None = None
-        self._binding: Binding | None = None
-        self._is_bound = False
         self._times_bound = 0
-        self._is_dispatching = False
-        self._on_trial = False
-        self._failure = ""
-        self._lost: str | None = None
-        self._last_sign = self._looked_at = _NEVER
+        self._looked_at = _NEVER
         self._work = asyncio.Event()
         self._acking = asyncio.Lock()
         self._pool_idle = asyncio.Event()
@@ -87,74 +91,49 @@ class Dispatcher:
 
         Returns how many outstanding messages will not be acked.
         """
-        recreated = self._binding is not None and not binding.same_messages(self._binding)
+        recreated = self.binding is not None and not binding.same_messages(self.binding)
         self._times_bound += 1
-        self._lost = None
+        self.lost = None
         self.update(binding)
-        self._is_bound = True
+        self.is_bound = True
         self._work.set()
         return self.outstanding.forget_replies() if recreated else 0
 
     def update(self, binding: Binding) -> None:
         """Take what the broker has just reported of the bound consumer."""
-        self._binding = binding
+        self.binding = binding
         self._looked_at = asyncio.get_running_loop().time()
 
     def unbind(self) -> None:
         """Ack nothing until it is known which consumer exists."""
-        self._is_bound = False
-        self._is_dispatching = False
-        self._last_sign = _NEVER
-
-    @property
-    def binding(self) -> Binding | None:
-        """The consumer as it was seen last; None before the first bind."""
-        return self._binding
-
-    @property
-    def is_bound(self) -> bool:
-        """Whether reply subjects are known to mean the outstanding messages."""
-        return self._is_bound
-
-    @property
-    def is_dispatching(self) -> bool:
-        """Whether what arrives goes to the pool: bound, caught up, and the database takes it."""
-        return self._is_dispatching
+        self.is_bound = False
+        self.is_dispatching = False
+        self.last_sign = _NEVER
 
     # --- the pull ---
 
     @property
     def capacity(self) -> int:
         """How many more messages may be asked for."""
-        if self._on_trial:
+        if self.on_trial:
             return max(0, 1 - len(self.outstanding))
         return self.outstanding.capacity
 
-    @property
-    def lost(self) -> str | None:
-        """Why the bound consumer is gone, or None."""
-        return self._lost
-
     def lose(self, problem: str) -> None:
         """End the pull, and ack nothing more: the consumer was found to be gone."""
-        self._lost = problem
+        self.lost = problem
         self._wake_pull()
-
-    @property
-    def last_sign(self) -> float:
-        """When the consumer was last heard of, in monotonic seconds."""
-        return self._last_sign
 
     def heard(self, now: float) -> None:
         """Note a sign of the consumer: a message or a status."""
-        self._last_sign = now
+        self.last_sign = now
 
     def messages_arrived(self) -> None:
         self._work.set()
 
     def pull_answered(self) -> None:
         """Note that the server serves pull requests: only now a missing right would have shown."""
-        if not self._on_trial:
+        if not self.on_trial:
             self._status.readiness.ready()
 
     def _wake_pull(self) -> None:
@@ -166,22 +145,12 @@ class Dispatcher:
     def resume(self) -> None:
         """Dispatch what arrives: the database is caught up."""
         self.failed.clear()
-        self._is_dispatching = True
+        self.is_dispatching = True
         self._work.set()
 
     def stop_dispatching(self) -> None:
         """Dispatch no more batches; results of those in the pool are still acked."""
-        self._is_dispatching = False
-
-    @property
-    def on_trial(self) -> bool:
-        """Whether the database has failed, and taken nothing since."""
-        return self._on_trial
-
-    @property
-    def failure(self) -> str:
-        """Why the database took no batch, while `failed` is set."""
-        return self._failure
+        self.is_dispatching = False
 
     async def pool_idle(self) -> None:
         """Return when the pool has no batch any more."""
@@ -207,10 +176,10 @@ class Dispatcher:
             self._dispatch()
 
     def _dispatch(self) -> None:
-        if not self._is_dispatching:
+        if not self.is_dispatching:
             return
         while (ready := self._ready()) and self.outstanding.batches < self._at_once(ready):
-            self._submit(1 if self._on_trial else min(ready, self._settings.batch))
+            self._submit(1 if self.on_trial else min(ready, self._settings.batch))
         if ready < min(self.outstanding.waiting, self._settings.batch):
             self._behind.set()
 
@@ -223,11 +192,11 @@ class Dispatcher:
         # Few messages are committed sooner one batch after the other than side by side. With many,
         # one batch is queued before it is needed, so that no pool thread waits for this thread.
         few = ready < self._settings.batch // 2
-        return 1 if self._on_trial or few else max(2, self._settings.threads)
+        return 1 if self.on_trial or few else max(2, self._settings.threads)
 
     def _submit(self, most: int) -> None:
-        assert self._binding is not None
-        position = self._binding.position
+        assert self.binding is not None
+        position = self.binding.position
         stream = StreamPosition(position.stream_created_at, position.ack_floor)
         self._pool.submit(self.outstanding.next_batch(most, stream))
 
@@ -248,7 +217,7 @@ class Dispatcher:
         """Publish an ack or a nak for each message of every batch that has a result."""
         async with self._acking:
             acked = False
-            while self._results and self._is_bound and await self._is_still_bound():
+            while self._results and self.is_bound and await self._is_still_bound():
                 result = self._results.get()
                 replies = self.outstanding.finish(result)
                 acked = acked or bool(replies)
@@ -260,19 +229,19 @@ class Dispatcher:
     def _pause_or_resume(self, result: BatchResult) -> None:
         """Pause when the database failed; end the trial with a batch that it took."""
         if result.failure is not None:
-            self._is_dispatching = False
-            self._on_trial = True
-            self._failure = result.failure
+            self.is_dispatching = False
+            self.on_trial = True
+            self.failure = result.failure
             self.failed.set()
-        elif self._on_trial:
-            self._on_trial = False
+        elif self.on_trial:
+            self.on_trial = False
             self._status.readiness.ready()
 
     async def _is_still_bound(self) -> bool:
         """Return whether replies still mean the same messages; looks where that is in doubt."""
-        if self._lost is not None:
+        if self.lost is not None:
             return False
-        sign = max(self._looked_at, self._last_sign)
+        sign = max(self._looked_at, self.last_sign)
         if asyncio.get_running_loop().time() - sign <= _FRESH_FOR:
             return True
         times_bound = self._times_bound
@@ -280,21 +249,21 @@ class Dispatcher:
             await self.look()
         except PullLost as error:
             if times_bound == self._times_bound:  # else it says nothing of what is bound now
-                self._is_bound = False
+                self.is_bound = False
                 self.lose(str(error))
-        return self._is_bound
+        return self.is_bound
 
     async def look(self) -> Binding | None:
         """Ask the broker for the bound consumer; raises PullLost where it is gone.
 
         Returns it as it is now, or the last known state while there is no connection.
         """
-        if self._consumer is not None and self._binding is not None:
+        if self._consumer is not None and self.binding is not None:
             times_bound = self._times_bound
-            seen = await self._consumer.look(self._binding)
+            seen = await self._consumer.look(self.binding)
             if times_bound == self._times_bound:
                 self.update(seen)
-        return self._binding
+        return self.binding
 
     async def nak_waiting(self) -> None:
         """Nak everything that has arrived and is not in a batch, for another worker to take.
@@ -302,7 +271,7 @@ class Dispatcher:
         What cannot be nak'd goes to the pool all the same: while nothing is bound, the stream may
         be deleted, and the message may exist nowhere else.
         """
-        if not self._is_bound:
+        if not self.is_bound:
             self.outstanding.forget_replies()
         replies = self.outstanding.remove_waiting()
         self._status.counters.add(naks=len(replies))
@@ -313,12 +282,12 @@ class Dispatcher:
     async def extend_ack_wait(self) -> None:
         """Report what is outstanding for long as in progress, so that it is not redelivered."""
         while True:
-            if self._binding is None:
+            if self.binding is None:
                 await asyncio.sleep(_BINDING_CHECK)
                 continue
             every = self._ack_wait() / _SIGNS_IN_ACK_WAIT
             await asyncio.sleep(every)
-            if not self._is_bound or self._connection is None or not self._connection.is_connected:
+            if not self.is_bound or self._connection is None or not self._connection.is_connected:
                 continue
             long_ago = asyncio.get_running_loop().time() - every
             signs = [(reply, b"+WPI") for reply in self.outstanding.arrived_before(long_ago)]
@@ -326,9 +295,9 @@ class Dispatcher:
                 await self._connection.publish_all(signs)
 
     def _ack_wait(self) -> float:
-        if self._binding is None:
+        if self.binding is None:
             return self._settings.ack_wait
-        config = self._binding.config
+        config = self.binding.config
         return min(config.backoff or [config.ack_wait or self._settings.ack_wait])
 
     async def _publish_all(self, acks: Iterable[tuple[str, bytes]]) -> None:

@@ -1,24 +1,40 @@
-"""One session with the broker after the other, from connect to close. Consumer thread only."""
+"""One session with the broker after the other: connect, bind, catch up, pull, leave.
+
+Consumer thread only.
+"""
 
 import asyncio
 import contextlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any
 
 import nats.errors
 
-from worker.errors import BrokerError, PullLost, describe
-from worker.jetstream.connection import API_TIMEOUT, Connection, connect
-from worker.jetstream.consumer import Consumer
+from repo.errors import TransientError, UnavailableError
+from worker.errors import (
+    DATABASE_BLOCKED,
+    BrokerError,
+    ConnectionLost,
+    DatabaseUnavailable,
+    NoResponse,
+    PullLost,
+    describe,
+)
+from worker.jetstream.connection import API, API_TIMEOUT, Connection, connect
+from worker.jetstream.consumer import Binding, Consumer, differences, wanted_consumer
 from worker.jetstream.dispatcher import Dispatcher
 from worker.jetstream.lag import LagMonitor
 from worker.jetstream.manifest_sync import ManifestSync
-from worker.jetstream.pull_loop import PullLoop
-from worker.jetstream.tasks import FIRST_BACKOFF, Stop, Stopped, cancel
+from worker.jetstream.pull import PullSubscription
+from worker.jetstream.reconcile import Reconciler
+from worker.jetstream.tasks import FIRST_BACKOFF, Stop, Stopped, cancel, run_until
+from worker.processing.pool import RepositoryPool
+from worker.processing.queues import ResultQueue
 from worker.projections.base import Projection
+from worker.projections.manifests import ManifestCache
 from worker.settings import Settings
 from worker.status.worker_status import WorkerStatus
 from worker.supervisor import Supervisor
@@ -30,10 +46,15 @@ _IDLE_CHECK = 0.1
 _LONG_QUEUE = 1000
 _LONG_QUEUE_CHECK = 1.0
 _GOOD_SESSION = 30.0
+_LOOK_AFTER = 2.0
+_UNANSWERED_AFTER = 3
+_UNAVAILABLE_AFTER = 3
+# An attempt at the database costs little, and the person who has fixed it is watching.
+_LONGEST_DATABASE_BACKOFF = 3.0
 
 
 class Session:
-    """Connects, pulls until the stop, acks until the close, leaves; connects again when it must.
+    """Pulls until the stop, acks until the close, and connects again when it must.
 
     `stop` ends the pull, `closing` the session; `pulling_ended` is set in between, once nothing
     more will be dispatched.
@@ -44,27 +65,30 @@ class Session:
         *,
         settings: Settings,
         projection: Projection[Any, Any],
-        dispatcher: Dispatcher,
-        pull_loop: PullLoop,
-        manifests: ManifestSync,
+        manifests: ManifestCache,
+        pool: RepositoryPool,
+        results: ResultQueue,
         status: WorkerStatus,
         supervisor: Supervisor,
-        stop: Stop,
         versions: Mapping[str, str],
     ) -> None:
+        self.stop = Stop()
         self.closing = asyncio.Event()
         self.pulling_ended = threading.Event()
         self._settings = settings
         self._projection = projection
-        self._dispatcher = dispatcher
-        self._pull_loop = pull_loop
-        self._manifests = manifests
         self._status = status
         self._supervisor = supervisor
-        self._stop = stop
         self._versions = versions
-        self._lag = LagMonitor(settings.stream, projection.filter_subject, dispatcher, status)
+        self._manifests = ManifestSync(settings.bucket, manifests)
+        self.dispatcher = Dispatcher(settings, pool, results, self._manifests, status)
+        self._reconciler = Reconciler(settings, projection, pool.work, status)
+        self._lag = LagMonitor(settings.stream, projection.filter_subject, self.dispatcher, status)
         self._was_connected = False
+        self._differing: dict[str, tuple[Any, Any]] = {}
+        self._is_idle = False
+        self._unanswered = 0
+        self._unavailable = 0
 
     async def run(self) -> None:
         """Keep a session with the broker until the close."""
@@ -80,12 +104,12 @@ class Session:
                 if time.monotonic() - began > _GOOD_SESSION:
                     backoff = FIRST_BACKOFF
                 self._status.health.session_progressed()
-                backoff = await self._stop.rest(backoff)
+                backoff = await self.stop.rest(backoff)
 
     async def _run_once(self) -> None:
         """Return after an orderly stop; raises BrokerError where only a new session can help."""
-        dispatcher = self._dispatcher
-        connection = await self._stop.interrupts(
+        dispatcher = self.dispatcher
+        connection = await self.stop.interrupts(
             connect(self._settings, self._supervisor, self._status)
         )
         self._note_connected(connection)
@@ -93,28 +117,24 @@ class Session:
         consumer = Consumer(js, self._settings, self._projection)
         dispatcher.attach(connection, consumer)
         helpers = [
-            asyncio.create_task(self._manifests.run(connection, js)),
-            asyncio.create_task(dispatcher.extend_ack_wait()),
-            asyncio.create_task(self._lag.run(connection)),
+            self._manifests.run(connection, js),
+            dispatcher.extend_ack_wait(),
+            self._lag.run(connection),
         ]
         if self._settings.until_idle:
-            helpers.append(asyncio.create_task(self._stop_when_idle(connection)))
-        for helper in helpers:
-            helper.add_done_callback(self._supervise)
+            helpers.append(self._stop_when_idle(connection))
         try:
-            with contextlib.suppress(Stopped):
-                await self._pull_loop.run(connection, consumer)
-            dispatcher.stop_dispatching()
-            await dispatcher.nak_waiting()
-            self.pulling_ended.set()
-            await self.closing.wait()
-            await dispatcher.ack_results()
-            await dispatcher.nak_waiting()
-            await self._flush(connection)
+            async with self._helped_by(*helpers):
+                with contextlib.suppress(Stopped):
+                    await self._pull_until_stopped(connection, consumer)
+                dispatcher.stop_dispatching()
+                await dispatcher.nak_waiting()
+                self.pulling_ended.set()
+                await self.closing.wait()
+                await dispatcher.ack_results()
+                await dispatcher.nak_waiting()
+                await self._flush(connection)
         finally:
-            for helper in helpers:
-                helper.remove_done_callback(self._supervise)
-            await cancel(*helpers)
             dispatcher.detach()
             await connection.shut_down()
 
@@ -127,6 +147,19 @@ class Session:
             settings = self._settings.public()
             log.info("worker.started", extra={"versions": versions, "settings": settings})
         self._status.health.session_progressed()
+
+    @contextlib.asynccontextmanager
+    async def _helped_by(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+        """Run helpers beside the body, and end them with it."""
+        tasks = [asyncio.create_task(helper) for helper in helpers]
+        for task in tasks:
+            task.add_done_callback(self._supervise)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.remove_done_callback(self._supervise)
+            await cancel(*tasks)
 
     def _supervise(self, helper: asyncio.Task[None]) -> None:
         """Report the end of a helper task; the library may cancel what waits on it."""
@@ -144,7 +177,7 @@ class Session:
 
     async def _stop_when_idle(self, connection: Connection) -> None:
         """Request the stop once no message is pending or ack pending, here or elsewhere."""
-        dispatcher = self._dispatcher
+        dispatcher = self.dispatcher
         rest = _IDLE_CHECK
         while True:
             await asyncio.sleep(rest)
@@ -164,6 +197,152 @@ class Session:
             rest = _LONG_QUEUE_CHECK if binding.pending > _LONG_QUEUE else _IDLE_CHECK
             self._status.expect(binding.pending + binding.ack_pending)
             if not binding.has_work and len(dispatcher.outstanding) == 0:
-                self._pull_loop.idle()
+                self._is_idle = True  # the stop leaves the pull at once: nothing can come
                 self._supervisor.request_stop()
                 return
+
+    # --- the pull ---
+
+    async def _pull_until_stopped(self, connection: Connection, consumer: Consumer) -> None:
+        """Bind and pull until the stop; raises BrokerError if the connection is of no use."""
+        self._unanswered = 0
+        backoff = FIRST_BACKOFF
+        while not self.stop.is_set():
+            began = time.monotonic()
+            self._status.health.session_progressed()
+            try:
+                await self.stop.interrupts(connection.usable())
+                self._status.health.session_progressed()
+                await self.stop.interrupts(self._bind_while_connected(connection, consumer))
+                if not self.dispatcher.on_trial:
+                    backoff = FIRST_BACKOFF
+                await self._pull(connection)
+            except (TransientError, UnavailableError, DatabaseUnavailable) as error:
+                await self._database_failed(error)
+                backoff = await self.stop.rest(backoff, _LONGEST_DATABASE_BACKOFF)
+            except PullLost as error:
+                self._pull_failed(error, connection, began)
+                if isinstance(error, ConnectionLost):
+                    backoff = FIRST_BACKOFF  # earlier attempts say nothing of the new connection
+                backoff = await self.stop.rest(backoff)
+
+    async def _database_failed(self, error: Exception) -> None:
+        """Pause; nak what waits if only this worker's own way to the database is broken.
+
+        A locked database is locked for every worker; there the messages stay outstanding.
+        """
+        problem = str(error) if isinstance(error, DatabaseUnavailable) else describe(error)
+        self._status.readiness.not_ready(f"database: {problem}", DATABASE_BLOCKED)
+        log.warning("database.unavailable", extra={"error": problem})
+        broken = isinstance(error, UnavailableError)
+        self._unavailable = self._unavailable + 1 if broken else 0
+        if self._unavailable >= _UNAVAILABLE_AFTER and self.dispatcher.is_bound:
+            await self.dispatcher.nak_waiting()
+
+    def _pull_failed(self, error: PullLost, connection: Connection, began: float) -> None:
+        self.dispatcher.unbind()
+        cause = connection.problem_since(began)
+        problem = f"{describe(error)} <- {cause}" if cause else describe(error)
+        self._status.readiness.not_ready(problem, error.cause)
+        log.warning("pull.lost", extra={"error": problem})
+        connection.check()
+        # A missing right to subscribe that is granted by now counts for a new connection only.
+        self._unanswered = self._unanswered + 1 if isinstance(error, NoResponse) else 0
+        if self._unanswered >= _UNANSWERED_AFTER:
+            raise BrokerError("no request is answered on this connection")
+        self._manifests.refresh()
+
+    async def _bind_while_connected(self, connection: Connection, consumer: Consumer) -> None:
+        lost = ConnectionLost("the connection was lost while the consumer was bound")
+        await run_until(connection.lost(), self._bind_and_catch_up(connection, consumer), lost)
+
+    async def _bind_and_catch_up(self, connection: Connection, consumer: Consumer) -> None:
+        """Bind, and resume dispatching once the database is caught up with the consumer."""
+        health = self._status.health
+        binding = await self._bind(consumer)
+        await self.dispatcher.pool_idle()
+        health.session_progressed()
+        outcome = await self._reconciler.catch_up(connection, binding)
+        health.session_progressed()
+        if outcome.is_recreated:
+            created_at, binding = binding.position.stream_created_at, await self._bind(consumer)
+            if created_at != binding.position.stream_created_at:
+                raise PullLost("the stream was recreated while it was compared")
+        self._log_differences(binding, outcome.committed)
+        await self._manifests.first_attempt()
+        log.info(
+            "pull.started",
+            extra={
+                "stream": self._settings.stream,
+                "consumer": self._settings.consumer,
+                "pending": binding.pending,
+                "ack_pending": binding.ack_pending,
+            },
+        )
+        self.dispatcher.resume()
+
+    async def _bind(self, consumer: Consumer) -> Binding:
+        before = self.dispatcher.binding
+        binding = await consumer.bind()
+        not_acked = self.dispatcher.bind(binding)
+        if before is not None and not binding.same_messages(before):
+            log.warning("consumer.recreated", extra={"messages_not_acked": not_acked})
+        self._status.expect(binding.pending + binding.ack_pending)
+        self._status.health.session_progressed()
+        return binding
+
+    def _log_differences(self, binding: Binding, committed: int) -> None:
+        wanted = wanted_consumer(self._settings, self._projection)
+        differing = differences(wanted, binding.config, committed)
+        if differing == self._differing:
+            return
+        self._differing = differing
+        for name, (expected, found) in differing.items():
+            log.warning(
+                "consumer.differs",
+                extra={
+                    "consumer": self._settings.consumer,
+                    "setting": name,
+                    "expected": expected,
+                    "found": found,
+                    "kept": found,
+                },
+            )
+
+    async def _pull(self, connection: Connection) -> None:
+        """Pull until the stop; raises DatabaseUnavailable when the database fails."""
+        settings, dispatcher = self._settings, self.dispatcher
+        subject = f"{API}.CONSUMER.MSG.NEXT.{settings.stream}.{settings.consumer}"
+        pull = PullSubscription(connection, subject, dispatcher)
+        stop = asyncio.create_task(self.stop.wait())
+        stop.add_done_callback(lambda _: pull.stop(idle=self._is_idle))
+        failed = asyncio.create_task(dispatcher.failed.wait())
+        failed.add_done_callback(lambda _: pull.stop())
+        try:
+            async with self._helped_by(self._watch_consumer(pull)):
+                await pull.run()
+        finally:
+            if pull.is_answered:
+                self._unanswered = 0
+            await cancel(stop, failed)
+        if dispatcher.failed.is_set():
+            raise DatabaseUnavailable(dispatcher.failure)
+
+    async def _watch_consumer(self, pull: PullSubscription) -> None:
+        """Look at the consumer regularly, also while nothing is requested."""
+        dispatcher = self.dispatcher
+        while True:
+            await asyncio.sleep(_LOOK_AFTER)
+            try:
+                binding = await dispatcher.look()
+            except PullLost as error:
+                dispatcher.lose(describe(error))
+                return
+            if not dispatcher.is_bound or binding is None:
+                dispatcher.lose("cannot tell whether the consumer is still the same")
+                return
+            self._status.health.session_progressed()
+            # On trial, with nothing to try: the checkpoint was written, so the database is there.
+            tried = not dispatcher.on_trial or not binding.has_work
+            if tried and pull.is_answered and len(dispatcher.outstanding) == 0:
+                self._status.readiness.ready()

@@ -22,6 +22,20 @@ async def cancel(*tasks: asyncio.Task[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def run_until(
+    end: Coroutine[Any, Any, object], work: Coroutine[Any, Any, _Result], error: Exception
+) -> _Result:
+    """Return what `work` returns, or cancel it and raise `error` when `end` returns first."""
+    working, ending = asyncio.create_task(work), asyncio.create_task(end)
+    try:
+        await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise error
+    finally:
+        await cancel(working, ending)
+
+
 class Stopped(Exception):
     """The stop came while something else was awaited."""
 
@@ -31,15 +45,7 @@ class Stop(asyncio.Event):
 
     async def interrupts(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Return what `work` returns, or cancel it and raise Stopped when the stop comes first."""
-        task = asyncio.create_task(work)
-        stop = asyncio.create_task(self.wait())
-        try:
-            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            raise Stopped
-        finally:
-            await cancel(task, stop)
+        return await run_until(self.wait(), work, Stopped())
 
     async def rest(self, backoff: float, longest: float = LONGEST_BACKOFF) -> float:
         """Wait for about `backoff` seconds and return the next; raises Stopped at the stop."""

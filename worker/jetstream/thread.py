@@ -7,20 +7,11 @@ thread calls `start`, `stop_pulling` and `close`.
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-from worker.jetstream.dispatcher import Dispatcher
-from worker.jetstream.manifest_sync import ManifestSync
-from worker.jetstream.pull_loop import PullLoop
-from worker.jetstream.reconcile import Reconciler
 from worker.jetstream.session import Session
-from worker.jetstream.tasks import Stop, cancel
-from worker.processing.pool import RepositoryPool
+from worker.jetstream.tasks import cancel
 from worker.processing.queues import ResultQueue
-from worker.projections.base import Projection
-from worker.projections.manifests import ManifestCache
-from worker.settings import Settings
 from worker.status.worker_status import WorkerStatus
 from worker.supervisor import Supervisor
 
@@ -34,45 +25,12 @@ class ConsumerThread:
     """
 
     def __init__(
-        self,
-        *,
-        settings: Settings,
-        projection: Projection[Any, Any],
-        manifests: ManifestCache,
-        pool: RepositoryPool,
-        results: ResultQueue,
-        status: WorkerStatus,
-        supervisor: Supervisor,
-        versions: Mapping[str, str],
+        self, session: Session, results: ResultQueue, status: WorkerStatus, supervisor: Supervisor
     ) -> None:
+        self._session = session
         self._results = results
         self._status = status
         self._supervisor = supervisor
-        self._stop = Stop()
-        sync = ManifestSync(settings.bucket, manifests)
-        self._dispatcher = Dispatcher(settings, pool, results, sync, status)
-        reconciler = Reconciler(settings, projection, pool.work, status)
-        pull_loop = PullLoop(
-            settings=settings,
-            projection=projection,
-            dispatcher=self._dispatcher,
-            reconciler=reconciler,
-            manifests=sync,
-            status=status,
-            supervisor=supervisor,
-            stop=self._stop,
-        )
-        self._session = Session(
-            settings=settings,
-            projection=projection,
-            dispatcher=self._dispatcher,
-            pull_loop=pull_loop,
-            manifests=sync,
-            status=status,
-            supervisor=supervisor,
-            stop=self._stop,
-            versions=versions,
-        )
         self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -80,13 +38,13 @@ class ConsumerThread:
 
     def start(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._results.open(self._loop, self._dispatcher.wake)
+        self._results.open(self._loop, self._session.dispatcher.wake)
         self._thread.start()
 
     def stop_pulling(self, timeout: float) -> None:
         """Stop pulling and nak what was not begun; waits for that up to `timeout` seconds."""
         if self._thread.is_alive():
-            self._call(self._stop.set)
+            self._call(self._session.stop.set)
             self._session.pulling_ended.wait(timeout)
 
     def close(self, timeout: float) -> int:
@@ -96,10 +54,10 @@ class ConsumerThread:
         broker will deliver again.
         """
         if self._thread.is_alive():
-            self._call(self._stop.set)
+            self._call(self._session.stop.set)
             self._call(self._session.closing.set)
             self._thread.join(timeout)
-        return len(self._dispatcher.outstanding)
+        return len(self._session.dispatcher.outstanding)
 
     def is_alive(self) -> bool:
         return self._thread.is_alive()
@@ -129,8 +87,8 @@ class ConsumerThread:
             asyncio.create_task(part)
             for part in (
                 self._session.run(),
-                self._dispatcher.run(),
-                self._dispatcher.keep_manifests_synced(),
+                self._session.dispatcher.run(),
+                self._session.dispatcher.keep_manifests_synced(),
                 self._turn(),
             )
         ]
