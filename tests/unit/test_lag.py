@@ -61,9 +61,10 @@ class Monitored:
         self.lag = LagMonitor(settings.stream, STARTS.filter_subject, self.dispatcher, status)
 
     def oldest(self, *, ack_floor: int = 0, pending: int = 0, ack_pending: int = 0) -> int | None:
-        position = ConsumerPosition("2026-05-20T00:00:00+00:00", 1, True, ack_floor, ack_floor)
+        floors = ack_floor, ack_floor, ack_floor
+        position = ConsumerPosition("2026-05-20T00:00:00+00:00", 1, True, *floors, ack_pending)
         created = datetime(2026, 5, 20, tzinfo=UTC)
-        binding = Binding(created, pending, ack_pending, position, ConsumerConfig())
+        binding = Binding(created, pending, position, ConsumerConfig())
         return asyncio.run(self.lag._oldest(cast(Connection, self.broker), binding))
 
     def arrive(self, stored_at: int) -> None:

@@ -13,7 +13,8 @@ from worker.cli.options import json_option
 from worker.cli.output import json_text, safe, user_message
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError, WorkerError
 from worker.jetstream.client import BrokerClient
-from worker.jetstream.inspect import ConsumerView, differing_settings, inspect_broker, why_unusable
+from worker.jetstream.consumer import Binding, check_usable, differences, wanted_consumer
+from worker.jetstream.inspect import inspect_broker
 from worker.jetstream.manifest_sync import read_manifests
 from worker.jetstream.permissions import (
     create_stream_permissions,
@@ -129,18 +130,21 @@ def _stream(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
         return
     yield Finding("stream", Level.OK, f"{settings.stream} has {view.stream.messages} messages")
     if view.consumer is not None:
-        yield _consumer(view.consumer, settings)
+        yield _consumer(view.consumer.binding, settings)
     else:
         text = f"{settings.consumer} does not exist yet; a worker creates it"
         yield Finding("consumer", Level.OK, text)
 
 
-def _consumer(consumer: ConsumerView, settings: Settings) -> Finding:
-    if problem := why_unusable(consumer, settings, STARTS):
-        return Finding("consumer", Level.ERROR, problem)
-    different = differing_settings(consumer, settings, STARTS).items()
+def _consumer(binding: Binding, settings: Settings) -> Finding:
+    try:
+        check_usable(settings, STARTS, binding.config)
+    except ConfigurationError as error:
+        return Finding("consumer", Level.ERROR, str(error))
+    wanted = wanted_consumer(settings, STARTS)
+    different = differences(wanted, binding.config, binding.position.ack_floor).items()
     if different:
-        listed = [f"{name} is {found}, expected {wanted}" for name, (wanted, found) in different]
+        listed = [f"{name} is {found}, expected {ours}" for name, (ours, found) in different]
         text = f"{settings.consumer}: {', '.join(listed)}; a worker uses it unchanged"
         return Finding("consumer", Level.WARNING, text)
     return Finding("consumer", Level.OK, f"{settings.consumer} is as a worker creates it")

@@ -14,18 +14,11 @@ from repo.queries import Counted
 from worker.cli.context import chosen_settings, database_of
 from worker.cli.options import SECONDS, broker_command
 from worker.cli.output import Members, json_text, paragraph, safe, user_message
-from worker.codec.timestamps import NANOSECONDS, format_instant
+from worker.codec.timestamps import NANOSECONDS, format_instant, parse_instant
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError, exit_code
 from worker.jetstream.client import BrokerClient
-from worker.jetstream.inspect import (
-    BrokerView,
-    ConsumerView,
-    StoredMessage,
-    inspect_broker,
-    missing_messages,
-    next_message,
-)
-from worker.jetstream.reconcile import Case, Comparison, compare
+from worker.jetstream.inspect import BrokerView, ConsumerView, inspect_broker
+from worker.jetstream.reconcile import Case, Comparison, compare, find_missing, first_message
 from worker.projections.starts import STARTS
 from worker.settings import Settings
 
@@ -82,7 +75,7 @@ class _Answers:
     broker: BrokerView | None = None
     stored: StoredCheckpoint | None = None
     counted: Counted | None = None
-    oldest: StoredMessage | None = None
+    oldest: int | None = None  # when the first event that is not acked was stored, an instant
     comparison: Comparison | None = None
     is_missing: bool = False
     errors: list[BrokerError | ConfigurationError | RepositoryError] = field(default_factory=list)
@@ -123,13 +116,15 @@ def _compare(client: BrokerClient, settings: Settings, answers: _Answers) -> Non
     if answers.consumer is None:
         return
     binding = answers.consumer.binding
+    position, place = binding.position, (client.connection, settings.stream)
     if binding.has_work:
-        above = binding.position.ack_floor + 1
-        answers.oldest = next_message(client, settings.stream, STARTS, above)
+        above = position.ack_floor + 1
+        first = client.do(first_message(*place, above, STARTS.filter_subject))
+        answers.oldest = parse_instant(first["time"]) if first is not None else None
     if answers.stored is not None:
-        answers.comparison, answers.is_missing = missing_messages(
-            *(client, settings.stream, STARTS),
-            *(compare(answers.stored, binding.position), binding),
+        comparison = compare(answers.stored, position)
+        answers.comparison, answers.is_missing = client.do(
+            find_missing(*place, STARTS.filter_subject, comparison, position)
         )
 
 
@@ -143,7 +138,7 @@ def _members(settings: Settings, answers: _Answers) -> Members:
     broker, oldest = answers.broker, answers.oldest
     stream = broker.stream if broker else None
     # The age of the oldest event that is not acked.
-    behind = (time.time_ns() - oldest.stored_at) / NANOSECONDS if oldest else 0.0
+    behind = (time.time_ns() - oldest) / NANOSECONDS if oldest is not None else 0.0
     return {
         "server": broker.server if broker else None,
         "stream": {"name": settings.stream, **asdict(stream)} if stream else None,
@@ -163,7 +158,7 @@ def _consumer_members(settings: Settings, consumer: ConsumerView | None) -> Memb
     return {
         "name": settings.consumer,
         "pending": binding.pending,
-        "ack_pending": binding.ack_pending,
+        "ack_pending": binding.position.ack_pending,
         "redelivered": consumer.redelivered,
         "pull_requests": consumer.pull_requests,
         "delivered": binding.position.delivered,

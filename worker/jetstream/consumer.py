@@ -4,6 +4,7 @@ A consumer that exists is used as it is and never changed: settings that differ 
 that would lose or misread messages is a configuration error.
 """
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -75,14 +76,17 @@ class Binding:
 
     consumer_created: datetime
     pending: int
-    ack_pending: int
     position: ConsumerPosition
     config: ConsumerConfig
 
     @property
+    def not_acked(self) -> int:
+        """How many messages are pending, or ack pending for any worker."""
+        return self.pending + self.position.ack_pending
+
+    @property
     def has_work(self) -> bool:
-        """Whether messages are pending, or ack pending for any worker."""
-        return self.pending > 0 or self.ack_pending > 0
+        return self.not_acked > 0
 
     def same_messages(self, other: "Binding | None") -> bool:
         """Return whether a reply subject of the other binding still means the same message."""
@@ -165,11 +169,8 @@ class Consumer:
 
     async def _consumer(self) -> ConsumerInfo:
         settings = self._settings
-        try:
+        with contextlib.suppress(NotFoundError):
             found: ConsumerInfo = await self._js.consumer_info(settings.stream, settings.consumer)
-        except NotFoundError:
-            pass
-        else:
             return found
         wanted = wanted_consumer(settings, self._projection)
         try:
@@ -192,7 +193,6 @@ def as_binding(consumer: ConsumerInfo, stream_created_at: str, first_sequence: i
     return Binding(
         consumer_created=consumer.created,
         pending=consumer.num_pending or 0,
-        ack_pending=ack_pending,
         position=ConsumerPosition(
             stream_created_at=stream_created_at,
             first_sequence=first_sequence,

@@ -1,27 +1,15 @@
 """The stream and the consumer as a command sees them; nothing is created or changed."""
 
+import contextlib
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import nats.errors
-from nats.js import JetStreamContext
-from nats.js.api import ConsumerInfo, StreamInfo
 from nats.js.errors import NotFoundError, ServiceUnavailableError
 
-from worker.codec.timestamps import parse_instant
-from worker.errors import BrokerError, ConfigurationError
+from worker.errors import BrokerError
 from worker.jetstream.client import BrokerClient
-from worker.jetstream.connection import API_TIMEOUT
-from worker.jetstream.consumer import (
-    Binding,
-    as_binding,
-    check_usable,
-    created_at,
-    differences,
-    wanted_consumer,
-)
-from worker.jetstream.reconcile import Comparison, find_missing, first_message
-from worker.projections.base import Projection
+from worker.jetstream.connection import API_TIMEOUT, Connection
+from worker.jetstream.consumer import Binding, as_binding, created_at
 from worker.settings import Settings
 
 
@@ -57,91 +45,27 @@ class BrokerView:
     consumer: ConsumerView | None
 
 
-class StoredMessage(NamedTuple):
-    """A message in the stream; `stored_at` in nanoseconds since 1970."""
-
-    sequence: int
-    stored_at: int
-
-
 def inspect_broker(client: BrokerClient, settings: Settings) -> BrokerView:
     """Return stream and consumer as they are now; raises BrokerError without an answer."""
-    stream, consumer = client.do(_ask(client.connection.jetstream(timeout=API_TIMEOUT), settings))
-    server = client.connection.server()
-    if stream is None:
-        return BrokerView(server, None, None)
-    state, stream_created_at = stream.state, created_at(stream)
-    seen = StreamView(
-        *(stream_created_at, state.messages, state.bytes, state.first_seq, state.last_seq)
-    )
-    if consumer is None:
-        return BrokerView(server, seen, None)
-    binding = as_binding(consumer, stream_created_at, state.first_seq)
-    view = ConsumerView(binding, consumer.num_redelivered or 0, consumer.num_waiting or 0)
-    return BrokerView(server, seen, view)
+    return client.do(_inspect(client.connection, settings))
 
 
-def next_message(
-    client: BrokerClient, stream: str, projection: Projection[Any, Any], sequence: int
-) -> StoredMessage | None:
-    """Return the projection's first message at or above a sequence, or None.
-
-    Raises PullLost without an answer.
-    """
-    subjects = projection.filter_subject
-    found = client.do(first_message(client.connection, stream, sequence, subjects))
-    return None if found is None else StoredMessage(found["seq"], parse_instant(found["time"]))
-
-
-def missing_messages(
-    client: BrokerClient,
-    stream: str,
-    projection: Projection[Any, Any],
-    comparison: Comparison,
-    binding: Binding,
-) -> tuple[Comparison, bool]:
-    """Return whether the database lacks messages that are acked, as a worker judges it."""
-    return client.do(
-        find_missing(
-            *(client.connection, stream, projection.filter_subject),
-            *(comparison, binding.position),
-        )
-    )
-
-
-def differing_settings(
-    consumer: ConsumerView, settings: Settings, projection: Projection[Any, Any]
-) -> dict[str, tuple[Any, Any]]:
-    """Return the consumer's settings that a worker would set otherwise: wanted and found."""
-    binding = consumer.binding
-    wanted = wanted_consumer(settings, projection)
-    return differences(wanted, binding.config, binding.position.ack_floor)
-
-
-def why_unusable(
-    consumer: ConsumerView, settings: Settings, projection: Projection[Any, Any]
-) -> str | None:
-    """Return why a worker would refuse the consumer, or None."""
+async def _inspect(connection: Connection, settings: Settings) -> BrokerView:
+    js = connection.jetstream(timeout=API_TIMEOUT)
+    stream, consumer = None, None
     try:
-        check_usable(settings, projection, consumer.binding.config)
-    except ConfigurationError as error:
-        return str(error)
-    return None
-
-
-async def _ask(
-    js: JetStreamContext, settings: Settings
-) -> tuple[StreamInfo | None, ConsumerInfo | None]:
-    try:
-        stream = await js.stream_info(settings.stream)
-        try:
-            return stream, await js.consumer_info(settings.stream, settings.consumer)
-        except NotFoundError:
-            return stream, None
-    except NotFoundError:
-        return None, None
+        with contextlib.suppress(NotFoundError):
+            info = await js.stream_info(settings.stream)
+            created, state = created_at(info), info.state
+            stream = StreamView(
+                created, state.messages, state.bytes, state.first_seq, state.last_seq
+            )
+            found = await js.consumer_info(settings.stream, settings.consumer)
+            binding = as_binding(found, created, state.first_seq)
+            consumer = ConsumerView(binding, found.num_redelivered or 0, found.num_waiting or 0)
     except ServiceUnavailableError as error:
         problem = "JetStream is off on this server, or not enabled for this account"
         raise BrokerError(problem) from error
     except (nats.errors.Error, TimeoutError) as error:
         raise BrokerError(f"stream {settings.stream} cannot be inspected") from error
+    return BrokerView(connection.server(), stream, consumer)

@@ -56,7 +56,7 @@ class LagMonitor:
             binding = await self._binding() if connection.is_connected else None
             if binding is not None:
                 health.record_consumer(
-                    binding.pending, binding.ack_pending, binding.position.ack_floor
+                    binding.pending, binding.position.ack_pending, binding.position.ack_floor
                 )
                 if self._status.is_observed:
                     health.record_oldest(await self._oldest(connection, binding))

@@ -195,7 +195,7 @@ class Session:
             # The question is expensive for a server with a long queue: it delivers nothing until
             # it has answered.
             rest = _LONG_QUEUE_CHECK if binding.pending > _LONG_QUEUE else _IDLE_CHECK
-            self._status.expect(binding.pending + binding.ack_pending)
+            self._status.expect(binding.not_acked)
             if not binding.has_work and len(dispatcher.outstanding) == 0:
                 self._is_idle = True  # the stop leaves the pull at once: nothing can come
                 self._supervisor.request_stop()
@@ -276,7 +276,7 @@ class Session:
                 "stream": self._settings.stream,
                 "consumer": self._settings.consumer,
                 "pending": binding.pending,
-                "ack_pending": binding.ack_pending,
+                "ack_pending": binding.position.ack_pending,
             },
         )
         self.dispatcher.resume()
@@ -287,7 +287,7 @@ class Session:
         not_acked = self.dispatcher.bind(binding)
         if before is not None and not binding.same_messages(before):
             log.warning("consumer.recreated", extra={"messages_not_acked": not_acked})
-        self._status.expect(binding.pending + binding.ack_pending)
+        self._status.expect(binding.not_acked)
         self._status.health.session_progressed()
         return binding
 
