@@ -21,7 +21,6 @@ from rich.progress import (
 )
 
 from repo import Database, open_database
-from repo.checkpoint import CheckpointGuard, Position
 from repo.errors import DiskError, RepositoryError, TransientError
 from worker import __version__
 from worker.errors import EXIT_OK, ConfigurationError, describe, exit_code
@@ -60,14 +59,13 @@ class Service:
         self._database = open_database(
             settings.database, busy_timeout=settings.busy_timeout, observer=status
         )
+        self._versions = _versions(self._database)
         self._manifests = ManifestCache()
         self._exporter = Exporter(settings, status, self._supervisor)
         results = ResultQueue()
         self._pool = RepositoryPool(
-            threads=settings.threads,
-            retry_for=settings.retry_for,
+            settings=settings,
             database=self._database,
-            guard=CheckpointGuard(Position(settings.stream, settings.consumer)),
             processor=BatchProcessor(STARTS, settings.stream, self._manifests, status.counters),
             results=results,
             status=status,
@@ -81,7 +79,7 @@ class Service:
             results=results,
             status=status,
             supervisor=self._supervisor,
-            versions=_versions(self._database),
+            versions=self._versions,
         )
         self._consumer_thread = ConsumerThread(session, results, status, self._supervisor)
 
@@ -94,7 +92,7 @@ class Service:
         self._log_starting()
         with stopping_on_signals(self.stop):
             try:
-                self._exporter.open(self._database, self._manifests, _versions(self._database))
+                self._exporter.open(self._database, self._manifests, self._versions)
                 self._check_schema()
                 self._pool.start()
                 self._consumer_thread.start()
@@ -157,7 +155,7 @@ class Service:
         log.info(
             "worker.starting",
             extra={
-                "versions": _versions(self._database),
+                "versions": self._versions,
                 "nats": list(self._settings.nats_urls),
                 "database": self._settings.database,
             },

@@ -29,7 +29,8 @@ from worker.cli.options import (
 )
 from worker.cli.output import Members, counts_text, json_text, print_list, report, safe
 from worker.errors import EXIT_OK, EXIT_PARTLY
-from worker.jetstream.manifest_sync import load_manifests
+from worker.jetstream.client import BrokerClient
+from worker.jetstream.manifest_sync import read_manifests
 from worker.processing import rejections
 from worker.processing.rejections import REJECTED, UNKNOWN, WRITTEN
 from worker.projections.manifests import ManifestCache
@@ -191,8 +192,8 @@ def retry(*, without_deadlines: bool, as_json: bool, **options: Any) -> int:
     with database.reader() as reader:
         chosen = selection.read(reader)
         if not without_deadlines and any(reader.read(rejected_events.find, id_) for id_ in chosen):
-            with handling_missing_manifests():
-                load_manifests(settings, manifests)
+            with handling_missing_manifests(), BrokerClient(settings) as client:
+                read_manifests(client, settings.bucket, manifests)
         with (
             database.repository() as repository,
             report("events", counts, _outcome_line, counts_text, as_json=as_json) as add,

@@ -34,6 +34,9 @@ class _Found(NamedTuple):
     stored_at: int
 
 
+_NOTHING_FOUND = _Found("", 0, 0, 0)
+
+
 class LagMonitor:
     """Records once a second how many messages are outstanding, and how old the oldest work is."""
 
@@ -44,7 +47,7 @@ class LagMonitor:
         self._filter = filter_subject
         self._dispatcher = dispatcher
         self._status = status
-        self._found: _Found | None = None
+        self._found = _NOTHING_FOUND
         self._not_before = 0.0
         self._behind_since: int | None = None
 
@@ -88,16 +91,11 @@ class LagMonitor:
 
     async def _first_above(self, connection: Connection, binding: Binding) -> int | None:
         """Return when the first message above the ack floor was stored, or None."""
-        ack_floor = binding.position.ack_floor
-        created_at = binding.position.stream_created_at
+        ack_floor, created_at = binding.position.ack_floor, binding.position.stream_created_at
         found = self._found
-        if (
-            found is not None
-            and found.stream_created_at == created_at
-            and found.ack_floor <= ack_floor < found.sequence
-        ):
+        if found.stream_created_at == created_at and found.ack_floor <= ack_floor < found.sequence:
             return found.stored_at
-        self._found = None
+        self._found = _NOTHING_FOUND
         now = time.monotonic()
         if now < self._not_before:
             return None

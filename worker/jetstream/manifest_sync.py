@@ -21,9 +21,9 @@ from nats.js.kv import KeyValue
 
 from worker.errors import BrokerError, ConfigurationError, describe
 from worker.jetstream.client import BrokerClient
-from worker.jetstream.connection import API_TIMEOUT, Connection
+from worker.jetstream.connection import API, API_TIMEOUT, Connection
+from worker.jetstream.tasks import run_until
 from worker.projections.manifests import Manifest, ManifestCache, NoTimeout, put_later, read_timeout
-from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class ManifestSync:
             return
         try:
             async with asyncio.timeout(_CATCH_UP_TIMEOUT):
-                info = await connection.ask(f"$JS.API.STREAM.INFO.KV_{self._bucket}")
+                info = await connection.ask(f"{API}.STREAM.INFO.KV_{self._bucket}")
                 last = info["state"]["last_seq"] if "state" in info else 0
                 while self._following is bucket and self._revision < last:
                     self._advanced.clear()
@@ -204,28 +204,20 @@ class ManifestSync:
 
     async def _next(self, watcher: KeyValue.KeyWatcher, seconds: float) -> KeyValue.Entry | None:
         """Return the next change, or None after a while or when a refresh is wanted."""
-        change = asyncio.ensure_future(watcher.updates(timeout=max(seconds, 0.01)))
-        again = asyncio.ensure_future(self._again.wait())
+        change = watcher.updates(timeout=max(seconds, 0.01))
         try:
-            await asyncio.wait((change, again), return_when=asyncio.FIRST_COMPLETED)
-            if not change.done():
-                return None
-            try:
-                entry: KeyValue.Entry | None = change.result()
-                return entry
-            except TimeoutError:
-                return None
-        finally:
-            for task in (change, again):
-                task.cancel()
-            await asyncio.gather(change, again, return_exceptions=True)
+            entry: KeyValue.Entry | None = await run_until(
+                self._again.wait(), change, TimeoutError()
+            )
+        except TimeoutError:
+            return None
+        return entry
 
     def _manifest(self, entry: KeyValue.Entry) -> Manifest:
-        put_at = _put_at(entry)
+        put_at, revision = _put_at(entry), entry.revision or 0
         if entry.operation is not None:  # DEL or PURGE
-            return Manifest(entry.revision or 0, None, put_at)
+            return Manifest(revision, None, put_at)
         timeout = read_timeout(entry.value or b"")
-        revision = entry.revision or 0
         if isinstance(timeout, NoTimeout) and self._reported.get(entry.key) != revision:
             self._reported[entry.key] = revision
             log.warning(
@@ -271,17 +263,7 @@ async def _watching(bucket: KeyValue) -> AsyncIterator[KeyValue.KeyWatcher]:
             await watcher.stop()
 
 
-def load_manifests(settings: Settings, cache: ManifestCache) -> None:
-    """Fill the cache for a command, over a connection of its own; takes a minute at most.
-
-    Raises BrokerError where the broker or the bucket cannot be read now, and ConfigurationError
-    where only a person can fix it.
-    """
-    with BrokerClient(settings) as client:
-        read_manifests(client, settings.bucket, cache)
-
-
 def read_manifests(client: BrokerClient, bucket: str, cache: ManifestCache) -> None:
-    """Fill the cache over a connection that is open; raises as `load_manifests`."""
+    """Fill the cache for a command; takes a minute at most. Raises as `ManifestSync.load` does."""
     js = client.connection.jetstream(timeout=API_TIMEOUT)
     client.do(ManifestSync(bucket, cache).load(js))

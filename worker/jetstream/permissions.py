@@ -33,10 +33,7 @@ class Permission(NamedTuple):
 def worker_permissions(stream: str, consumer: str, bucket: str) -> list[Permission]:
     """Return what a worker needs on a stream that exists."""
     return [
-        Permission(INBOX, "receive answers and messages", subscribe=True),
-        Permission(f"{API}.STREAM.INFO.{stream}", "find the stream"),
-        Permission(f"{API}.STREAM.MSG.GET.{stream}", "find messages missing from the database"),
-        Permission(f"{API}.CONSUMER.INFO.{stream}.{consumer}", "see the consumer's position"),
+        *_looking_permissions(stream, consumer),
         Permission(f"{API}.CONSUMER.DURABLE.CREATE.{stream}.{consumer}", "create the consumer"),
         Permission(
             f"{API}.CONSUMER.DELETE.{stream}.{consumer}", "recreate the consumer for a replay"
@@ -44,6 +41,15 @@ def worker_permissions(stream: str, consumer: str, bucket: str) -> list[Permissi
         Permission(f"{API}.CONSUMER.MSG.NEXT.{stream}.{consumer}", "request messages"),
         Permission(f"$JS.ACK.{stream}.{consumer}.>", "ack messages"),
         *manifest_permissions(bucket),
+    ]
+
+
+def _looking_permissions(stream: str, consumer: str) -> list[Permission]:
+    return [
+        Permission(INBOX, "receive answers and messages", subscribe=True),
+        Permission(f"{API}.STREAM.INFO.{stream}", "find the stream"),
+        Permission(f"{API}.STREAM.MSG.GET.{stream}", "find messages missing from the database"),
+        Permission(f"{API}.CONSUMER.INFO.{stream}.{consumer}", "see the consumer's position"),
     ]
 
 
@@ -65,10 +71,7 @@ def create_stream_permissions(stream: str) -> list[Permission]:
 def reader_permissions(stream: str, consumer: str, bucket: str) -> list[Permission]:
     """Return what a person needs for the commands: none acks, or changes the consumer."""
     return [
-        Permission(INBOX, "receive answers and messages", subscribe=True),
-        Permission(f"{API}.STREAM.INFO.{stream}", "find the stream"),
-        Permission(f"{API}.STREAM.MSG.GET.{stream}", "find messages missing from the database"),
-        Permission(f"{API}.CONSUMER.INFO.{stream}.{consumer}", "see the consumer's position"),
+        *_looking_permissions(stream, consumer),
         *reading_permissions(stream),
         *manifest_permissions(bucket),
     ]

@@ -4,10 +4,8 @@ The consumer acks nothing, keeps its state in memory, and ends by itself when it
 The worker's consumer is not touched.
 """
 
-import json
 import time
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any, Self
 
 import nats.errors
@@ -24,6 +22,7 @@ from worker.messages import Message, read_delivery
 PAGE_MESSAGES = 250
 _INACTIVE_AFTER = 60
 _FETCH_TIMEOUT = 10.0
+_UNREADABLE = "the stream cannot be read any further"
 
 
 class StreamReader:
@@ -56,12 +55,7 @@ class StreamReader:
         self._client.do(self._open())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if not isinstance(error, BrokerError):
             self._client.do(self._leave())
 
@@ -99,9 +93,9 @@ class StreamReader:
         try:
             fetched = await self._subscription.fetch(min(left, PAGE_MESSAGES), _FETCH_TIMEOUT)
         except (nats.errors.Error, TimeoutError) as error:
-            raise BrokerError("the stream cannot be read any further") from error
+            raise BrokerError(_UNREADABLE) from error
         if not fetched:  # the library reports a deleted consumer in the same way
-            raise BrokerError("the stream cannot be read any further")
+            raise BrokerError(_UNREADABLE)
         page = [_message(message) for message in fetched]
         # Messages may arrive and expire while this reads.
         left = min(left - len(page), fetched[-1].metadata.num_pending)
@@ -113,7 +107,7 @@ class StreamReader:
         subject = f"{API}.CONSUMER.DELETE.{self._stream}.{self._name}"
         connection = self._client.connection
         try:
-            await connection.publish(subject, json.dumps({}).encode(), connection.new_inbox())
+            await connection.publish(subject, b"{}", connection.new_inbox())
             await self._subscription.unsubscribe()
         except nats.errors.Error as error:
             raise BrokerError("the connection is lost") from error

@@ -6,11 +6,12 @@ from functools import partial
 from typing import Any
 
 from repo import Database
-from repo.checkpoint import CheckpointGuard
+from repo.checkpoint import CheckpointGuard, Position
 from repo.repository import GuardedRepository
 from worker.messages import Batch
 from worker.processing.processor import BatchProcessor
 from worker.processing.queues import ResultQueue, WorkQueue
+from worker.settings import Settings
 from worker.status.worker_status import WorkerStatus
 from worker.supervisor import Supervisor
 
@@ -43,36 +44,33 @@ class CommitOrder:
 class RepositoryPool:
     """A fixed number of threads that process batches and answer questions about the database.
 
-    `retry_for` is how many seconds a write is retried while the database is locked. The error that
-    ends a thread goes to the supervisor.
+    The error that ends a thread goes to the supervisor.
     """
 
     def __init__(
         self,
         *,
-        threads: int,
-        retry_for: float,
+        settings: Settings,
         database: Database,
-        guard: CheckpointGuard,
         processor: BatchProcessor,
         results: ResultQueue,
         status: WorkerStatus,
         supervisor: Supervisor,
     ) -> None:
         self.work = WorkQueue()
+        self._settings = settings
         self._database = database
-        self._guard = guard
+        self._guard = CheckpointGuard(Position(settings.stream, settings.consumer))
         self._processor = processor
         self._results = results
         self._status = status
         self._supervisor = supervisor
-        self._retry_for = retry_for
         self._commit_order = CommitOrder()
         self._give_up = threading.Event()
         # Daemons: a write that hangs in a dead disk must not keep the process from ending.
         self._threads = [
             threading.Thread(target=self._run, name=f"pool-{number}", daemon=True)
-            for number in range(1, threads + 1)
+            for number in range(1, settings.threads + 1)
         ]
 
     def start(self) -> None:
@@ -106,7 +104,7 @@ class RepositoryPool:
             with GuardedRepository(
                 self._database,
                 self._processor.projection.writer,
-                retry_for=self._retry_for,
+                retry_for=self._settings.retry_for,
                 give_up=self._give_up,
                 guard=self._guard,
             ) as repository:

@@ -32,16 +32,11 @@ class WorkerStatus(Observer):
         self.commit_seconds = _histogram(
             "commit_duration_seconds", "COMMIT of one write transaction alone, sync included."
         )
-        self._expected: int | None = None
-
-    @property
-    def expected(self) -> int | None:
-        """How many messages this process will have projected when idle; None before it is bound."""
-        return self._expected
+        self.expected: int | None = None  # messages projected by this process once it is idle
 
     def expect(self, more: int) -> None:
         """Record how many messages are still to be projected."""
-        self._expected = self.counters["messages"] + more
+        self.expected = self.counters["messages"] + more
 
     def projected(self, messages: int, seconds: float) -> None:
         """Record a committed batch and how long it took."""
