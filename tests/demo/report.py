@@ -58,7 +58,7 @@ def problems(
     `finished` are the runs that had finished before their last start arrived, `executions` the
     rows that are expected.
     """
-    ids = [row["result_id"] for row in tables.query("all_runs")]
+    ids = [row["result_id"] for row in tables.runs()]
     published = agents.result_ids
     runs, rejected = tables.counts()
     sequences = sorted(row["stream_sequence"] for row in tables.query("latest_rejected_events"))
@@ -79,11 +79,11 @@ def problems(
         found.append("the numbers do not add up")
     found += [
         f"execution {expected['exec_id']} has {name} {row[name]}, expected {value}"
-        for row, expected in zip(tables.query("all_executions"), executions, strict=True)
+        for row, expected in zip(tables.executions(), executions, strict=True)
         for name, value in expected.items()
         if row[name] != value
     ]
-    if not agents.all_acked():
+    if not agents.is_acked():
         found.append("the broker still has messages that are not acked")
     return found
 

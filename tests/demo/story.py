@@ -59,7 +59,7 @@ class Story:
         self._say(f"Manifests in the bucket jobs, with their timeouts: {manifests}.")
 
     def _show_set_up(self) -> None:
-        stream = self._agents.stream()
+        stream = self._agents.stream_info().config
         age, size = (stream.max_age or 0) / 86_400, (stream.max_bytes or 0) >> 20
         self._say(
             f"The worker created the tables, the consumer and the stream {stream.name}: "
@@ -98,11 +98,11 @@ class Story:
         """Publish events, wait until they are in the tables and acked, and print what changed."""
         tables, before = self._tables, self._tables.counts()
         was = tables.status(events)
-        self._agents.publish(events, seconds=seconds)
+        self._agents.play(events, seconds=seconds)
         published = time.monotonic()
         self._worker.until(self._in_the_tables, f"rows of {what!r}")
         after = f"{(time.monotonic() - published) * 1000:.0f} ms"
-        self._worker.until(self._agents.all_acked, f"acks of {what!r}")
+        self._worker.until(self._agents.is_acked, f"acks of {what!r}")
         runs, rejected = (now - then for now, then in zip(tables.counts(), before, strict=True))
         rows = f"{rejected} rejected" if rejected else str(runs)
         status = tables.status(events)
@@ -127,11 +127,11 @@ class Story:
             f"rotate-logs goes to {len(rotation)} PCs, and an outage in Lyon ends: the PCs there "
             f"publish {len(outboxes)} starts of the last hours from their outboxes."
         )
-        agents.publish(wave[:middle], seconds=1.8)
+        agents.play(wave[:middle], seconds=1.8)
         self._say("The worker gets SIGTERM. The PCs continue to publish.", "bold")
         self._worker.stop()
         again = fleet.random.sample(wave[:middle], 12)
-        agents.publish(fleet.shuffled(wave[middle:], again), seconds=1.8)
+        agents.play(fleet.shuffled(wave[middle:], again), seconds=1.8)
         self._worker.wait()
         consumer = agents.consumer()
         self._say(

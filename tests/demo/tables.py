@@ -10,6 +10,9 @@ from tests.demo.fleet import Event, Execution
 from worker.codec.timestamps import format_instant
 
 Rows = dict[str, tuple[Any, ...]]
+_RUNS = "SELECT * FROM execution_results ORDER BY result_id"
+_EXECUTIONS = "SELECT * FROM executions ORDER BY exec_id"
+_COUNTS = "SELECT (SELECT count(*) FROM execution_results), (SELECT count(*) FROM rejected_events)"
 _SQL = {file.stem: file.read_text("utf-8") for file in Path(__file__).parent.glob("*.sql")}
 
 
@@ -38,23 +41,26 @@ class Tables:
             self._connection.execute(_SQL[statement], values)
 
     def query(self, name: str) -> list[sqlite3.Row]:
-        """Return the rows of a statement of this folder or of `sql/sqlite/queries`."""
-        sql = _SQL[name] if name in _SQL else texts("sqlite")[statement(name)]
-        return self._connection.execute(sql).fetchall()
+        """Return the rows of a statement of `sql/sqlite/queries`."""
+        return self._connection.execute(texts("sqlite")[statement(name)]).fetchall()
+
+    def runs(self) -> list[sqlite3.Row]:
+        return self._connection.execute(_RUNS).fetchall()
+
+    def executions(self) -> list[sqlite3.Row]:
+        return self._connection.execute(_EXECUTIONS).fetchall()
 
     def counts(self) -> tuple[int, int]:
         """Return the numbers of runs and rejected events."""
-        ((runs, rejected),) = self.query("count_rows")
+        runs, rejected = self._connection.execute(_COUNTS).fetchone()
         return runs, rejected
 
     def finished_runs(self) -> Rows:
         """Return the finished runs by their ids."""
-        return {
-            row["result_id"]: tuple(row) for row in self.query("all_runs") if row["finished_at"]
-        }
+        return {row["result_id"]: tuple(row) for row in self.runs() if row["finished_at"]}
 
     def status(self, events: list[Event]) -> str:
         """Return the statuses of the executions that the events name; empty if they name none."""
         named = {event.members["exec_id"] for event in events if event.members is not None}
-        found = {row["status"] for row in self.query("all_executions") if row["exec_id"] in named}
+        found = {row["status"] for row in self.executions() if row["exec_id"] in named}
         return " ".join(sorted(found))

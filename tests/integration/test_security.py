@@ -8,12 +8,13 @@ from urllib.parse import quote
 import pytest
 
 from tests.integration.conftest import MakeServer, StartWorker
-from tests.support.credentials import Certificates, Operator, make_certificates, user_identity
+from tests.support.credentials import Certificates, User, make_certificates
 from tests.support.proxy import PlainServer
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
 from tests.support.worker_process import WorkerProcess
 
+SUPPORT = Path(__file__).parents[1] / "support"
 PASSWORD = "s3cret @:/?#% ☃"
 QUOTED = json.dumps(PASSWORD, ensure_ascii=False)
 READY = ("--create-stream", "--until-idle")
@@ -88,7 +89,7 @@ def test_a_server_that_does_not_require_tls_gets_no_credentials_and_is_exit_78(
 ) -> None:
     with PlainServer(more=more) as plain:
         host = f"127.0.0.1:{plain.port}"
-        seed = user_identity().seed
+        seed = User(1).seed
         workers = [
             start_worker(rows, nats=f"tls://me:{quote(PASSWORD, safe='')}@{host}"),
             start_worker(rows, nats=f"tls://{host}", environment={"PROJECTOR_TOKEN": PASSWORD}),
@@ -131,17 +132,17 @@ def test_a_server_that_stops_offering_tls_gets_no_credentials_at_a_reconnect(
 def test_every_way_to_pass_credentials_works_and_no_secret_is_logged(
     make_server: MakeServer, tmp_path: Path, rows: Rows, start_worker: StartWorker
 ) -> None:
-    user = user_identity()
+    user, operated = User(1), User(7)
     accounts = (
         "accounts { FLEET { jetstream: enabled, users: [\n"
         f"{{ user: me, password: {QUOTED} }}\n"
         f"{{ nkey: {user.public} }}\n] }} }}\n"
     )
-    operator, other = Operator(), user_identity()
-    creds = operator.creds(other)
+    jwt = (SUPPORT / "user.jwt").read_text().strip()
+    creds = operated.creds(jwt)
     by_account = make_server(accounts).start()
     by_token = make_server(f"authorization {{ token: {QUOTED} }}").start()
-    by_operator = make_server(operator.server_config()).start()
+    by_operator = make_server((SUPPORT / "operator.conf").read_text()).start()
     secrets = {"secret": PASSWORD, "seed": user.seed, "creds": creds}
     for name, text in secrets.items():
         (tmp_path / name).write_text(text + "\n")
@@ -170,14 +171,14 @@ def test_every_way_to_pass_credentials_works_and_no_secret_is_logged(
     for way, worker in ways.items():
         assert worker.exit_code() == 0, (way, worker.text)
         assert worker.logged("worker.started"), way
-        assert_keeps_secret(worker, PASSWORD, escaped, user.seed, other.seed, creds.split()[4])
+        assert_keeps_secret(worker, PASSWORD, escaped, user.seed, operated.seed, jwt)
 
 
 def test_wrong_credentials_are_logged_and_tried_again_until_the_worker_is_stopped(
     make_server: MakeServer, rows: Rows, start_worker: StartWorker
 ) -> None:
     server = make_server('authorization { user: me, password: "right" }').start()
-    wrong_seed = user_identity().seed
+    wrong_seed = User(1).seed
     workers = [
         start_worker(rows, nats=server.url),
         start_worker(rows, nats=server.login("me", "wr0ng")),

@@ -1,13 +1,8 @@
-"""Certificates made by openssl, and nkeys and signed identities (JWT) made without the nsc tool."""
+"""Certificates made by openssl, and the nkeys and credentials of users."""
 
-import base64
-import json
-import os
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nkeys
 
@@ -54,72 +49,16 @@ def _make_certificate(folder: Path, name: str, *options: str) -> tuple[Path, Pat
     return certificate, key
 
 
-_LIMITS = ("subs", "data", "payload", "imports", "exports", "conn", "leaf")
-_JETSTREAM_LIMITS = ("mem_storage", "disk_storage", "streams", "consumer")
+class User:
+    """The nkey pair of a user; the same number gives the same pair."""
 
+    def __init__(self, number: int) -> None:
+        self.seed: str = nkeys.encode_seed(bytes([number] * 32), nkeys.PREFIX_BYTE_USER).decode()
+        self.public: str = nkeys.from_seed(bytearray(self.seed.encode())).public_key.decode()
 
-class Identity:
-    """The nkey pair of an operator, an account or a user."""
-
-    def __init__(self, prefix: int) -> None:
-        self.seed: str = nkeys.encode_seed(os.urandom(32), prefix).decode()
-        self._pair = nkeys.from_seed(bytearray(self.seed.encode()))
-        self.public: str = self._pair.public_key.decode()
-
-    def sign(self, subject: "Identity", claims: dict[str, Any]) -> str:
-        """Return a JWT in which this identity signs another one's claims."""
-        head = {"typ": "JWT", "alg": "ed25519-nkey"}
-        body = {
-            "jti": subject.public,
-            "iat": int(time.time()),
-            "iss": self.public,
-            "name": "test",
-            "sub": subject.public,
-            "nats": {"version": 2, **claims},
-        }
-        signed = ".".join(_base64(json.dumps(part).encode()) for part in (head, body))
-        return f"{signed}.{_base64(self._pair.sign(signed.encode()))}"
-
-    def sign_account(self, account: "Identity", *, jetstream: bool) -> str:
-        """Return an account's JWT, with JetStream or without, and no limit otherwise."""
-        limits = {**dict.fromkeys(_LIMITS, -1), "wildcards": True}
-        limits.update(dict.fromkeys(_JETSTREAM_LIMITS, -1 if jetstream else 0))
-        return self.sign(account, {"type": "account", "limits": limits})
-
-
-def user_identity() -> Identity:
-    return Identity(nkeys.PREFIX_BYTE_USER)
-
-
-class Operator:
-    """An operator with a system account and one account with JetStream."""
-
-    def __init__(self) -> None:
-        self._operator = Identity(nkeys.PREFIX_BYTE_OPERATOR)
-        self._system = Identity(nkeys.PREFIX_BYTE_ACCOUNT)
-        self._account = Identity(nkeys.PREFIX_BYTE_ACCOUNT)
-
-    def server_config(self) -> str:
-        """Return the configuration of a server that trusts this operator."""
-        preloaded = "\n".join(
-            f"{account.public}: {self._operator.sign_account(account, jetstream=jetstream)}"
-            for account, jetstream in ((self._account, True), (self._system, False))
-        )
-        operator = self._operator.sign(self._operator, {"type": "operator"})
-        return (
-            f"operator: {operator}\nsystem_account: {self._system.public}\n"
-            f"resolver: MEMORY\nresolver_preload: {{\n{preloaded}\n}}\n"
-        )
-
-    def creds(self, user: Identity) -> str:
-        """Return the text of a `.creds` file for a new user of the account."""
-        claims = {"type": "user", "subs": -1, "data": -1, "payload": -1}
-        jwt = self._account.sign(user, claims)
+    def creds(self, jwt: str) -> str:
+        """Return the text of a `.creds` file."""
         return (
             f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
-            f"-----BEGIN USER NKEY SEED-----\n{user.seed}\n------END USER NKEY SEED------\n"
+            f"-----BEGIN USER NKEY SEED-----\n{self.seed}\n------END USER NKEY SEED------\n"
         )
-
-
-def _base64(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")

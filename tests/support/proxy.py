@@ -140,13 +140,26 @@ class Proxy(_Listener):
 
 
 class PlainServer(_Listener):
-    """Sends INFO without `tls_required` to each client, and records every byte it receives."""
+    """Greets without `tls_required`, answers PING, and records every byte it receives.
 
-    def __init__(self, *, port: int = 0, more: bytes = b"") -> None:
+    `more` extends the greeting, `greeting` replaces it, and `answers` are what to send when certain
+    words arrive. It serves one client at a time.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        more: bytes = b"",
+        greeting: bytes = b"",
+        answers: dict[bytes, bytes] | None = None,
+    ) -> None:
         super().__init__(port)
+        self.url = f"nats://127.0.0.1:{self.port}"
         self.clients = 0
         self.received = b""
-        self._greeting = _GREETING % more
+        self._greeting = greeting or _GREETING % more
+        self._answers = {b"PING\r\n": b"PONG\r\n", **(answers or {})}
 
     def _serve(self, client: socket.socket) -> None:
         self.clients += 1
@@ -155,3 +168,5 @@ class PlainServer(_Listener):
             client.sendall(self._greeting)
             while more := client.recv(4096):
                 self.received += more
+                for words, answer in self._answers.items():
+                    client.sendall(answer * more.count(words))

@@ -1,11 +1,10 @@
 """Each private method of the client library that is overridden or called, beside the library's."""
 
 import asyncio
-import contextlib
-import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import nats.errors
@@ -15,22 +14,25 @@ from hypothesis import strategies as st
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
+from tests.support.proxy import PlainServer
 from worker.errors import BrokerError, ConfigurationError
 from worker.jetstream.connection import Connection, _check_tls_is_offered, connect
 from worker.settings import Credentials, Settings, Tls
 from worker.status.worker_status import WorkerStatus
 from worker.supervisor import Supervisor
 
-INFO = {"server_id": "X", "version": "2.10.0", "headers": True, "max_payload": 1_048_576}
 SID = 7
 NEXT = b"MSG next 7 2\r\nok\r\n"
 
 Received = tuple[str, str, bytes, dict[str, str] | None, int | None]
 
 
+def status() -> WorkerStatus:
+    return WorkerStatus(stalled_after=1, busy_timeout=1, is_observed=False)
+
+
 def unconnected() -> Connection:
-    status = WorkerStatus(stalled_after=1, busy_timeout=1, is_observed=False)
-    return Connection(tls_required=False, supervisor=Supervisor(), status=status)
+    return Connection(tls_required=False, supervisor=Supervisor(), status=status())
 
 
 # --- messages as they arrive ---
@@ -119,70 +121,25 @@ def test_a_header_block_that_the_library_cannot_parse_is_ignored(headers: bytes)
 # --- over a socket ---
 
 
-class Server:
-    """A server on loopback that records all it receives and answers PING.
-
-    `answers` are lines to send when a line with certain words arrives.
-    """
-
-    def __init__(self, greeting: bytes, answers: dict[bytes, bytes]) -> None:
-        self.received = b""
-        self.url = ""
-        self.clients: dict[asyncio.StreamWriter, asyncio.Task[Any] | None] = {}
-        self._greeting = greeting
-        self._answers = {b"PING\r\n": b"PONG\r\n", **answers}
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.clients[writer] = asyncio.current_task()
-        writer.write(self._greeting)
-        with contextlib.suppress(OSError):
-            while line := await reader.readline():
-                self.received += line
-                for words, answer in self._answers.items():
-                    if words in line:
-                        writer.write(answer)
-        writer.close()
-
-    async def close(self) -> None:
-        """Hang up on all clients."""
-        for writer in self.clients:
-            writer.close()
-        await asyncio.gather(*filter(None, self.clients.values()))
-
-
-@contextlib.asynccontextmanager
-async def serving(
-    greeting: bytes | None = None, answers: dict[bytes, bytes] | None = None, **info: Any
-) -> AsyncIterator[Server]:
-    if greeting is None:
-        greeting = b"INFO %b\r\n" % json.dumps({**INFO, **info}).encode()
-    server = Server(greeting, answers or {})
-    listening = await asyncio.start_server(server.serve, "127.0.0.1")
-    server.url = f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    try:
-        yield server
-    finally:
-        listening.close()
-        await server.close()
-
-
-async def closed_url() -> str:
-    """Return the URL of a port that nothing listens on."""
-    async with serving() as server:
-        return server.url
+SETTINGS = Settings((), "sqlite:///x.db", credentials=Credentials(user="worker", password="secret"))
+TLS_REQUIRED = b',"tls_required":true'
+Use = Callable[[Connection], Coroutine[Any, Any, None]]
 
 
 async def connected(
     *urls: str, tls: bool = False, supervisor: Supervisor | None = None
 ) -> Connection:
-    settings = Settings(
-        urls,
-        "sqlite:///x.db",
-        tls=Tls(required=tls),
-        credentials=Credentials(user="worker", password="secret"),
-    )
-    status = WorkerStatus(stalled_after=1, busy_timeout=1, is_observed=False)
-    return await connect(settings, supervisor or Supervisor(), status, briefly=True)
+    settings = replace(SETTINGS, nats_urls=urls, tls=Tls(required=tls))
+    return await connect(settings, supervisor or Supervisor(), status(), briefly=True)
+
+
+def use_connection(server: PlainServer, use: Use) -> None:
+    async def connect_and_use() -> None:
+        connection = await connected(server.url)
+        await use(connection)
+        await connection.shut_down()
+
+    asyncio.run(connect_and_use())
 
 
 ACKS = [
@@ -193,16 +150,18 @@ ACKS = [
 ]
 
 
-async def published(publish: Callable[[Connection], Coroutine[Any, Any, None]]) -> bytes:
+def published(publish: Use) -> bytes:
     """Return the PUB commands that the server receives."""
-    async with serving() as server:
-        connection = await connected(server.url)
+
+    async def publish_and_flush(connection: Connection) -> None:
         await publish(connection)
         await connection.flush()
-        await connection.shut_down()
-        _, first, more = server.received.partition(b"PUB ")
-        # The library writes two spaces where there is no reply subject.
-        return (first + more).replace(b"  ", b" ").replace(b"PING\r\n", b"")
+
+    with PlainServer() as server:
+        use_connection(server, publish_and_flush)
+    _, first, more = server.received.partition(b"PUB ")
+    # The library writes two spaces where there is no reply subject.
+    return (first + more).replace(b"  ", b" ").replace(b"PING\r\n", b"")
 
 
 async def by_the_library(connection: Connection) -> None:
@@ -211,14 +170,13 @@ async def by_the_library(connection: Connection) -> None:
     assert connection.stats["out_msgs"] == len(ACKS)
 
 
-async def in_one_write(connection: Connection) -> None:
-    await connection.publish_all(ACKS)
-    assert connection.stats["out_msgs"] == 0
-
-
 def test_publishing_at_once_sends_the_bytes_that_the_library_sends() -> None:
-    sent = asyncio.run(published(in_one_write))
-    assert sent == asyncio.run(published(by_the_library))
+    async def in_one_write(connection: Connection) -> None:
+        await connection.publish_all(ACKS)
+        assert connection.stats["out_msgs"] == 0
+
+    sent = published(in_one_write)
+    assert sent == published(by_the_library)
     assert sent.startswith(b"PUB $JS.ACK.EVENTS.c.1.2.3.4.0 4\r\n+ACK\r\nPUB ")
 
 
@@ -233,21 +191,21 @@ def test_without_the_private_methods_each_message_is_published_by_itself(
         await connection.publish_all(ACKS)
         assert connection.stats["out_msgs"] == len(ACKS)
 
-    expected = asyncio.run(published(by_the_library))
-    assert asyncio.run(published(without)) == expected
+    expected = published(by_the_library)
+    assert published(without) == expected
 
 
 def test_without_a_connection_nothing_is_published() -> None:
-    async def publish() -> None:
+    async def publish(connection: Connection) -> None:
         with pytest.raises(nats.errors.OutboundBufferLimitError):
             await unconnected().publish_all(ACKS)
-        async with serving() as server:
-            connection = await connected(server.url)
-            await connection.shut_down()
-            with pytest.raises(nats.errors.ConnectionClosedError):
-                await connection.publish_all(ACKS)
+        await connection.shut_down()
+        with pytest.raises(nats.errors.ConnectionClosedError):
+            await connection.publish_all(ACKS)
 
-    asyncio.run(publish())
+    with PlainServer() as server:
+        use_connection(server, publish)
+    assert b"PUB" not in server.received
 
 
 def test_a_denied_subject_is_shown_as_it_was_published() -> None:
@@ -255,51 +213,45 @@ def test_a_denied_subject_is_shown_as_it_was_published() -> None:
     subject = "$JS.API.STREAM.MSG.GET.EVENTS"
     denied = b"-ERR 'Permissions Violation for Publish to \"%b\"'\r\n" % subject.encode()
 
-    async def publish() -> tuple[str | None, str | None]:
-        async with serving(answers={b"PUB": denied}) as server:
-            connection = await connected(server.url)
-            connection.disturbed.clear()
-            began = time.monotonic()
-            await connection.publish(subject, b"{}")
-            await asyncio.wait_for(connection.disturbed.wait(), 10)
-            problem = connection.problem_since(began), str(connection.last_error)
-            await connection.shut_down()
-            return problem
+    async def publish(connection: Connection) -> None:
+        connection.disturbed.clear()
+        began = time.monotonic()
+        await connection.publish(subject, b"{}")
+        await asyncio.wait_for(connection.disturbed.wait(), 10)
+        assert f'"{subject}"' in str(connection.problem_since(began))
+        assert f'"{subject.lower()}"' in str(connection.last_error)
 
-    problem, librarys = asyncio.run(publish())
-    assert f'"{subject.lower()}"' in str(librarys)
-    assert f'"{subject}"' in str(problem)
+    with PlainServer(answers={b"PUB": denied}) as server:
+        use_connection(server, publish)
 
 
 # --- TLS ---
 
 
 def test_the_first_command_is_the_one_that_the_library_sends() -> None:
-    async def first_command(connect: Callable[[str], Coroutine[Any, Any, Client]]) -> bytes:
-        async with serving(auth_required=True) as server:
-            await (await connect(server.url)).close()
-            return server.received.splitlines()[0]
-
     async def by_the_library(url: str) -> Client:
         client = Client()
         await client.connect(url, name="start-projector", user="worker", password="secret")
         return client
 
-    command = asyncio.run(first_command(connected))
-    assert command == asyncio.run(first_command(by_the_library))
+    def first_command(connect: Callable[[str], Coroutine[Any, Any, Client]]) -> bytes:
+        async def connect_and_close(url: str) -> None:
+            await (await connect(url)).close()
+
+        with PlainServer() as server:
+            asyncio.run(connect_and_close(server.url))
+        return server.received.splitlines()[0]
+
+    command = first_command(connected)
+    assert command == first_command(by_the_library)
     assert command.startswith(b"CONNECT ")
 
 
 def test_where_tls_is_required_and_not_offered_nothing_is_sent() -> None:
     supervisor = Supervisor()
-
-    async def attempt() -> bytes:
-        async with serving(auth_required=True) as server:
-            with pytest.raises(BrokerError):
-                await connected(server.url, tls=True, supervisor=supervisor)
-            return server.received
-
-    assert asyncio.run(attempt()) == b""
+    with PlainServer() as server, pytest.raises(BrokerError):
+        asyncio.run(connected(server.url, tls=True, supervisor=supervisor))
+    assert (server.clients > 0, server.received) == (True, b"")
     assert isinstance(supervisor.error, ConfigurationError)
     assert "does not offer it" in str(supervisor.error)
 
@@ -308,32 +260,26 @@ def test_nothing_is_sent_without_tls_by_a_library_without_the_hook_either(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(Client, "_connect_command")
-
-    async def attempt() -> bytes:
-        async with serving(tls_required=False) as plain, serving(tls_required=True) as server:
-            with pytest.raises(ConfigurationError, match=f"does not offer it: {plain.url}"):
-                await connected(server.url, plain.url, tls=True)
-            return server.received + plain.received
-
-    assert asyncio.run(attempt()) == b""
+    demanding = PlainServer(more=TLS_REQUIRED)
+    with demanding as server, PlainServer() as plain, pytest.raises(ConfigurationError) as raised:
+        asyncio.run(connected(server.url, plain.url, tls=True))
+    assert f"does not offer it: {plain.url}" in str(raised.value)
+    assert (server.clients, plain.clients, server.received + plain.received) == (1, 1, b"")
 
 
 def test_a_server_that_demands_tls_passes_the_check_and_unreachable_ones_are_left_out() -> None:
-    async def check() -> None:
-        async with serving(tls_required=True) as server, serving(b"SSH-2.0\r\n") as other:
-            urls = [await closed_url(), other.url, server.url]
-            assert await _check_tls_is_offered(urls) == [server.url]
-            assert server.received == other.received == b""
+    with PlainServer() as closed:
+        pass
+    with PlainServer(more=TLS_REQUIRED) as server, PlainServer(greeting=b"SSH-2.0\r\n") as other:
+        urls = [closed.url, other.url, server.url]
+        assert asyncio.run(_check_tls_is_offered(urls)) == [server.url]
+    assert server.received == other.received == b""
 
-    asyncio.run(check())
 
-
-@pytest.mark.parametrize("greeting", [b"", b"\r\n", b"INFO\r\n", b"INFO {\r\n", b"INFO []\r\n"])
+@pytest.mark.parametrize(
+    "greeting", [b"-ERR 'x'\r\n", b"\r\n", b"INFO\r\n", b"INFO {\r\n", b"INFO []\r\n"]
+)
 def test_a_greeting_that_is_not_info_json_is_a_broker_error(greeting: bytes) -> None:
-    async def check() -> None:
-        async with serving(greeting or b"-ERR 'x'\r\n") as server:
-            with pytest.raises(BrokerError) as raised:
-                await _check_tls_is_offered([server.url])
-            assert "does not greet as a NATS server" in str(raised.value.__cause__)
-
-    asyncio.run(check())
+    with PlainServer(greeting=greeting) as server, pytest.raises(BrokerError) as raised:
+        asyncio.run(_check_tls_is_offered([server.url]))
+    assert "does not greet as a NATS server" in str(raised.value.__cause__)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-import nkeys
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.credentials import User
 from worker import settings as settings_module
 from worker.cli import context as opening
 from worker.cli import main as command_line
@@ -20,11 +20,8 @@ from worker.settings import Credentials, Settings, Tls, parse_seconds
 WriteFile = Callable[[str], str]
 ROOT = Path(__file__).parents[2]
 SECRET = "s3cret"
-SEED = nkeys.encode_seed(bytes(range(32)), nkeys.PREFIX_BYTE_USER).decode()
-CREDS = (
-    "-----BEGIN NATS USER JWT-----\nthe.jwt.s3cret\n------END NATS USER JWT------\n\n"
-    f"-----BEGIN USER NKEY SEED-----\n{SEED}\n------END USER NKEY SEED------\n"
-)
+SEED = User(1).seed
+CREDS = User(1).creds("the.jwt.s3cret")
 FLAGS = ["--create-stream", "--migrate", "--until-idle", "--no-replay"]
 SECRET_FILES = {
     "--token-file": SECRET,
