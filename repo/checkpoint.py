@@ -1,7 +1,7 @@
-"""The table checkpoints: how far a consumer's messages are committed in this very database."""
+"""The table checkpoints: how far a consumer's messages are in this very database."""
 
 import threading
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -10,25 +10,52 @@ from repo.errors import UnavailableError
 from repo.statements import statement
 
 _READ = statement("read_checkpoint")
-_HAS_ROWS = statement("has_rows")
 _PUT = statement("put_checkpoint")
 _ADVANCE = statement("advance_checkpoint")
+_RECORD_LOST = statement("record_lost_sequences")
 
 
 class Checkpoint(NamedTuple):
-    """How far one stream's messages are committed. Times are stored text.
+    """How far one stream's messages are in a database. Times are stored text.
 
-    Everything at or below `caught_up_to` is; above `highest_sequence` nothing is known to be.
+    Every message of the projection at or below `caught_up_to` is. `last_sequence` and
+    `last_stored_at` name one message that the stream held: a sequence alone proves nothing, since a
+    stream that went back uses sequences twice.
     """
 
     stream_created_at: str
-    highest_sequence: int
-    caught_up_to: int
-    committed_at: str
+    caught_up_to: int = 0
+    last_sequence: int = 0
+    last_stored_at: str = ""
+    committed_at: str = ""
 
 
-NO_CHECKPOINT = Checkpoint("", 0, 0, "")
+NO_CHECKPOINT = Checkpoint("")
 """Reached by a batch that belongs to no position in a stream."""
+
+
+class Lost(NamedTuple):
+    """How many sequences were lost in all, the last one, and when that was noticed."""
+
+    sequences: int
+    up_to: int
+    at: str | None
+
+
+class Stored(NamedTuple):
+    """The row, and the place that it was written in."""
+
+    checkpoint: Checkpoint
+    place: str
+    commits: int
+    lost: Lost
+
+
+class Recalled(NamedTuple):
+    """The row, or None, and the place that it was read in."""
+
+    stored: Stored | None
+    place: str
 
 
 class Position(NamedTuple):
@@ -38,90 +65,81 @@ class Position(NamedTuple):
     consumer: str
 
 
-class Committed(NamedTuple):
-    """How far this process has committed a stream, in any database; the time is stored text."""
-
-    stream_created_at: str = ""
-    sequence: int = 0
-
-
-class StoredCheckpoint(NamedTuple):
-    """What the database holds before a pull, and the place that it was read in."""
-
-    checkpoint: Checkpoint | None
-    has_rows: bool
-    place: Hashable
-    committed: Committed = Committed()
-
-
 class CheckpointGuard:
-    """Which database this process has verified, and how far it has committed.
+    """Which database this process has begun with, and how often that was committed to.
 
-    Shared by all threads. Nothing is written before `begin`, nor to any other database afterwards.
+    Shared by all threads. Nothing is written before `begin`, nor to any other database afterwards:
+    the row decides, which names its place.
     """
 
     def __init__(self, position: Position) -> None:
         self.position = position
-        self.committed = Committed()
         self._lock = threading.Lock()
-        self._place: Hashable = None
+        self._created_at = ""
+        self._commits: int | None = None
 
-    def begin(self, place: Hashable, checkpoint: Checkpoint) -> None:
-        """Accept writes to a database from now on, with the checkpoint that was put into it."""
+    def begin(self, connection: Connection, checkpoint: Checkpoint) -> None:
+        """Put a checkpoint into a database, inside a transaction, and accept writes there."""
+        values = (*self.position, *checkpoint, connection.place)
+        commits = int(connection.fetch(_PUT, values)[0][0])
         with self._lock:
-            self._place = place
-            self.committed = Committed(checkpoint.stream_created_at, checkpoint.highest_sequence)
+            self._created_at, self._commits = checkpoint.stream_created_at, commits
 
     @contextmanager
     def transaction(self, connection: Connection, reached: Checkpoint) -> Iterator[None]:
         """Commit the body together with the checkpoint that it reaches.
 
-        Raises UnavailableError for a database that was not compared with the broker, and for a
-        checkpoint behind what this process has committed: an older copy was restored into the open
-        database. A late batch of a former stream advances nothing.
+        Raises UnavailableError in a database that this process has not begun with, or that went
+        back behind what it committed. A late batch of a former stream advances nothing.
         """
-        if self._place != connection.place:
-            raise UnavailableError(
-                "refusing to write: the database has not been compared with the broker"
-            )
         with connection.write():
             yield
-            sequence = self._advance(connection, reached)
+            created_at, seen = self._created_at, self._commits
+            if seen is None:
+                raise UnavailableError("refusing to write: the checkpoint has not been read")
+            if reached.stream_created_at != created_at:
+                reached = NO_CHECKPOINT
+            commits = self._advance(connection, reached, created_at, seen)
         with self._lock:
-            created, highest = self.committed
-            if reached.stream_created_at == created:
-                self.committed = Committed(created, max(highest, sequence))
+            if self._created_at == created_at and self._commits is not None:
+                self._commits = max(self._commits, commits)
 
-    def _advance(self, connection: Connection, reached: Checkpoint) -> int:
-        """Advance the checkpoint in the database; return its new sequence."""
-        created, highest, caught_up_to, now = reached
-        committed = self.committed
-        if created != committed.stream_created_at:
-            return 0
-        values = (highest, caught_up_to, now, *self.position, *committed)
-        if advanced := connection.fetch(_ADVANCE, values):
+    def _advance(
+        self, connection: Connection, reached: Checkpoint, created_at: str, seen: int
+    ) -> int:
+        _, caught_up_to, sequence, stored_at, now = reached
+        advanced = connection.fetch(
+            _ADVANCE,
+            (
+                *(caught_up_to, sequence, stored_at, sequence, now),
+                *(*self.position, created_at, connection.place, seen),
+            ),
+        )
+        if advanced:
             return int(advanced[0][0])
-        found = connection.fetch(_READ, self.position)
+        found = read(connection, self.position)
         # Another worker may have reset it for a stream that was created later.
-        if not found or found[0][0] <= created:
+        if (
+            found is None
+            or found.place != connection.place
+            or found.checkpoint.stream_created_at <= created_at
+        ):
             raise UnavailableError(
-                "the checkpoint went back: an older copy was restored into the open database"
+                "the database is not the one that was caught up, or an older copy was restored "
+                "into it"
             )
         return 0
 
 
-def recall(connection: Connection, position: Position) -> StoredCheckpoint:
-    """Return a checkpoint, or None, and whether any run or rejected event exists."""
+def read(connection: Connection, position: Position) -> Stored | None:
+    """Return the row of a stream and a consumer, or None."""
     found = connection.fetch(_READ, position)
-    checkpoint = Checkpoint(*found[0]) if found else None
-    has_rows = checkpoint is not None or bool(connection.fetch(_HAS_ROWS)[0][0])
-    return StoredCheckpoint(checkpoint, has_rows, connection.place)
+    if not found:
+        return None
+    place, commits, *lost = found[0][5:]
+    return Stored(Checkpoint(*found[0][:5]), place, commits, Lost(*lost))
 
 
-def put(connection: Connection, position: Position, checkpoint: Checkpoint) -> Checkpoint:
-    """Insert or advance a checkpoint inside a transaction; return it as it is then.
-
-    For the same stream it only moves forward.
-    """
-    connection.execute(_PUT, (*position, *checkpoint))
-    return Checkpoint(*connection.fetch(_READ, position)[0])
+def record_lost(connection: Connection, position: Position, lost: Lost) -> None:
+    """Add lost sequences to the row, inside a transaction."""
+    connection.execute(_RECORD_LOST, (*lost, *position))

@@ -13,7 +13,7 @@ from repo import Connection, Database
 from repo import checkpoint as checkpoints
 from repo import rejected as rejected_events
 from repo.batch_writer import BatchWriter, Reject, Row, RowBatch, Transaction, Writer, WriteResult
-from repo.checkpoint import NO_CHECKPOINT, Checkpoint, CheckpointGuard, StoredCheckpoint
+from repo.checkpoint import NO_CHECKPOINT, Checkpoint, CheckpointGuard, Lost, Recalled
 from repo.errors import RepositoryError, RowRejected, SchemaError, TransientError, UnavailableError
 from repo.rejected import Key, RejectedEvent
 from repo.retry import retry_policy
@@ -140,29 +140,54 @@ class GuardedRepository(Repository[Row]):
         super().__post_init__()
         self._transaction = self.guard.transaction
 
-    def recall(self) -> StoredCheckpoint:
+    def recall(self) -> Recalled:
         """Return the stored checkpoint of the guard's stream and consumer; raises as `write`.
 
         It takes and releases the write lock first: a database that cannot be written to is useless
         here, and a reader would not notice.
         """
-        stored = self._in_transaction(
-            lambda connection: checkpoints.recall(connection, self.guard.position)
+        return self._in_transaction(
+            lambda connection: Recalled(
+                checkpoints.read(connection, self.guard.position), connection.place
+            )
         )
-        return stored._replace(committed=self.guard.committed)
 
-    def begin(self, checkpoint: Checkpoint, recalled: StoredCheckpoint) -> None:
-        """Put a checkpoint into the database that was recalled from; raises as `write`.
+    def begin(
+        self, recalled: Recalled, stream_created_at: str, now: str, *, start_over: bool
+    ) -> Checkpoint:
+        """Return where to catch up from, in the database that was recalled from; raises as `write`.
 
-        From now on batches may be written there, and there only.
+        That is the stored checkpoint, or a new one for another stream, or where `start_over` is set
+        because the stream went back. From now on batches may be written there, and there only.
         """
 
-        def put(connection: Connection) -> Checkpoint:
+        def begin(connection: Connection) -> Checkpoint:
             if connection.place != recalled.place:
                 raise UnavailableError("the database was replaced after its checkpoint was read")
-            return checkpoints.put(connection, self.guard.position, checkpoint)
+            found = checkpoints.read(connection, self.guard.position)
+            checkpoint = Checkpoint(stream_created_at)
+            if found and found.checkpoint.stream_created_at == stream_created_at:
+                # Another worker may have started it over meanwhile.
+                before = recalled.stored and recalled.stored.checkpoint
+                is_ours = before is not None and before[:4] == found.checkpoint[:4]
+                if not (start_over and is_ours):
+                    checkpoint = found.checkpoint
+            checkpoint = checkpoint._replace(committed_at=now)
+            self.guard.begin(connection, checkpoint)
+            return checkpoint
 
-        self.guard.begin(recalled.place, self._in_transaction(put))
+        return self._in_transaction(begin)
+
+    def advance(self, reached: Checkpoint, lost: Lost | None = None) -> None:
+        """Advance the checkpoint without a batch, and count lost sequences; raises as `write`."""
+
+        def advance() -> None:
+            connection = self._open().connection
+            with self.guard.transaction(connection, reached):
+                if lost:
+                    checkpoints.record_lost(connection, self.guard.position, lost)
+
+        self._retrying(advance)
 
     def _open(self) -> BatchWriter[Row]:
         # Another thread may have begun with the database that took this one's place.

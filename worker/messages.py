@@ -48,14 +48,14 @@ def nak_delay(delivery: int, jitter: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class StreamPosition:
-    """Where the consumer was when a batch was dispatched.
+    """Where the projection was when a batch was dispatched.
 
-    `stream_created_at` is stored text; every message at or below the stream sequence `ack_floor`
-    is acked, and so committed.
+    `stream_created_at` is stored text; once the batch is committed, every message at or below the
+    stream sequence `caught_up_to` is in the database.
     """
 
     stream_created_at: str
-    ack_floor: int
+    caught_up_to: int
 
 
 @dataclass(frozen=True, slots=True)

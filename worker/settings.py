@@ -75,7 +75,6 @@ class Settings:
     create_stream: bool = False
     migrate: bool = False
     until_idle: bool = False
-    no_replay: bool = False
     batch: int = 1000
     threads: int = 2
     max_outstanding: int = 4000

@@ -24,7 +24,7 @@ from repo.errors import (
 )
 from repo.observer import NOBODY, Observer
 from repo.sqlite.errors import translated
-from repo.sqlite.files import FileIdentity, WriteAheadLog, exists, file_identity
+from repo.sqlite.files import FileIdentity, WriteAheadLog, exists, file_identity, place
 from repo.statements import Statement, statement, texts
 
 ENGINE = "sqlite"
@@ -71,6 +71,10 @@ class DatabaseFile:
         self.log.set_aside_if_stale()
         return self._open("rw")
 
+    def place(self) -> str:
+        """Return the place of the file that the path names; raises UnavailableError without one."""
+        return place(self.path, file_identity(self.path))
+
     @contextmanager
     def reading(self) -> Iterator["Connection"]:
         """Open the file, which must exist, for reading only, and close it at the end."""
@@ -103,14 +107,16 @@ class DatabaseFile:
 class Connection:
     """One thread's connection. It takes statements by name; errors are those of `repo.errors`.
 
-    `place` identifies the database that was opened, `max_values` is how many values one statement
-    may bind, `driver` is the driver's own connection, for this package and tests.
+    `place` names the database that was opened; a copy of it has another one. `max_values` is how
+    many values one statement may bind, `driver` is the driver's own connection, for this package
+    and tests.
     """
 
     def __init__(
-        self, driver: sqlite3.Connection, database: DatabaseFile, place: FileIdentity
+        self, driver: sqlite3.Connection, database: DatabaseFile, identity: FileIdentity
     ) -> None:
-        self.place = place
+        self.identity = identity
+        self.place = place(database.path, identity)
         self.max_values = driver.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
         self.driver = driver
         self._database = database
@@ -161,7 +167,7 @@ class Connection:
     def is_current(self) -> bool:
         """Return whether the path still names the file that was opened."""
         try:
-            return file_identity(self._database.path) == self.place
+            return file_identity(self._database.path) == self.identity
         except UnavailableError:
             return False
 
@@ -224,7 +230,7 @@ class Connection:
     def _verify_same_file(self) -> None:
         # A file that is replaced under an open connection goes on taking commits that vanish.
         path = self._database.path
-        if file_identity(path) != self.place:
+        if file_identity(path) != self.identity:
             raise UnavailableError(f"the database file was replaced or deleted: {path}")
 
     def _verify_same_log(self) -> None:
@@ -234,6 +240,6 @@ class Connection:
         identity = file_identity(self._log_path)
         if self._log_identity is None:
             self._log_identity = identity
-            self._database.log.belongs_to(self.place, identity)
+            self._database.log.belongs_to(self.identity, identity)
         elif self._log_identity != identity:
             raise UnavailableError(f"the write-ahead log was replaced or deleted: {self._log_path}")

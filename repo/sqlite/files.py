@@ -5,11 +5,14 @@ import os
 import threading
 import weakref
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from repo.sqlite.errors import translated_os_errors
 
 log = logging.getLogger(__name__)
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 FileIdentity = tuple[int, int]
 """Distinguishes a file from another of the same name: device and inode."""
@@ -20,6 +23,25 @@ def file_identity(path: Path) -> FileIdentity:
     with translated_os_errors():
         status = path.stat()
     return status.st_dev, status.st_ino
+
+
+def place(path: Path, identity: FileIdentity) -> str:
+    """Return a name for a database that no copy of it has, nor another path to the same file.
+
+    An inode number means something until the next boot only. The folder and the name count because
+    the engine keeps the write-ahead log beside the path: opened through two hard links, one file is
+    two databases. Mounted in two places, it is one.
+    """
+    resolved = path.resolve()
+    folder = file_identity(resolved.parent)
+    return f"{_boot_id()}:{identity[0]}:{identity[1]}:{folder[1]}:{resolved.name}"
+
+
+@cache
+def _boot_id() -> str:
+    with suppress(OSError):
+        return _BOOT_ID.read_text("ascii").strip()
+    return "unknown"
 
 
 def exists(path: Path) -> bool:

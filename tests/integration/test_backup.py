@@ -55,7 +55,7 @@ def test_a_backup_taken_under_load_is_restored_and_the_stream_fills_in_the_rest(
     assert restored.code == 0, restored.errors
     assert every_run(rows) == held
     again = start_worker(rows)
-    again.wait_for("database.behind_stream")
+    again.wait_for("catch_up.finished")
     eventually(lambda: rows.count() == len(before) and deployment.is_acked(), 10)
     assert again.logged("database.not_wal") == []
     assert again.stop() == 0

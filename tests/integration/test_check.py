@@ -36,7 +36,7 @@ def test_everything_is_ok_before_the_first_worker_has_run_and_nothing_is_created
     found = levels(done)
     found.pop("disk")  # the one of the tests may be volatile, or nearly full
     names = ["schema", "database", "pages"]
-    names += ["broker", "permissions", "stream", "consumer", "manifests"]
+    names += ["broker", "permissions", "stream", "consumer", "workers", "manifests"]
     assert found == dict.fromkeys(names, "ok")
     assert not broker.has_consumer()
     assert done.errors == ""

@@ -77,7 +77,7 @@ def test_a_consumer_that_starts_at_a_later_sequence_is_kept_and_logged(
     stream.make_consumer(deliver_policy="by_start_sequence", opt_start_seq=6)
     worker = run_until_idle(rows)
     assert recovery_lines(worker) == []
-    assert rows.count() == 5
+    assert rows.count() == 10
     assert [line["setting"] for line in worker.logged("consumer.differs")] == ["deliver_policy"]
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from repo.checkpoint import Checkpoint, CheckpointGuard, Position
+from repo import open_database
+from repo.checkpoint import Checkpoint, CheckpointGuard, Lost, Position
 from repo.errors import SchemaError, UnavailableError
 from repo.execution_results import START_WRITER, Run
 from repo.repository import GuardedRepository
@@ -21,13 +22,17 @@ Guarded = GuardedRepository[Run]
 Open = Callable[..., Guarded]
 
 
-def at(highest: int, caught_up_to: int = 0, created: str = CREATED) -> Checkpoint:
-    return Checkpoint(created, highest, caught_up_to, NOW)
+def at(sequence: int, caught_up_to: int = 0, created: str = CREATED) -> Checkpoint:
+    return Checkpoint(created, caught_up_to, sequence, f"stored {sequence}", NOW)
 
 
 def stored(db: Db) -> list[tuple[object, ...]]:
     """Return the columns of each checkpoint that `at` takes."""
-    return db.ask("SELECT highest_sequence, caught_up_to, stream_created_at FROM checkpoints")
+    return db.ask("SELECT last_sequence, caught_up_to, stream_created_at FROM checkpoints")
+
+
+def begin(repository: Guarded, created: str = CREATED, *, start_over: bool = False) -> Checkpoint:
+    return repository.begin(repository.recall(), created, NOW, start_over=start_over)
 
 
 @pytest.fixture
@@ -35,13 +40,13 @@ def open_guarded(db: Db) -> Iterator[Open]:
     """Return a function that opens the repository of another process's worker."""
     with ExitStack() as stack:
 
-        def opened(begin_at: Checkpoint | None = None, consumer: str = "projector") -> Guarded:
+        def opened(created: str | None = CREATED, consumer: str = "projector") -> Guarded:
             guard, stop = CheckpointGuard(Position("EVENTS", consumer)), threading.Event()
             repository = stack.enter_context(
                 Guarded(db.database, START_WRITER, retry_for=0.1, give_up=stop, guard=guard)
             )
-            if begin_at:
-                repository.begin(begin_at, repository.recall())
+            if created:
+                begin(repository, created)
             return repository
 
         yield opened
@@ -49,7 +54,7 @@ def open_guarded(db: Db) -> Iterator[Open]:
 
 @pytest.fixture
 def begun(open_guarded: Open) -> Guarded:
-    return open_guarded(at(0))
+    return open_guarded()
 
 
 def advance(repository: Guarded, reached: Checkpoint, *result_ids: str) -> None:
@@ -57,18 +62,20 @@ def advance(repository: Guarded, reached: Checkpoint, *result_ids: str) -> None:
     repository.write(batch, [], reject_of(batch), reached)
 
 
-@pytest.mark.parametrize(("batch", "rejected"), [(0, 0), (1, 0), (0, 1)])
-def test_a_file_without_a_checkpoint_may_have_rows_of_another_program(
-    open_guarded: Open, db: Db, batch: int, rejected: int
+def test_a_database_without_a_checkpoint_begins_at_the_streams_start(
+    open_guarded: Open, db: Db
 ) -> None:
-    db.write(runs(batch), [rejected_event()] * rejected)
-    recalled = open_guarded().recall()
-    assert (recalled.checkpoint, recalled.has_rows) == (None, bool(batch or rejected))
+    db.write(runs(1), [rejected_event()])
+    repository = open_guarded(None)
+    assert repository.recall().stored is None
+    assert begin(repository) == Checkpoint(CREATED, committed_at=NOW)
 
 
 def test_a_batch_advances_the_checkpoint_in_its_own_transaction(db: Db, begun: Guarded) -> None:
     advance(begun, at(7, 3), "r1")
-    assert db.ask("SELECT * FROM checkpoints") == [("EVENTS", "projector", CREATED, 7, 3, NOW)]
+    (row,) = db.ask("SELECT * FROM checkpoints")
+    assert row[:6] == ("EVENTS", "projector", CREATED, 3, 7, "stored 7")
+    assert row[7:] == (1, NOW, 0, 0, None)
     db.ask("DROP TABLE execution_results")
     with pytest.raises(SchemaError):
         advance(begun, at(9, 9), "r2")
@@ -81,21 +88,38 @@ def test_a_batch_with_a_rejected_row_advances_the_checkpoint_too(db: Db, begun: 
     assert (stored(db), db.result_ids()) == ([(3, 0, CREATED)], ["r1", "r2"])
 
 
-def test_a_checkpoint_never_goes_back(db: Db, begun: Guarded) -> None:
+def test_a_checkpoint_never_goes_back_by_itself(db: Db, begun: Guarded) -> None:
     advance(begun, at(9, 5), "r1")
     advance(begun, at(4, 2), "late")
-    begun.begin(at(1, 1), begun.recall())
+    assert begin(begun)[:4] == at(9, 5)[:4]
     assert stored(db) == [(9, 5, CREATED)]
 
 
-def test_a_checkpoint_is_reset_for_a_recreated_stream_and_late_rows_are_still_written(
+def test_a_checkpoint_starts_over_when_the_stream_went_back(db: Db, begun: Guarded) -> None:
+    advance(begun, at(9, 5), "r1")
+    assert begin(begun, start_over=True) == Checkpoint(CREATED, committed_at=NOW)
+    advance(begun, at(3, 2), "r2")
+    assert stored(db) == [(3, 2, CREATED)]
+
+
+def test_a_checkpoint_that_another_worker_has_moved_is_not_started_over(
     db: Db, begun: Guarded, open_guarded: Open
 ) -> None:
     advance(begun, at(9, 5), "r1")
-    open_guarded(at(0, 0, RECREATED))
+    recalled = begun.recall()
+    advance(open_guarded(), at(10, 10), "r2")
+    checkpoint = begun.begin(recalled, CREATED, NOW, start_over=True)
+    assert checkpoint[:3] == (CREATED, 10, 10)
+
+
+def test_a_checkpoint_starts_over_for_a_recreated_stream_and_late_rows_are_still_written(
+    db: Db, begun: Guarded, open_guarded: Open
+) -> None:
+    advance(begun, at(9, 5), "r1")
+    open_guarded(RECREATED)
     advance(begun, at(10, 9), "outstanding in a worker that does not know of it yet")
     assert stored(db) == [(0, 0, RECREATED)]
-    begun.begin(at(0, 0, RECREATED), begun.recall())
+    begin(begun, RECREATED)
     advance(begun, at(12, 11), "late, of the former stream")
     assert stored(db) == [(0, 0, RECREATED)]
     advance(begun, at(1, 0, RECREATED), "r2")
@@ -103,8 +127,17 @@ def test_a_checkpoint_is_reset_for_a_recreated_stream_and_late_rows_are_still_wr
     assert db.count() == 4
 
 
+def test_lost_sequences_are_added_up_and_survive_a_new_start(db: Db, begun: Guarded) -> None:
+    begun.advance(at(0, 20), Lost(10, 20, NOW))
+    begun.advance(at(0, 35), Lost(5, 35, RECREATED))
+    begin(begun, start_over=True)
+    recalled = begun.recall()
+    assert recalled.stored
+    assert recalled.stored.lost == Lost(15, 35, RECREATED)
+
+
 def test_two_workers_advance_one_checkpoint(db: Db, begun: Guarded, open_guarded: Open) -> None:
-    other = open_guarded(at(0))
+    other = open_guarded()
     advance(begun, at(500), "r1")
     advance(other, at(1000), "r2")
     advance(begun, at(700), "r3")
@@ -113,50 +146,85 @@ def test_two_workers_advance_one_checkpoint(db: Db, begun: Guarded, open_guarded
 
 def test_consumers_have_independent_checkpoints(db: Db, begun: Guarded, open_guarded: Open) -> None:
     advance(begun, at(5), "r1")
-    assert open_guarded(consumer="another").recall().checkpoint is None
-    open_guarded(at(1), "another")
-    assert db.ask("SELECT stream, consumer, highest_sequence FROM checkpoints") == [
+    assert open_guarded(None, "another").recall().stored is None
+    open_guarded(consumer="another")
+    assert db.ask("SELECT stream, consumer, last_sequence FROM checkpoints") == [
         ("EVENTS", "projector", 5),
-        ("EVENTS", "another", 1),
+        ("EVENTS", "another", 0),
     ]
 
 
-def test_nothing_is_written_before_the_file_was_compared(db: Db, open_guarded: Open) -> None:
-    with pytest.raises(UnavailableError, match="not been compared"):
-        advance(open_guarded(), at(1), "r1")
+def test_nothing_is_written_before_the_checkpoint_was_read(db: Db, open_guarded: Open) -> None:
+    open_guarded()
+    with pytest.raises(UnavailableError, match="not been read"):
+        advance(open_guarded(None), at(1), "r1")
     assert db.count() == 0
 
 
-def test_nothing_is_written_to_a_file_that_replaced_the_compared_one(
+def test_nothing_is_written_to_a_file_that_took_the_place_of_another(
     db: Db, begun: Guarded
 ) -> None:
     copy = Path(shutil.copyfile(db.path, db.path.with_name("copy.db")))
     advance(begun, at(1), "r1")
     copy.replace(db.path)
     for _ in range(2):
-        with pytest.raises(UnavailableError, match=r"replaced|not been compared"):
+        with pytest.raises(UnavailableError, match=r"replaced|not the one"):
             advance(begun, at(2), "r2")
-    recalled = begun.recall()
-    assert (recalled.checkpoint, recalled.has_rows) == (None, False)
-    begun.begin(at(0), recalled)
+    begin(begun)
     advance(begun, at(3), "r3")
     assert db.result_ids() == ["r3"]
     # The log of the former file is kept, and was not taken for the new file's own.
     assert len(list(db.path.parent.glob("projector.db-wal-of-*"))) == 1
 
 
-def test_a_file_that_is_replaced_while_it_is_compared_is_not_begun(db: Db, begun: Guarded) -> None:
+def test_a_file_that_is_replaced_while_its_checkpoint_is_read_is_refused(
+    db: Db, begun: Guarded
+) -> None:
     recalled = begun.recall()
     copy = Path(shutil.copyfile(db.path, db.path.with_name("copy.db")))
     begun.close()
     copy.replace(db.path)
     with pytest.raises(UnavailableError, match="replaced"):
-        begun.begin(at(0), recalled)
+        begun.begin(recalled, CREATED, NOW, start_over=False)
 
 
 def test_a_checkpoint_that_is_deleted_under_the_worker_is_noticed(db: Db, begun: Guarded) -> None:
     advance(begun, at(1), "r1")
     db.ask("DELETE FROM checkpoints")
-    with pytest.raises(UnavailableError, match="went back"):
+    with pytest.raises(UnavailableError, match="not the one"):
         advance(begun, at(2), "r2")
     assert db.count() == 1
+
+
+def test_an_older_copy_in_the_open_file_is_noticed_although_the_batch_is_older_still(
+    db: Db, begun: Guarded
+) -> None:
+    advance(begun, at(9, 5), "r1")
+    db.ask("UPDATE checkpoints SET commits = commits - 1")
+    with pytest.raises(UnavailableError, match="older copy"):
+        advance(begun, at(3), "r2")
+
+
+def test_a_copy_that_was_put_in_place_is_refused_by_every_worker_until_it_is_begun(
+    db: Db, begun: Guarded, open_guarded: Open
+) -> None:
+    idle = open_guarded()
+    advance(begun, at(9, 5), "r1")
+    db.ask("PRAGMA wal_checkpoint(TRUNCATE)")
+    copy = Path(shutil.copyfile(db.path, db.path.with_name("copy.db")))
+    begun.close()
+    idle.close()
+    copy.replace(db.path)
+    for worker in (idle, begun):
+        with pytest.raises(UnavailableError, match="not the one"):
+            advance(worker, at(20, 19), "r2")
+    begin(begun)
+    advance(idle, at(21, 5), "r3")
+    assert stored(db) == [(21, 5, CREATED)]
+
+
+def test_two_hard_links_to_one_file_are_two_places(db: Db) -> None:
+    link = db.path.with_name("link.db")
+    link.hardlink_to(db.path)
+    first, second = open_database(f"sqlite:///{db.path}"), open_database(f"sqlite:///{link}")
+    assert first.place() != second.place()

@@ -51,8 +51,11 @@ COLUMNS = {
     ],
     "checkpoints": [
         *("stream TEXT NOT NULL KEY 1", "consumer TEXT NOT NULL KEY 2"),
-        *("stream_created_at TIMESTAMP NOT NULL", "highest_sequence INTEGER NOT NULL"),
-        *("caught_up_to INTEGER NOT NULL", "committed_at TIMESTAMP NOT NULL"),
+        *("stream_created_at TIMESTAMP NOT NULL", "caught_up_to INTEGER NOT NULL"),
+        *("last_sequence INTEGER NOT NULL", "last_stored_at TEXT NOT NULL", "place TEXT NOT NULL"),
+        *("commits INTEGER NOT NULL = 0", "committed_at TIMESTAMP NOT NULL"),
+        *("lost_sequences INTEGER NOT NULL = 0", "lost_up_to INTEGER NOT NULL = 0"),
+        "lost_at TIMESTAMP",
     ],
 }
 

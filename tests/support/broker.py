@@ -38,6 +38,7 @@ class Broker:
     """One connection. Its loop runs in a thread, so that it answers the server's pings."""
 
     def __init__(self, url: str, **options: Any) -> None:
+        self.url = url
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -142,6 +143,19 @@ class Broker:
                     if ack:
                         await message.ack_sync()
             await subscription.unsubscribe()
+
+        self.run(fetch())
+
+    def fetch_some(self, messages: int, name: str = CONSUMER) -> None:
+        """Fetch up to so many messages within a second, and ack them."""
+
+        async def fetch() -> None:
+            subscription = await self._js.pull_subscribe_bind(name, STREAM)
+            with contextlib.suppress(TimeoutError):
+                for message in await subscription.fetch(messages, timeout=1):
+                    await message.ack()
+            await subscription.unsubscribe()
+            await self._client.flush()
 
         self.run(fetch())
 

@@ -41,6 +41,11 @@ class NatsServer:
         return f"nats://127.0.0.1:{self.port}"
 
     @property
+    def store(self) -> Path:
+        """The folder of JetStream's files."""
+        return self._folder / "store"
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid

@@ -46,9 +46,14 @@ def wait_for_more(rows: Rows, worker: WorkerProcess, prefix: str = "", within: f
 
 
 def recovery_lines(worker: WorkerProcess) -> list[Line]:
-    """Return the log lines that report a database which does not match the stream."""
-    events = ("database.wiped", "database.behind_stream", "database.adopted", "stream.recreated")
+    """Return the log lines that report a stream which is not the one of the checkpoint."""
+    events = ("stream.recreated", "stream.rewound", "messages.lost_to_limits", "consumer.shared")
     return [line for line in worker.lines if line["event"] in events]
+
+
+def read_again(worker: WorkerProcess) -> int:
+    """Return how many messages a worker has read again from the stream."""
+    return sum(line["messages"] for line in worker.logged("catch_up.finished"))
 
 
 def assert_published(

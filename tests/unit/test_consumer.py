@@ -1,5 +1,5 @@
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -8,21 +8,19 @@ from nats.js.api import ConsumerConfig, ConsumerInfo, DeliverPolicy, ReplayPolic
 from worker.errors import ConfigurationError
 from worker.jetstream.consumer import (
     Binding,
-    ConsumerPosition,
     as_binding,
     check_usable,
     differences,
     wanted_consumer,
 )
+from worker.jetstream.stream import StreamState
 from worker.projections.starts import STARTS
 from worker.settings import Settings
 
 SETTINGS = Settings(nats_urls=("nats://127.0.0.1:4222",), database="sqlite:///x.db")
 WANTED = wanted_consumer(SETTINGS, STARTS)
-STREAM_CREATED_AT = "2026-05-20T00:00:00+00:00"
-CREATED = datetime(2026, 5, 20, tzinfo=UTC)
-POSITION = ConsumerPosition(STREAM_CREATED_AT, 1, has_delivered=False, ack_floor=0, acked=0)
-BINDING = Binding(CREATED, pending=0, position=POSITION, config=WANTED)
+STREAM = StreamState("2026-05-20T00:00:00+00:00", 100, 5000, 1, 100, "", keeps_acked=True)
+BINDING = Binding(STREAM, WANTED, 0, 0, 0, 0, SequenceInfo(9, 90), SequenceInfo(6, 60))
 
 
 def changed(**settings: Any) -> ConsumerConfig:
@@ -53,12 +51,6 @@ def changed(**settings: Any) -> ConsumerConfig:
 )
 def test_an_equivalent_consumer_does_not_differ(found: ConsumerConfig) -> None:
     assert differences(WANTED, found) == {}
-
-
-@pytest.mark.parametrize(("start", "differs"), [(1, False), (101, False), (102, True)])
-def test_a_consumer_may_skip_committed_messages(start: int, differs: bool) -> None:
-    found = changed(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=start)
-    assert bool(differences(WANTED, found, committed=100)) == differs
 
 
 @pytest.mark.parametrize(
@@ -93,58 +85,33 @@ def test_only_the_expected_filter_is_usable_and_other_settings_may_differ() -> N
 @pytest.mark.parametrize(
     ("later", "same"),
     [
-        (replace(BINDING, pending=9, position=replace(POSITION, ack_pending=9)), True),
-        # Servers 2.9 move the creation time by less than a millisecond when they restart.
-        (replace(BINDING, consumer_created=CREATED + timedelta(milliseconds=1)), True),
-        (replace(BINDING, consumer_created=CREATED + timedelta(seconds=1)), False),
-        (replace(BINDING, position=replace(POSITION, stream_created_at="2026-05-21")), False),
-        (None, False),
+        (replace(BINDING, pending=9, ack_pending=9), True),
+        (replace(BINDING, delivered=SequenceInfo(10, 80)), True),
+        (replace(BINDING, delivered=SequenceInfo(8, 90)), False),
+        (replace(BINDING, stream=replace(STREAM, created_at="2026-05-21")), False),
     ],
 )
-def test_a_reply_means_the_same_message_only_in_the_same_stream_and_consumer(
-    later: Binding | None, same: bool
+def test_a_reply_means_the_same_message_until_stream_or_deliveries_go_back(
+    later: Binding, same: bool
 ) -> None:
-    assert BINDING.same_messages(later) == same
+    assert later.follows(BINDING) == same
 
 
-def reported(
-    delivered: tuple[int, int] | None, ack_floor: tuple[int, int] | None, ack_pending: int | None
-) -> ConsumerPosition:
-    """Return the position of a consumer with (consumer, stream) sequences and messages pending."""
-    info = ConsumerInfo(
-        name="c",
-        stream_name="EVENTS",
-        config=WANTED,
-        created=CREATED,
-        delivered=SequenceInfo(*delivered) if delivered else None,
-        ack_floor=SequenceInfo(*ack_floor) if ack_floor else None,
-        num_ack_pending=ack_pending,
-        num_pending=4,
-    )
-    binding = as_binding(info, STREAM_CREATED_AT, 3)
-    assert (binding.consumer_created, binding.pending) == (CREATED, 4)
-    assert binding.position.ack_pending == (ack_pending or 0)
-    assert (binding.position.stream_created_at, binding.position.first_sequence) == (
-        STREAM_CREATED_AT,
-        3,
-    )
-    return binding.position
+@pytest.mark.parametrize(
+    ("last", "is_ahead", "handed_out"), [(91, False, 90), (90, False, 90), (89, True, 89)]
+)
+def test_a_consumer_above_the_streams_end_is_ahead(
+    last: int, is_ahead: bool, handed_out: int
+) -> None:
+    binding = replace(BINDING, stream=replace(STREAM, last_sequence=last))
+    assert (binding.is_ahead, binding.handed_out) == (is_ahead, handed_out)
 
 
-def test_a_new_consumer_has_delivered_nothing() -> None:
-    for position in (reported((0, 0), (0, 0), 0), reported(None, None, None)):
-        assert (position.has_delivered, position.ack_floor, position.acked) == (False, 0, 0)
-
-
-def test_a_consumer_that_acked_in_order_has_acked_up_to_its_ack_floor() -> None:
-    position = reported((9, 90), (6, 60), 3)
-    assert (position.has_delivered, position.delivered) == (True, 90)
-    assert (position.ack_floor, position.acked) == (60, 60)
-
-
-def test_a_consumer_that_acked_out_of_order_may_have_acked_all_that_it_delivered() -> None:
-    position = reported((9, 90), (6, 60), 2)
-    assert (position.ack_floor, position.acked) == (60, 90)
+def test_figures_that_a_server_leaves_out_are_zero() -> None:
+    info = ConsumerInfo(name="c", stream_name="EVENTS", config=WANTED, created=datetime.now(UTC))
+    binding = as_binding(info, STREAM)
+    assert (binding.not_acked, binding.pull_requests, binding.redelivered) == (0, 0, 0)
+    assert (binding.delivered.stream_seq, binding.ack_floor.consumer_seq) == (0, 0)
 
 
 def test_the_ack_pending_limit_of_the_fleets_own_client_is_not_a_difference() -> None:

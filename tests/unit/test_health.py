@@ -6,7 +6,17 @@ import time
 import pytest
 
 from worker.errors import BROKER_UNREACHABLE, DATABASE_BLOCKED, PERMISSION_DENIED, STARTING
-from worker.status.health import DRAINING, HUNG, IDLE, RUNNING, STALLED, STARVED, WORKING, Health
+from worker.status.health import (
+    DRAINING,
+    HUNG,
+    IDLE,
+    RUNNING,
+    STALLED,
+    STARVED,
+    WORKING,
+    CatchUp,
+    Health,
+)
 from worker.status.readiness import Readiness
 
 PATIENCE = 10.0
@@ -57,7 +67,7 @@ def test_a_worker_without_work_is_idle_and_ready_for_any_length_of_time(worker: 
 
 def test_a_worker_is_live_while_it_projects_and_stalled_when_work_waits(worker: Worker) -> None:
     worker.wait(1000)
-    worker.health.record_consumer(pending=5000, ack_pending=0, ack_floor=0)
+    worker.health.record_consumer(pending=5000, ack_pending=0)
     worker.receive(500)
     worker.wait(1)
     assert worker.health.verdict().idle_for == 1  # since the work came, not since the last commit
@@ -74,7 +84,7 @@ def test_a_worker_is_live_while_it_projects_and_stalled_when_work_waits(worker: 
 
 
 def test_no_restart_is_requested_while_the_broker_delivers_nothing(worker: Worker) -> None:
-    worker.health.record_consumer(pending=1, ack_pending=10_000, ack_floor=0)
+    worker.health.record_consumer(pending=1, ack_pending=10_000)
     worker.wait(60)
     worker.receive(0)
     assert worker.state_live_restart == (STARVED, False, False)
@@ -83,7 +93,7 @@ def test_no_restart_is_requested_while_the_broker_delivers_nothing(worker: Worke
 
 
 def test_messages_that_another_worker_holds_are_not_work_of_a_ready_worker(worker: Worker) -> None:
-    worker.health.record_consumer(pending=0, ack_pending=5, ack_floor=0)
+    worker.health.record_consumer(pending=0, ack_pending=5)
     assert (worker.health.has_work, worker.state) == (False, IDLE)
     worker.readiness.not_ready("the broker is silent")
     assert worker.health.has_work
@@ -128,7 +138,7 @@ def test_a_problem_is_the_state_and_no_reason_for_a_restart(
 def test_a_problem_that_comes_and_goes_stays_the_cause_until_a_batch_is_projected(
     worker: Worker,
 ) -> None:
-    worker.health.record_consumer(pending=1, ack_pending=0, ack_floor=0)
+    worker.health.record_consumer(pending=1, ack_pending=0)
     worker.now = time.monotonic() - 100
     worker.health.projected()
     worker.readiness.not_ready("the server says: Permissions Violation", BROKER_UNREACHABLE)
@@ -179,20 +189,19 @@ def test_no_progress_is_expected_while_the_worker_starts_or_drains() -> None:
     assert health.verdict() == (DRAINING, True, False, False, "", 0.0)
 
 
-def test_a_replay_ends_when_the_broker_counts_all_of_it_as_acked(worker: Worker) -> None:
+def test_a_catch_up_and_a_shared_consumer_are_states_of_their_own(worker: Worker) -> None:
     health = worker.health
-    seen = [health.is_caught_up]
-    health.record_comparison(is_missing=True, replayed_until=10)
-    health.record_consumer(pending=5, ack_pending=2, ack_floor=3)
-    seen.append(health.is_caught_up)
-    health.record_comparison(is_missing=False, replayed_until=None)  # the consumer was bound again
-    seen.append(health.is_caught_up)
-    health.record_consumer(pending=5, ack_pending=2, ack_floor=10)
-    seen.append(health.is_caught_up)
-    health.record_comparison(is_missing=True, replayed_until=None)  # --no-replay
-    health.record_consumer(pending=0, ack_pending=0, ack_floor=20)
-    seen.append(health.is_caught_up)
-    assert seen == [None, False, False, True, False]
+    health.record_catch_up(CatchUp(time.monotonic() - 10).expecting(300).after(100, 90))
+    assert (worker.state, health.is_caught_up) == ("catching_up", False)
+    reason = health.verdict().reason
+    assert "100 of 300 messages" in reason
+    assert "about 20 s left" in reason
+    health.record_shared("a worker on host h")
+    assert (worker.state, health.verdict().reason) == ("consumer_shared", "a worker on host h")
+    assert not health.verdict().is_ready
+    health.record_shared(None)
+    health.record_catch_up(None, is_complete=True)
+    assert (worker.state, health.is_caught_up) == ("idle", True)
 
 
 def test_lag_is_the_age_of_the_oldest_message_and_never_negative(worker: Worker) -> None:

@@ -2,18 +2,18 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime
 from typing import Any, cast
 
 import nats.errors
-from nats.js.api import ConsumerConfig
+from nats.js.api import ConsumerConfig, SequenceInfo
 
 from worker.codec.timestamps import NANOSECONDS, format_instant
 from worker.jetstream.connection import Connection
-from worker.jetstream.consumer import Binding, ConsumerPosition
+from worker.jetstream.consumer import Binding
 from worker.jetstream.dispatcher import Dispatcher
 from worker.jetstream.lag import LagMonitor
 from worker.jetstream.manifest_sync import ManifestSync
+from worker.jetstream.stream import StreamState
 from worker.messages import Message
 from worker.processing.queues import ResultQueue
 from worker.projections.manifests import ManifestCache
@@ -61,10 +61,9 @@ class Monitored:
         self.lag = LagMonitor(settings.stream, STARTS.filter_subject, self.dispatcher, status)
 
     def oldest(self, *, ack_floor: int = 0, pending: int = 0, ack_pending: int = 0) -> int | None:
-        floors = ack_floor, ack_floor, ack_floor
-        position = ConsumerPosition("2026-05-20T00:00:00+00:00", 1, True, *floors, ack_pending)
-        created = datetime(2026, 5, 20, tzinfo=UTC)
-        binding = Binding(created, pending, position, ConsumerConfig())
+        stream = StreamState("2026-05-20T00:00:00+00:00", 9, 900, 1, 9, "", keeps_acked=True)
+        floor = SequenceInfo(ack_floor, ack_floor)
+        binding = Binding(stream, ConsumerConfig(), pending, ack_pending, 0, 0, floor, floor)
         return asyncio.run(self.lag._oldest(cast(Connection, self.broker), binding))
 
     def arrive(self, stored_at: int) -> None:

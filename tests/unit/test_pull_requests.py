@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from nats.aio.msg import Msg
 
 from worker.jetstream.connection import Connection
+from worker.jetstream.deliveries import Deliveries
 from worker.jetstream.dispatcher import Dispatcher
 from worker.jetstream.manifest_sync import ManifestSync
 from worker.jetstream.pull import PullRequests, PullSubscription
@@ -117,7 +118,7 @@ class Bursts(Dispatcher):
 async def receive(dispatcher: Bursts, messages: int) -> PullSubscription:
     """Return a pull that the library has given so many messages of one read."""
     connection = Connection(tls_required=False, supervisor=Supervisor(), status=dispatcher.status)
-    pull = PullSubscription(connection, "subject", dispatcher)
+    pull = PullSubscription(connection, "subject", "events.>", dispatcher, Deliveries())
     for number in range(1, messages + 1):
         reply = f"$JS.ACK.EVENTS.consumer.1.{number}.{number}.0.0"
         await pull._receive(Msg(connection, f"events.{number}", reply, b"data"))

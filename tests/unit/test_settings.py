@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 SECRET = "s3cret"
 SEED = User(1).seed
 CREDS = User(1).creds("the.jwt.s3cret")
-FLAGS = ["--create-stream", "--migrate", "--until-idle", "--no-replay"]
+FLAGS = ["--create-stream", "--migrate", "--until-idle"]
 SECRET_FILES = {
     "--token-file": SECRET,
     "--password-file": SECRET,

@@ -62,7 +62,7 @@ def restore(source: Path, **chosen: Any) -> int:
         click.echo(f"the backup lacks {len(pending)} migrations; run: {command}", err=True)
     click.echo(
         "at its next start the worker projects the messages that the stream holds and the backup "
-        "lacks, and logs database.behind_stream",
+        "lacks, and logs catch_up.finished",
         err=True,
     )
     return EXIT_OK

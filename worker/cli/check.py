@@ -1,20 +1,24 @@
 """`projector check`: does everything that a worker needs exist and work?"""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
 
 from repo import Database, open_database
+from repo import checkpoint as checkpoints
+from repo.checkpoint import Position
 from repo.errors import RepositoryError
 from repo.findings import Finding, Level
 from worker.cli.context import chosen_settings
 from worker.cli.options import json_option
 from worker.cli.output import json_text, safe, user_message
+from worker.codec.timestamps import NANOSECONDS, parse_stored
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError, WorkerError
 from worker.jetstream.client import BrokerClient
 from worker.jetstream.consumer import Binding, check_usable, differences, wanted_consumer
-from worker.jetstream.inspect import inspect_broker
+from worker.jetstream.inspect import inspect_broker, workers
 from worker.jetstream.manifest_sync import read_manifests
 from worker.jetstream.permissions import (
     create_stream_permissions,
@@ -26,9 +30,12 @@ from worker.projections.manifests import ManifestCache
 from worker.projections.starts import STARTS
 from worker.schema import check_schema
 from worker.settings import Settings
+from worker.status.health import CONSUMER_SHARED
 
 _NAGIOS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 _UNKNOWN = 3
+# Seconds: as long as the fleet's stream keeps a message.
+_REPORT_LOST_FOR = 7 * 24 * 3600
 
 
 @click.command(short_help="Check everything that a worker needs.")
@@ -100,18 +107,22 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         yield Finding("broker", Level.OK, f"connected to nats-server {server}, {encrypted}")
         yield from _permissions(client, settings)
         yield from _guarded("stream", lambda: _stream(client, settings))
+        yield from _guarded("workers", lambda: _workers(client, settings))
         yield from _guarded("manifests", lambda: _manifests(client, settings))
 
 
 def _permissions(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
-    needed = worker_permissions(settings.stream, settings.consumer, settings.bucket)
+    needed = worker_permissions(
+        settings.stream, settings.consumer, STARTS.filter_subject, settings.bucket
+    )
     if settings.create_stream:
         needed += create_stream_permissions(settings.stream)
     missing = missing_permissions(client, needed)
     for right in missing:
         verb = "subscribe to" if right.subscribe else "publish to"
         text = f"user may not {verb} {right.subject} (needed to {right.purpose})"
-        yield Finding("permissions", Level.ERROR, text)
+        level = Level.WARNING if right.is_optional else Level.ERROR
+        yield Finding("permissions", level, text)
     if not missing:
         text = f"all {len(needed)} that a worker needs"
         if missing_permissions(client, reading_permissions(settings.stream)):
@@ -130,7 +141,7 @@ def _stream(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
         return
     yield Finding("stream", Level.OK, f"{settings.stream} has {view.stream.messages} messages")
     if view.consumer is not None:
-        yield _consumer(view.consumer.binding, settings)
+        yield _consumer(view.consumer, settings)
     else:
         text = f"{settings.consumer} does not exist yet; a worker creates it"
         yield Finding("consumer", Level.OK, text)
@@ -142,12 +153,43 @@ def _consumer(binding: Binding, settings: Settings) -> Finding:
     except ConfigurationError as error:
         return Finding("consumer", Level.ERROR, str(error))
     wanted = wanted_consumer(settings, STARTS)
-    different = differences(wanted, binding.config, binding.position.ack_floor).items()
+    different = differences(wanted, binding.config).items()
     if different:
         listed = [f"{name} is {found}, expected {ours}" for name, (ours, found) in different]
         text = f"{settings.consumer}: {', '.join(listed)}; a worker uses it unchanged"
         return Finding("consumer", Level.WARNING, text)
     return Finding("consumer", Level.OK, f"{settings.consumer} is as a worker creates it")
+
+
+def _workers(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
+    """Yield a database that another worker uses for the same consumer, and what was lost."""
+    database = open_database(settings.database)
+    found = workers(client, settings)
+    place = database.place()
+    foreign = [one for one in found if one.place != place]
+    shared = [one for one in found if one.state == CONSUMER_SHARED]
+    if foreign:
+        text = (
+            f"a worker on {foreign[0]} projects consumer {settings.consumer} into another "
+            "database; give one of the two a consumer of its own with --consumer"
+        )
+        yield Finding("workers", Level.ERROR, text)
+    elif shared:
+        text = f"another program receives messages of consumer {settings.consumer}"
+        yield Finding("workers", Level.ERROR, f"{text}, says the worker on {shared[0]}")
+    else:
+        listed = "; ".join(f"{one}, {one.state}" for one in found) or "none runs, or may be seen"
+        yield Finding("workers", Level.OK, listed)
+    with database.reading() as connection:
+        stored = checkpoints.read(connection, Position(settings.stream, settings.consumer))
+    if stored is not None and stored.lost.at is not None:
+        age = (time.time_ns() - parse_stored(stored.lost.at)) / NANOSECONDS
+        if age < _REPORT_LOST_FOR:
+            text = (
+                f"the stream lost {stored.lost.sequences} sequences before they were read, the "
+                f"last one {stored.lost.up_to}, noticed at {stored.lost.at}"
+            )
+            yield Finding("lost", Level.WARNING, text)
 
 
 def _manifests(client: BrokerClient, settings: Settings) -> Iterator[Finding]:

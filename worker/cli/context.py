@@ -64,6 +64,10 @@ class CheckedDatabase:
         """Return a reader to use in a `with` statement; it cannot write."""
         return Reader(self._database, retry_for=self._retry_for)
 
+    def place(self) -> str:
+        """Return what names this very database; see the table checkpoints."""
+        return self._database.place()
+
     def statements(self) -> list[Description]:
         """Return every SQL statement with its comments."""
         return self._database.statements()
@@ -115,7 +119,7 @@ def open_stream(
         if not without_deadlines:
             with handling_missing_manifests(problems):
                 read_manifests(client, settings.bucket, manifests)
-        ack_floor = view.consumer.binding.position.ack_floor if view.consumer else 0
+        ack_floor = view.consumer.ack_floor.stream_seq if view.consumer else 0
         place = settings.stream, STARTS.filter_subject, view.stream.last_sequence
         with StreamReader(client, *place, since=since) as reader:
             yield OpenStream(reader, ack_floor, manifests)

@@ -48,7 +48,6 @@ def command() -> None:
 @flag("--create-stream", "Create a missing stream. Otherwise the worker waits for it.")
 @flag("--migrate", "Apply pending migrations at start. Otherwise the worker exits with code 78.")
 @flag("--until-idle", "Exit with code 0 as soon as no message is pending or ack pending.")
-@flag("--no-replay", "Do not project acked events again that a wiped or restored database lacks.")
 @option("--batch", Whole(1, 10_000), "Write at most this many messages in one transaction.")
 @option("--threads", Whole(1, 64), "Use this many threads: one writes, the others decode.")
 @option("--max-outstanding", Whole(1, 100_000), "Hold at most this many unacked messages.")

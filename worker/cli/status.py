@@ -8,7 +8,7 @@ import click
 
 from repo import checkpoint as checkpoints
 from repo import queries as runs
-from repo.checkpoint import Position, StoredCheckpoint
+from repo.checkpoint import Checkpoint, Position, Stored
 from repo.errors import RepositoryError
 from repo.queries import Counted
 from worker.cli.context import chosen_settings, database_of
@@ -17,10 +17,14 @@ from worker.cli.output import Members, json_text, paragraph, safe, user_message
 from worker.codec.timestamps import NANOSECONDS, format_instant, parse_instant
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError, exit_code
 from worker.jetstream.client import BrokerClient
-from worker.jetstream.inspect import BrokerView, ConsumerView, inspect_broker
-from worker.jetstream.reconcile import Case, Comparison, compare, find_missing, first_message
+from worker.jetstream.consumer import Binding
+from worker.jetstream.inspect import BrokerView, inspect_broker, workers
+from worker.jetstream.presence import Peer
+from worker.jetstream.recovery import has_gone_back
+from worker.jetstream.stream import StreamState, first_message
 from worker.projections.starts import STARTS
 from worker.settings import Settings
+from worker.status.health import CATCHING_UP, CONSUMER_SHARED
 
 # Counting stops here; `rejected list --all` lists the rest.
 _MOST_REJECTED = 10_000
@@ -47,7 +51,8 @@ def status(*, watch: float | None, as_json: bool, **options: Any) -> int:
     unavailable.
 
     With --json: {"stream": {…}, "consumer": {"pending": 0, "ack_pending": 0, "pull_requests": 1,
-    …}, "database": {"committed_at": …, "rejected": 0, …}, "caught_up": true, "finding": …,
+    …}, "database": {"committed_at": …, "rejected": 0, …}, "workers": [{"host": …, "pid": …,
+    "state": …, "database": …, "same_database": true}], "caught_up": true, "finding": …,
     "behind_seconds": 0.0, "problems": []}.
 
     Exit codes: 0 the database has caught up with the broker; 1 it has not, or the stream or the
@@ -73,16 +78,34 @@ class _Answers:
     """The answers of broker and database; None for what did not answer or does not exist."""
 
     broker: BrokerView | None = None
-    stored: StoredCheckpoint | None = None
+    workers: list[Peer] = field(default_factory=list)
+    place: str | None = None
+    is_read: bool = False
+    stored: Stored | None = None
     counted: Counted | None = None
     oldest: int | None = None  # when the first event that is not acked was stored, an instant
-    comparison: Comparison | None = None
-    is_missing: bool = False
+    went_back: bool = False
+    unread: int | None = None  # the first acked event above the checkpoint
     errors: list[BrokerError | ConfigurationError | RepositoryError] = field(default_factory=list)
 
     @property
-    def consumer(self) -> ConsumerView | None:
+    def consumer(self) -> Binding | None:
         return self.broker.consumer if self.broker else None
+
+    @property
+    def foreign(self) -> list[Peer]:
+        """The workers that project the consumer into another database than this one."""
+        return [one for one in self.workers if self.place and one.place != self.place]
+
+    @property
+    def is_caught_up(self) -> bool | None:
+        """Whether the database holds what the consumer handed out; None if that is unknown."""
+        if self.consumer is None or not self.is_read:
+            return None
+        states = {one.state for one in self.workers if one.place == self.place}
+        if self.went_back or self.foreign or states & {CATCHING_UP, CONSUMER_SHARED}:
+            return False
+        return self.unread is None or bool(states)  # a running worker advances the checkpoint soon
 
 
 def _ask(settings: Settings) -> _Answers:
@@ -92,6 +115,7 @@ def _ask(settings: Settings) -> _Answers:
             # The broker first: otherwise a running worker could ack in between, and the broker
             # would seem to be ahead of the database.
             answers.broker = inspect_broker(client, settings)
+            answers.workers = workers(client, settings)
             _ask_database(settings, answers)
             _compare(client, settings, answers)
     except (BrokerError, ConfigurationError) as error:
@@ -104,34 +128,48 @@ def _ask(settings: Settings) -> _Answers:
 def _ask_database(settings: Settings, answers: _Answers) -> None:
     position = Position(settings.stream, settings.consumer)
     now = format_instant(time.time_ns())
+    database = database_of(settings)
     try:
-        with database_of(settings).reader() as reader:
-            answers.stored = reader.read(checkpoints.recall, position)
+        with database.reader() as reader:
+            answers.place = database.place()
+            answers.stored = reader.read(checkpoints.read, position)
             answers.counted = reader.read(runs.count, now, _MOST_REJECTED + 1)
+            answers.is_read = True
     except (RepositoryError, ConfigurationError) as error:
         answers.errors.append(error)
 
 
 def _compare(client: BrokerClient, settings: Settings, answers: _Answers) -> None:
-    if answers.consumer is None:
+    binding = answers.consumer
+    if binding is None:
         return
-    binding = answers.consumer.binding
-    position, place = binding.position, (client.connection, settings.stream)
+    stream = (client.connection, settings.stream)
     if binding.has_work:
-        above = position.ack_floor + 1
-        first = client.do(first_message(*place, above, STARTS.filter_subject))
+        above = binding.ack_floor.stream_seq + 1
+        first = client.do(first_message(*stream, above, STARTS.filter_subject))
         answers.oldest = parse_instant(first["time"]) if first is not None else None
-    if answers.stored is not None:
-        comparison = compare(answers.stored, position)
-        answers.comparison, answers.is_missing = client.do(
-            find_missing(*place, STARTS.filter_subject, comparison, position)
-        )
+    if not answers.is_read:
+        return
+    checkpoint = _checkpoint(answers.stored, binding.stream)
+    answers.went_back = client.do(has_gone_back(*stream, checkpoint, binding.stream))
+    above = 1 if answers.went_back else checkpoint.caught_up_to + 1
+    if above <= binding.acked and binding.stream.keeps_acked:
+        first = client.do(first_message(*stream, above, STARTS.filter_subject))
+        if first is not None and int(first["seq"]) <= binding.acked:
+            answers.unread = int(first["seq"])
+
+
+def _checkpoint(stored: Stored | None, stream: StreamState) -> Checkpoint:
+    """Return the checkpoint of the stream as it is now: a new one for another stream."""
+    if stored is None or stored.checkpoint.stream_created_at != stream.created_at:
+        return Checkpoint(stream.created_at)
+    return stored.checkpoint
 
 
 def _code(answers: _Answers) -> int:
     if answers.errors:
         return exit_code(answers.errors[0])
-    return EXIT_OK if answers.consumer is not None and not answers.is_missing else EXIT_PARTLY
+    return EXIT_OK if answers.is_caught_up else EXIT_PARTLY
 
 
 def _members(settings: Settings, answers: _Answers) -> Members:
@@ -144,37 +182,48 @@ def _members(settings: Settings, answers: _Answers) -> Members:
         "stream": {"name": settings.stream, **asdict(stream)} if stream else None,
         "consumer": _consumer_members(settings, answers.consumer),
         "database": _database_members(settings, answers),
-        "caught_up": None if answers.comparison is None else not answers.is_missing,
+        "workers": [_worker_members(one, answers) for one in answers.workers],
+        "caught_up": answers.is_caught_up,
         "finding": _finding(settings, answers),
         "behind_seconds": round(behind, 3) if answers.consumer else None,
         "problems": [user_message(error) for error in answers.errors],
     }
 
 
-def _consumer_members(settings: Settings, consumer: ConsumerView | None) -> Members | None:
-    if consumer is None:
+def _worker_members(worker: Peer, answers: _Answers) -> Members:
+    members = {
+        name: getattr(worker, name)
+        for name in ("host", "pid", "version", "started", "state", "database")
+    }
+    return {**members, "same_database": worker not in answers.foreign if answers.place else None}
+
+
+def _consumer_members(settings: Settings, binding: Binding | None) -> Members | None:
+    if binding is None:
         return None
-    binding = consumer.binding
     return {
         "name": settings.consumer,
         "pending": binding.pending,
-        "ack_pending": binding.position.ack_pending,
-        "redelivered": consumer.redelivered,
-        "pull_requests": consumer.pull_requests,
-        "delivered": binding.position.delivered,
-        "ack_floor": binding.position.ack_floor,
+        "ack_pending": binding.ack_pending,
+        "redelivered": binding.redelivered,
+        "pull_requests": binding.pull_requests,
+        "delivered": binding.delivered.stream_seq,
+        "ack_floor": binding.ack_floor.stream_seq,
     }
 
 
 def _database_members(settings: Settings, answers: _Answers) -> Members | None:
-    if answers.stored is None or answers.counted is None:
+    if answers.counted is None:
         return None
-    checkpoint, counted = answers.stored.checkpoint, answers.counted
+    stored, counted = answers.stored, answers.counted
+    checkpoint = stored.checkpoint if stored else None
     return {
         "url": settings.database,
         "committed_at": checkpoint.committed_at if checkpoint else None,
-        "highest_sequence": checkpoint.highest_sequence if checkpoint else None,
         "caught_up_to": checkpoint.caught_up_to if checkpoint else None,
+        "last_sequence": checkpoint.last_sequence if checkpoint else None,
+        "lost_sequences": stored.lost.sequences if stored else 0,
+        "lost_at": stored.lost.at if stored else None,
         **counted._asdict(),
         "rejected": min(counted.rejected, _MOST_REJECTED),
         "rejected_more": counted.rejected > _MOST_REJECTED,
@@ -182,22 +231,36 @@ def _database_members(settings: Settings, answers: _Answers) -> Members | None:
 
 
 def _finding(settings: Settings, answers: _Answers) -> str:
-    broker, comparison = answers.broker, answers.comparison
+    broker, binding = answers.broker, answers.consumer
     if broker and not broker.stream:
         return f"stream {settings.stream} does not exist; create it, or use run --create-stream"
-    if broker and not broker.consumer:
+    if broker and not binding:
         return f"consumer {settings.consumer} does not exist; a worker creates it"
-    if comparison is None:
+    if binding is None or not answers.is_read:
         return "unknown"
-    case = comparison.case.value
-    if answers.is_missing:
+    return _worker_finding(answers) or _position_finding(answers, binding)
+
+
+def _worker_finding(answers: _Answers) -> str | None:
+    if answers.foreign:
         return (
-            f"{case}: events that were acked on the broker are missing from the database; a worker "
-            f"replays them from sequence {comparison.caught_up_to + 1}"
+            f"{CONSUMER_SHARED}: a worker on {answers.foreign[0]} projects this consumer into "
+            "another database; give one of the two a consumer of its own with --consumer"
         )
-    if comparison.stream_recreated:
-        return "the stream was recreated; a worker starts a new checkpoint"
-    return Case.CAUGHT_UP.value if comparison.case is Case.BEHIND else case
+    for state in (CONSUMER_SHARED, CATCHING_UP):
+        if any(one.state == state for one in answers.workers):
+            return f"{state}: see the log of the worker"
+    return None
+
+
+def _position_finding(answers: _Answers, binding: Binding) -> str:
+    if answers.went_back or binding.is_ahead:
+        return "the stream went back to an older state; a worker reads it again"
+    if answers.unread is None:
+        return "caught up" if answers.stored else "new: no checkpoint yet"
+    if answers.is_caught_up:
+        return "caught up; the checkpoint follows"
+    return f"a worker will read the stream again from sequence {answers.unread}"
 
 
 def _text(members: Members) -> str:
@@ -213,6 +276,8 @@ def _text(members: Members) -> str:
     if consumer := members["consumer"]:
         consumer["pull_requests"] = consumer["pull_requests"] or "none: no worker is pulling now"
         parts.append(paragraph(f"consumer {consumer.pop('name')}", consumer))
+    for number, worker in enumerate(members["workers"], 1):
+        parts.append(paragraph(f"worker {number}", worker))
     if database := members["database"]:
         if database.pop("rejected_more"):
             database["rejected"] = f"at least {database['rejected']}"

@@ -39,6 +39,11 @@ _HANGS_UP_WITHIN = 2.0
 _REPEAT_WARNING_AFTER = 15.0
 _MOST_SUBJECTS = 1000
 _QUOTED = re.compile(r'"[^"]*"')
+# To announce the worker, to ask, or to answer another worker.
+_PRESENCE = re.compile(
+    r'permissions violation for (subscription to "\$SRV\.|publish to "(\$SRV|_INBOX)\.)',
+    re.IGNORECASE,
+)
 
 
 class TlsNotOffered(nats.errors.Error):
@@ -51,7 +56,8 @@ class TlsNotOffered(nats.errors.Error):
 class Connection(Client):
     """A connection that keeps what the library reports, and lets tasks wait for it.
 
-    `disturbed` is set whenever the state of the connection may have changed.
+    `disturbed` is set whenever the state of the connection may have changed; `presence_denied_at`
+    is when the user was last denied to announce the worker (monotonic seconds).
 
     Three private methods of the library are overridden or called; tests/unit/test_connection.py
     compares each with the library's own. In a version without them `_connect_command` is replaced
@@ -62,6 +68,7 @@ class Connection(Client):
         super().__init__()
         self.disturbed = asyncio.Event()
         self.reconnections = 0
+        self.presence_denied_at = float("-inf")
         self._tls_required = tls_required
         self._supervisor = supervisor
         self._worker_status = status
@@ -78,6 +85,11 @@ class Connection(Client):
         """Take an error that the library met in the background."""
         if isinstance(error, TlsNotOffered) and not self._was_connected:
             self._supervisor.fail(ConfigurationError(str(error)))
+        elif _PRESENCE.search(str(error)):
+            # Nothing else needs this permission, so it explains no other problem.
+            self.presence_denied_at = time.monotonic()
+            if self._repeats.due(_PRESENCE.pattern):
+                log.warning("presence.denied", extra={"error": describe(error)})
         elif isinstance(error, nats.errors.Error | OSError | TimeoutError):
             self._warn(self._described(error))
         else:  # a bug, most likely in a callback of ours: no reconnect would repair it

@@ -6,12 +6,10 @@ that would lose or misread messages is a configuration error.
 
 import contextlib
 import logging
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
 from typing import Any
 
 import nats.errors
-from nats.js import JetStreamContext
 from nats.js.api import (
     AckPolicy,
     ConsumerConfig,
@@ -21,12 +19,12 @@ from nats.js.api import (
     ReplayPolicy,
     SequenceInfo,
     StreamConfig,
-    StreamInfo,
 )
 from nats.js.errors import BadRequestError, NotFoundError, ServiceUnavailableError
 
-from worker.codec.timestamps import format_instant
 from worker.errors import STREAM_MISSING, ConfigurationError, PullLost, no_response
+from worker.jetstream.connection import API_TIMEOUT, Connection
+from worker.jetstream.stream import StreamState, read_state
 from worker.projections.base import Projection
 from worker.settings import Settings
 
@@ -41,9 +39,6 @@ _ALSO_RIGHT = {"max_ack_pending": 1_000}
 # The server's default. Each worker has up to three pull requests waiting.
 _MAX_WAITING = 512
 
-# A 2.9 server moves a consumer's creation time by a fraction of a millisecond when it restarts.
-_SAME_CREATION = timedelta(milliseconds=100)
-
 
 class StreamMissing(PullLost):
     """The stream does not exist yet; normally the fleet's own set-up creates it."""
@@ -52,48 +47,59 @@ class StreamMissing(PullLost):
 
 
 @dataclass(frozen=True, slots=True)
-class ConsumerPosition:
-    """Where the broker is: the stream, and the consumer on it. Sequences are the stream's.
+class Binding:
+    """A consumer that exists, as the broker reports it, and the stream that it is on.
 
-    `stream_created_at` is stored text. Everything up to `ack_floor` is acked, and nothing above
-    `acked`, if the consumer `has_delivered` at all; one that was created to begin later counts what
-    it skips as acked, and what expires or is purged counts as well. Up to `delivered` messages were
-    delivered, `ack_pending` of which are not acked.
+    `delivered` and `ack_floor` have two sequences each: the stream's, and the consumer's own, which
+    counts deliveries. `pull_requests` is how many pull requests of any client wait, `is_new`
+    whether the consumer was missing and has just been created.
     """
 
-    stream_created_at: str
-    first_sequence: int
-    has_delivered: bool
-    ack_floor: int
-    acked: int
-    delivered: int = 0
-    ack_pending: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """A consumer that exists, and which one: both creation times differ for a recreated one."""
-
-    consumer_created: datetime
-    pending: int
-    position: ConsumerPosition
+    stream: StreamState
     config: ConsumerConfig
+    pending: int
+    ack_pending: int
+    redelivered: int
+    pull_requests: int
+    delivered: SequenceInfo
+    ack_floor: SequenceInfo
+    is_new: bool = False
 
     @property
     def not_acked(self) -> int:
         """How many messages are pending, or ack pending for any worker."""
-        return self.pending + self.position.ack_pending
+        return self.pending + self.ack_pending
 
     @property
     def has_work(self) -> bool:
         return self.not_acked > 0
 
-    def same_messages(self, other: "Binding | None") -> bool:
-        """Return whether a reply subject of the other binding still means the same message."""
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the consumer stands above the end of its stream, which went back then."""
+        return self.delivered.stream_seq > self.stream.last_sequence
+
+    @property
+    def handed_out(self) -> int:
+        """The highest sequence of the stream that the consumer has handed out, or skipped."""
+        return min(self.delivered.stream_seq, self.stream.last_sequence)
+
+    @property
+    def acked(self) -> int:
+        """The highest sequence of the stream that may be acked; above the ack floor if some are."""
+        above = self.delivered.consumer_seq - self.ack_floor.consumer_seq > self.ack_pending
+        acked = self.delivered.stream_seq if above else self.ack_floor.stream_seq
+        return min(acked, self.handed_out)
+
+    def follows(self, before: "Binding") -> bool:
+        """Return whether a reply subject of an earlier binding still means the same message.
+
+        Creation times of one consumer differ between the servers of a cluster, so only its
+        deliveries count: where they went back, it was recreated, or its server lost its state.
+        """
         return (
-            other is not None
-            and self.position.stream_created_at == other.position.stream_created_at
-            and abs(self.consumer_created - other.consumer_created) < _SAME_CREATION
+            self.stream.created_at == before.stream.created_at
+            and self.delivered.consumer_seq >= before.delivered.consumer_seq
         )
 
 
@@ -101,9 +107,10 @@ class Consumer:
     """The consumer of one projection, over one connection."""
 
     def __init__(
-        self, js: JetStreamContext, settings: Settings, projection: Projection[Any, Any]
+        self, connection: Connection, settings: Settings, projection: Projection[Any, Any]
     ) -> None:
-        self._js = js
+        self._connection = connection
+        self._js = connection.jetstream(timeout=API_TIMEOUT)
         self._settings = settings
         self._projection = projection
 
@@ -116,7 +123,8 @@ class Consumer:
         settings = self._settings
         try:
             stream = await self._stream()
-            consumer = await self._consumer()
+            found = await self._consumer()
+            consumer = found or await self._create()
         except ServiceUnavailableError as error:
             raise PullLost(
                 "JetStream is off on this server, or not enabled for this account"
@@ -124,33 +132,37 @@ class Consumer:
         except (nats.errors.Error, TimeoutError) as error:
             raise no_response(f"stream {settings.stream} cannot be bound", error) from error
         check_usable(settings, self._projection, consumer.config)
-        return as_binding(consumer, created_at(stream), stream.state.first_seq)
+        return replace(as_binding(consumer, stream), is_new=found is None)
 
     async def look(self, bound: Binding) -> Binding:
         """Return a bound consumer as it is now.
 
-        Raises PullLost where it does not answer, or was recreated.
+        Raises PullLost where it does not answer, or a reply subject may mean another message, and
+        ConfigurationError where it would now lose or misread messages.
         """
-        settings, position = self._settings, bound.position
+        settings = self._settings
+        stream = await read_state(self._connection, settings.stream)
+        if stream is None or stream.created_at != bound.stream.created_at:
+            raise PullLost("the stream was deleted or recreated")
         try:
             consumer = await self._js.consumer_info(settings.stream, settings.consumer)
         except (nats.errors.Error, TimeoutError) as error:
             raise no_response("the consumer does not answer", error) from error
-        now = as_binding(consumer, position.stream_created_at, position.first_sequence)
-        if not now.same_messages(bound):
-            raise PullLost("the consumer was recreated")
+        now = as_binding(consumer, stream)
+        if not now.follows(bound):
+            raise PullLost("the consumer went back: it was recreated, or its server lost its state")
+        check_usable(settings, self._projection, now.config)
         return now
 
-    async def _stream(self) -> StreamInfo:
+    async def _stream(self) -> StreamState:
         settings, spec = self._settings, self._projection.stream
-        try:
-            return await self._js.stream_info(settings.stream)
-        except NotFoundError as error:
-            if not settings.create_stream:
-                raise StreamMissing(
-                    f"stream {settings.stream} does not exist; the fleet's set-up creates it, "
-                    "or --create-stream does"
-                ) from error
+        if state := await read_state(self._connection, settings.stream):
+            return state
+        if not settings.create_stream:
+            raise StreamMissing(
+                f"stream {settings.stream} does not exist; the fleet's set-up creates it, "
+                "or --create-stream does"
+            )
         config = StreamConfig(
             name=settings.stream,
             subjects=list(spec.subjects),
@@ -159,19 +171,26 @@ class Consumer:
             discard=DiscardPolicy.OLD,
         )
         try:
-            info = await self._js.add_stream(config)
+            await self._js.add_stream(config)
         except BadRequestError as error:
             raise ConfigurationError(
                 f"stream {settings.stream} cannot be created: {error}"
             ) from error
         log.info("stream.created", extra={"stream": settings.stream, "subjects": spec.subjects})
-        return info
+        state = await read_state(self._connection, settings.stream)
+        if state is None:
+            raise StreamMissing(f"stream {settings.stream} was deleted as soon as it was created")
+        return state
 
-    async def _consumer(self) -> ConsumerInfo:
+    async def _consumer(self) -> ConsumerInfo | None:
         settings = self._settings
         with contextlib.suppress(NotFoundError):
             found: ConsumerInfo = await self._js.consumer_info(settings.stream, settings.consumer)
             return found
+        return None
+
+    async def _create(self) -> ConsumerInfo:
+        settings = self._settings
         wanted = wanted_consumer(settings, self._projection)
         try:
             created: ConsumerInfo = await self._js.add_consumer(settings.stream, wanted)
@@ -183,34 +202,18 @@ class Consumer:
         return created
 
 
-def as_binding(consumer: ConsumerInfo, stream_created_at: str, first_sequence: int) -> Binding:
+def as_binding(consumer: ConsumerInfo, stream: StreamState) -> Binding:
     """Return what the broker reports of a consumer, and of the stream that it is on."""
-    delivered = consumer.delivered or SequenceInfo(0, 0)
-    ack_floor = consumer.ack_floor or SequenceInfo(0, 0)
-    ack_pending = consumer.num_ack_pending or 0
-    # More deliveries above the ack floor than are ack pending: some were acked out of order.
-    above = delivered.consumer_seq - ack_floor.consumer_seq > ack_pending
     return Binding(
-        consumer_created=consumer.created,
-        pending=consumer.num_pending or 0,
-        position=ConsumerPosition(
-            stream_created_at=stream_created_at,
-            first_sequence=first_sequence,
-            has_delivered=delivered.consumer_seq > 0,
-            ack_floor=ack_floor.stream_seq,
-            acked=delivered.stream_seq if above else ack_floor.stream_seq,
-            delivered=delivered.stream_seq,
-            ack_pending=ack_pending,
-        ),
+        stream=stream,
         config=consumer.config,
+        pending=consumer.num_pending or 0,
+        ack_pending=consumer.num_ack_pending or 0,
+        redelivered=consumer.num_redelivered or 0,
+        pull_requests=consumer.num_waiting or 0,
+        delivered=consumer.delivered or SequenceInfo(0, 0),
+        ack_floor=consumer.ack_floor or SequenceInfo(0, 0),
     )
-
-
-def created_at(stream: StreamInfo) -> str:
-    """Return when a stream was created, as stored text; raises PullLost if it does not say."""
-    if stream.created is None:
-        raise PullLost(f"stream {stream.config.name} does not say when it was created")
-    return format_instant(round(stream.created.timestamp() * 1_000_000) * 1000)
 
 
 def wanted_consumer(settings: Settings, projection: Projection[Any, Any]) -> ConsumerConfig:
@@ -227,23 +230,13 @@ def wanted_consumer(settings: Settings, projection: Projection[Any, Any]) -> Con
     )
 
 
-def differences(
-    wanted: ConsumerConfig, found: ConsumerConfig, committed: int = 0
-) -> dict[str, tuple[Any, Any]]:
+def differences(wanted: ConsumerConfig, found: ConsumerConfig) -> dict[str, tuple[Any, Any]]:
     """Return the settings of a consumer that differ, each with the wanted and the found value.
 
-    Filter and ack policy are not compared here: see `check_usable`. A consumer that was created to
-    begin later does not differ if all that it skips is `committed`, up to that stream sequence.
+    Filter and ack policy are not compared here: see `check_usable`.
     """
-    skips_nothing = (
-        found.deliver_policy == DeliverPolicy.BY_START_SEQUENCE
-        and (found.opt_start_seq or 0) <= committed + 1
-    )
     compared = {
-        "deliver_policy": (
-            wanted.deliver_policy,
-            wanted.deliver_policy if skips_nothing else found.deliver_policy,
-        ),
+        "deliver_policy": (wanted.deliver_policy, found.deliver_policy),
         # The library cuts a float to nanoseconds: 1.001 s comes back as 1.000999999.
         "ack_wait": (round(wanted.ack_wait or 0.0, 6), round(found.ack_wait or 0.0, 6)),
         "max_deliver": (wanted.max_deliver, found.max_deliver or -1),

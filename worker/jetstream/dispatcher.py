@@ -42,7 +42,8 @@ class Dispatcher:
     The public attributes are for reading. `binding` is the consumer as it was seen last, and `lost`
     why it is gone; while `is_bound`, reply subjects mean the outstanding messages. `last_sign` is
     when the consumer was last heard of (monotonic seconds). `is_dispatching` is whether arriving
-    messages go to the pool: bound, caught up, and the database takes them.
+    messages go to the pool: bound, and the database takes them. Every message at or below
+    `caught_up_to` is in the database; each batch takes that into its checkpoint.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Dispatcher:
         self.lost: str | None = None
         self.last_sign = _NEVER
         self.is_bound = self.is_dispatching = self.on_trial = False
+        self.caught_up_to = 0
         self._settings = settings
         self._pool = pool
         self._results = results
@@ -86,14 +88,14 @@ class Dispatcher:
         self.unbind()
         self._connection = self._consumer = None
 
-    def bind(self, binding: Binding) -> int:
-        """Ack from now on; what is outstanding only if the consumer is the same as before.
+    def bind(self, binding: Binding, *, recreated: bool) -> int:
+        """Ack from now on; what is outstanding only if the consumer was not `recreated`.
 
         Returns how many outstanding messages will not be acked.
         """
-        recreated = self.binding is not None and not binding.same_messages(self.binding)
         self._times_bound += 1
         self.lost = None
+        self.caught_up_to = 0
         self.update(binding)
         self.is_bound = True
         self._work.set()
@@ -143,7 +145,7 @@ class Dispatcher:
     # --- the pool ---
 
     def resume(self) -> None:
-        """Dispatch what arrives: the database is caught up."""
+        """Dispatch what arrives: the database takes it."""
         self.failed.clear()
         self.is_dispatching = True
         self._work.set()
@@ -196,9 +198,8 @@ class Dispatcher:
 
     def _submit(self, most: int) -> None:
         assert self.binding is not None
-        position = self.binding.position
-        stream = StreamPosition(position.stream_created_at, position.ack_floor)
-        self._pool.submit(self.outstanding.next_batch(most, stream))
+        position = StreamPosition(self.binding.stream.created_at, self.caught_up_to)
+        self._pool.submit(self.outstanding.next_batch(most, position))
 
     async def keep_manifests_synced(self) -> None:
         """Make the manifests as new as what arrives, while other batches are written."""
@@ -226,13 +227,21 @@ class Dispatcher:
         if acked:
             self._wake_pull()
 
+    def advance(self, caught_up_to: int) -> None:
+        """Take into the next checkpoints that everything up to a sequence is in the database."""
+        self.caught_up_to = max(self.caught_up_to, caught_up_to)
+
+    def fail(self, problem: str) -> None:
+        """Pause: the database took no batch."""
+        self.is_dispatching = False
+        self.on_trial = True
+        self.failure = problem
+        self.failed.set()
+
     def _pause_or_resume(self, result: BatchResult) -> None:
         """Pause when the database failed; end the trial with a batch that it took."""
         if result.failure is not None:
-            self.is_dispatching = False
-            self.on_trial = True
-            self.failure = result.failure
-            self.failed.set()
+            self.fail(result.failure)
         elif self.on_trial:
             self.on_trial = False
             self._status.readiness.ready()

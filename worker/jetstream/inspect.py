@@ -4,36 +4,15 @@ import contextlib
 from dataclasses import dataclass
 
 import nats.errors
-from nats.js.errors import NotFoundError, ServiceUnavailableError
+from nats.js.errors import NotFoundError
 
 from worker.errors import BrokerError
 from worker.jetstream.client import BrokerClient
 from worker.jetstream.connection import API_TIMEOUT, Connection
-from worker.jetstream.consumer import Binding, as_binding, created_at
+from worker.jetstream.consumer import Binding, as_binding
+from worker.jetstream.presence import Peer, ask_peers
+from worker.jetstream.stream import StreamState, read_state
 from worker.settings import Settings
-
-
-@dataclass(frozen=True, slots=True)
-class StreamView:
-    """A stream that exists. Times are stored text; sequences are the stream's."""
-
-    created_at: str
-    messages: int
-    bytes: int
-    first_sequence: int
-    last_sequence: int
-
-
-@dataclass(frozen=True, slots=True)
-class ConsumerView:
-    """A consumer that exists, in messages.
-
-    `pull_requests` is how many pull requests wait: without one, no worker asks for more at present.
-    """
-
-    binding: Binding
-    redelivered: int
-    pull_requests: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +20,8 @@ class BrokerView:
     """The server's version; None for a stream or a consumer that does not exist."""
 
     server: str
-    stream: StreamView | None
-    consumer: ConsumerView | None
+    stream: StreamState | None
+    consumer: Binding | None
 
 
 def inspect_broker(client: BrokerClient, settings: Settings) -> BrokerView:
@@ -50,22 +29,20 @@ def inspect_broker(client: BrokerClient, settings: Settings) -> BrokerView:
     return client.do(_inspect(client.connection, settings))
 
 
+def workers(client: BrokerClient, settings: Settings) -> list[Peer]:
+    """Return the workers that announce themselves on the consumer; empty without the rights."""
+    return client.do(ask_peers(client.connection, settings))
+
+
 async def _inspect(connection: Connection, settings: Settings) -> BrokerView:
-    js = connection.jetstream(timeout=API_TIMEOUT)
-    stream, consumer = None, None
-    try:
-        with contextlib.suppress(NotFoundError):
-            info = await js.stream_info(settings.stream)
-            created, state = created_at(info), info.state
-            stream = StreamView(
-                created, state.messages, state.bytes, state.first_seq, state.last_seq
-            )
-            found = await js.consumer_info(settings.stream, settings.consumer)
-            binding = as_binding(found, created, state.first_seq)
-            consumer = ConsumerView(binding, found.num_redelivered or 0, found.num_waiting or 0)
-    except ServiceUnavailableError as error:
-        problem = "JetStream is off on this server, or not enabled for this account"
-        raise BrokerError(problem) from error
-    except (nats.errors.Error, TimeoutError) as error:
-        raise BrokerError(f"stream {settings.stream} cannot be inspected") from error
+    consumer = None
+    stream = await read_state(connection, settings.stream)
+    if stream is not None:
+        js = connection.jetstream(timeout=API_TIMEOUT)
+        try:
+            with contextlib.suppress(NotFoundError):
+                found = await js.consumer_info(settings.stream, settings.consumer)
+                consumer = as_binding(found, stream)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise BrokerError(f"stream {settings.stream} cannot be inspected") from error
     return BrokerView(connection.server(), stream, consumer)

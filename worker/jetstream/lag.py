@@ -15,7 +15,7 @@ from worker.errors import PullLost, describe
 from worker.jetstream.connection import Connection
 from worker.jetstream.consumer import Binding
 from worker.jetstream.dispatcher import Dispatcher
-from worker.jetstream.reconcile import first_message
+from worker.jetstream.stream import first_message
 from worker.status.worker_status import WorkerStatus
 
 log = logging.getLogger(__name__)
@@ -58,9 +58,7 @@ class LagMonitor:
             health.record_outstanding(len(dispatcher.outstanding), dispatcher.last_sign)
             binding = await self._binding() if connection.is_connected else None
             if binding is not None:
-                health.record_consumer(
-                    binding.pending, binding.position.ack_pending, binding.position.ack_floor
-                )
+                health.record_consumer(binding.pending, binding.ack_pending)
                 if self._status.is_observed:
                     health.record_oldest(await self._oldest(connection, binding))
             await asyncio.sleep(_LOOK_AFTER)
@@ -91,7 +89,7 @@ class LagMonitor:
 
     async def _first_above(self, connection: Connection, binding: Binding) -> int | None:
         """Return when the first message above the ack floor was stored, or None."""
-        ack_floor, created_at = binding.position.ack_floor, binding.position.stream_created_at
+        ack_floor, created_at = binding.ack_floor.stream_seq, binding.stream.created_at
         found = self._found
         if found.stream_created_at == created_at and found.ack_floor <= ack_floor < found.sequence:
             return found.stored_at

@@ -12,6 +12,7 @@ import nats.errors
 from worker.errors import BrokerError
 from worker.jetstream.client import BrokerClient
 from worker.jetstream.connection import API, API_TIMEOUT, Connection
+from worker.jetstream.presence import ASK
 
 INBOX = "_INBOX.>"
 # Neither JSON nor an ack: where the right is granted, the server refuses this instead.
@@ -19,28 +20,37 @@ _MEANINGLESS = b"{"
 
 
 class Permission(NamedTuple):
-    """A subject as a server's configuration has it, and what it is needed for."""
+    """A subject as a server's configuration has it, and what it is needed for.
+
+    Without an optional one the worker projects all the same.
+    """
 
     subject: str
     purpose: str
     subscribe: bool = False
+    is_optional: bool = False
 
     def covered(self) -> str:
         """Return one plain subject that the permission covers and nothing listens on."""
         return self.subject.replace("*", "-").replace(">", "-")
 
 
-def worker_permissions(stream: str, consumer: str, bucket: str) -> list[Permission]:
+_FIND_WORKERS = Permission(ASK, "find other workers", is_optional=True)
+
+
+def worker_permissions(
+    stream: str, consumer: str, filter_subject: str, bucket: str
+) -> list[Permission]:
     """Return what a worker needs on a stream that exists."""
     return [
         *_looking_permissions(stream, consumer),
         Permission(f"{API}.CONSUMER.DURABLE.CREATE.{stream}.{consumer}", "create the consumer"),
-        Permission(
-            f"{API}.CONSUMER.DELETE.{stream}.{consumer}", "recreate the consumer for a replay"
-        ),
-        Permission(f"{API}.CONSUMER.MSG.NEXT.{stream}.{consumer}", "request messages"),
+        Permission(f"{API}.CONSUMER.CREATE.{stream}.*.{filter_subject}", "read the stream again"),
+        Permission(f"{API}.CONSUMER.MSG.NEXT.{stream}.*", "request messages"),
         Permission(f"$JS.ACK.{stream}.{consumer}.>", "ack messages"),
         *manifest_permissions(bucket),
+        Permission("$SRV.>", "announce the worker", subscribe=True, is_optional=True),
+        _FIND_WORKERS,
     ]
 
 
@@ -48,7 +58,7 @@ def _looking_permissions(stream: str, consumer: str) -> list[Permission]:
     return [
         Permission(INBOX, "receive answers and messages", subscribe=True),
         Permission(f"{API}.STREAM.INFO.{stream}", "find the stream"),
-        Permission(f"{API}.STREAM.MSG.GET.{stream}", "find messages missing from the database"),
+        Permission(f"{API}.STREAM.MSG.GET.{stream}", "compare the checkpoint with the stream"),
         Permission(f"{API}.CONSUMER.INFO.{stream}.{consumer}", "see the consumer's position"),
     ]
 
@@ -74,6 +84,7 @@ def reader_permissions(stream: str, consumer: str, bucket: str) -> list[Permissi
         *_looking_permissions(stream, consumer),
         *reading_permissions(stream),
         *manifest_permissions(bucket),
+        _FIND_WORKERS,
     ]
 
 
@@ -98,7 +109,7 @@ async def _is_refused(connection: Connection, permission: Permission) -> bool:
     began = time.monotonic()
     try:
         if permission.subscribe:
-            subscription = await connection.subscribe(connection.new_inbox())
+            subscription = await connection.subscribe(permission.covered())
             await subscription.unsubscribe()
         else:
             await connection.publish(permission.covered(), _MEANINGLESS)
@@ -108,4 +119,5 @@ async def _is_refused(connection: Connection, permission: Permission) -> bool:
             await connection.flush(timeout=int(API_TIMEOUT))
     except (nats.errors.Error, OSError, TimeoutError) as error:
         raise BrokerError(f"{permission.subject} cannot be tried") from error
-    return "permission" in (connection.problem_since(began) or "").lower()
+    problem = connection.problem_since(began) or ""
+    return "permission" in problem.lower() or connection.presence_denied_at >= began

@@ -22,7 +22,9 @@ from nats.aio.subscription import Subscription
 from worker.codec.timestamps import NANOSECONDS
 from worker.errors import ConfigurationError, ConnectionLost, NoResponse, PullLost
 from worker.jetstream.connection import Connection
+from worker.jetstream.deliveries import Deliveries
 from worker.jetstream.dispatcher import Dispatcher
+from worker.logs import Repeats
 from worker.messages import Message, read_delivery
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,10 @@ _TICK = 0.5
 _LEAVE_TICK = 0.05
 _UNSUBSCRIBE_TIMEOUT = 1.0
 _BACK_OFF = 1.0
+_REPEAT_WARNING_AFTER = 60.0
+# The server adds it to a message that it delivers without the payload.
+_PAYLOAD_SIZE = "Nats-Msg-Size"
+_WILDCARD = re.compile(r"[*>]")
 _ENDED = re.compile(r"exceeds maxbytes|batch completed", re.IGNORECASE)
 _MOST_IN_A_REQUEST = re.compile(r"Exceeded MaxRequestBatch of (\d+)", re.IGNORECASE)
 
@@ -101,11 +107,23 @@ class PullRequests:
 class PullSubscription:
     """One pull, on one inbox, from bind to stop or loss.
 
-    `is_answered` is whether the server has served a request.
+    `is_answered` is whether the server has served a request. `in_doubt` is set when a message shows
+    that the consumer's settings may have changed; such a message is neither decoded nor acked.
     """
 
-    def __init__(self, connection: Connection, subject: str, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        subject: str,
+        filter_subject: str,
+        dispatcher: Dispatcher,
+        deliveries: Deliveries,
+    ) -> None:
         self.is_answered = False
+        self._doubtful: list[tuple[Message, str]] = []
+        self.in_doubt = asyncio.Event()
+        self._prefix = _WILDCARD.split(filter_subject)[0]
+        self._deliveries = deliveries
         self._changed = connection.disturbed  # also set by the dispatcher, when capacity grows
         self._connection = connection
         self._subject = subject
@@ -122,6 +140,7 @@ class PullSubscription:
         self._refused: str | None = None
         self._bug: Exception | None = None
         self._most = MOST_REQUESTED
+        self._repeats = Repeats(_REPEAT_WARNING_AFTER)
         self._reconnections = connection.reconnections
         self._subscription: Subscription | None = None
 
@@ -219,6 +238,7 @@ class PullSubscription:
             return
         now = time.monotonic()
         arrive, delivered = self._dispatcher.outstanding.arrive, 0
+        first = highest = 0
         for message in burst:
             reply = message.reply
             # Only the reply subject tells a delivery from a status: a message that was published
@@ -226,13 +246,38 @@ class PullSubscription:
             if not reply:
                 self._read_status(message)
                 continue
-            arrive(self._read_message(message, reply), reply, now)
+            read = self._read_message(message, reply)
             delivered += 1
+            first = first or self._last_delivery
+            highest = max(highest, read.stream_sequence)
+            if not message.subject.startswith(self._prefix):
+                self._doubt("a message that the filter does not bring")
+            elif not message.data and _PAYLOAD_SIZE in (message.headers or {}):
+                self._doubt("a message without its payload")
+                self._doubtful.append((read, reply))
+            else:
+                arrive(read, reply, now)
         if delivered:
             self._requests.arrived(delivered)
+            self._deliveries.arrived(first, self._last_delivery, delivered, highest)
             self._dispatcher.messages_arrived()
         if self._note_sign(now) <= self._most // 2:
             self._changed.set()
+
+    def _doubt(self, problem: str) -> None:
+        """Have the consumer looked at: its settings may have changed."""
+        self.in_doubt.set()
+        if self._repeats.due(problem):
+            log.warning("pull.doubtful", extra={"error": problem})
+
+    def clear_doubt(self) -> None:
+        """Take in what was doubtful: the consumer was looked at since, and is usable."""
+        self.in_doubt.clear()
+        doubtful, self._doubtful = self._doubtful, []
+        for message, reply in doubtful:
+            self._dispatcher.outstanding.arrive(message, reply, time.monotonic())
+        if doubtful:
+            self._dispatcher.messages_arrived()
 
     def _read_message(self, message: Msg, reply: str) -> Message:
         read = read_delivery(reply)

@@ -13,7 +13,7 @@ from typing import Any
 
 import nats.errors
 
-from repo.errors import TransientError, UnavailableError
+from repo.errors import RepositoryError, TransientError, UnavailableError
 from worker.errors import (
     DATABASE_BLOCKED,
     BrokerError,
@@ -21,6 +21,7 @@ from worker.errors import (
     DatabaseUnavailable,
     NoResponse,
     PullLost,
+    WorkerError,
     describe,
 )
 from worker.jetstream.connection import API, API_TIMEOUT, Connection, connect
@@ -28,8 +29,9 @@ from worker.jetstream.consumer import Binding, Consumer, differences, wanted_con
 from worker.jetstream.dispatcher import Dispatcher
 from worker.jetstream.lag import LagMonitor
 from worker.jetstream.manifest_sync import ManifestSync
+from worker.jetstream.presence import Presence
 from worker.jetstream.pull import PullSubscription
-from worker.jetstream.reconcile import Reconciler
+from worker.jetstream.recovery import Recovery
 from worker.jetstream.tasks import FIRST_BACKOFF, Stop, Stopped, cancel, run_until
 from worker.processing.pool import RepositoryPool
 from worker.processing.queues import ResultQueue
@@ -42,11 +44,17 @@ from worker.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 _FLUSH_TIMEOUT = 1
+_LOSES_MESSAGES = (
+    "will lose messages: the broker gives one up after so many deliveries without an ack, and the "
+    "worker reads it again only when it connects"
+)
 _IDLE_CHECK = 0.1
 _LONG_QUEUE = 1000
 _LONG_QUEUE_CHECK = 1.0
 _GOOD_SESSION = 30.0
 _LOOK_AFTER = 2.0
+_LOOK_AT_MOST_EVERY = 0.1
+_LAST_CHECKPOINT_TIMEOUT = 1.0
 _UNANSWERED_AFTER = 3
 _UNAVAILABLE_AFTER = 3
 # An attempt at the database costs little, and the person who has fixed it is watching.
@@ -82,7 +90,16 @@ class Session:
         self._versions = versions
         self._manifests = ManifestSync(settings.bucket, manifests)
         self.dispatcher = Dispatcher(settings, pool, results, self._manifests, status)
-        self._reconciler = Reconciler(settings, projection, pool.work, status)
+        self._presence = Presence(settings)
+        self._recovery = Recovery(
+            settings=settings,
+            projection=projection,
+            pool=pool,
+            manifests=self._manifests,
+            dispatcher=self.dispatcher,
+            presence=self._presence,
+            status=status,
+        )
         self._lag = LagMonitor(settings.stream, projection.filter_subject, self.dispatcher, status)
         self._was_connected = False
         self._differing: dict[str, tuple[Any, Any]] = {}
@@ -113,8 +130,9 @@ class Session:
             connect(self._settings, self._supervisor, self._status)
         )
         self._note_connected(connection)
+        await self._presence.open(connection)
         js = connection.jetstream(timeout=API_TIMEOUT)
-        consumer = Consumer(js, self._settings, self._projection)
+        consumer = Consumer(connection, self._settings, self._projection)
         dispatcher.attach(connection, consumer)
         helpers = [
             self._manifests.run(connection, js),
@@ -129,6 +147,7 @@ class Session:
                     await self._pull_until_stopped(connection, consumer)
                 dispatcher.stop_dispatching()
                 await dispatcher.nak_waiting()
+                await self._write_last_checkpoint()
                 self.pulling_ended.set()
                 await self.closing.wait()
                 await dispatcher.ack_results()
@@ -136,7 +155,21 @@ class Session:
                 await self._flush(connection)
         finally:
             dispatcher.detach()
+            self._presence.close()
             await connection.shut_down()
+
+    async def _write_last_checkpoint(self) -> None:
+        """Advance the checkpoint while the pool still runs: the next start has nothing to read."""
+        dispatcher = self.dispatcher
+        if not (dispatcher.is_bound and self._recovery.is_complete):
+            return
+        with contextlib.suppress(WorkerError, RepositoryError, TimeoutError):
+            async with asyncio.timeout(_LAST_CHECKPOINT_TIMEOUT):
+                await dispatcher.pool_idle()
+                await dispatcher.ack_results()
+                binding = await dispatcher.look()
+                if binding is not None:
+                    await self._recovery.look(binding)
 
     def _note_connected(self, connection: Connection) -> None:
         if self._was_connected:
@@ -176,15 +209,14 @@ class Session:
                 log.warning("broker.not_flushed", extra={"error": describe(error)})
 
     async def _stop_when_idle(self, connection: Connection) -> None:
-        """Request the stop once no message is pending or ack pending, here or elsewhere."""
+        """Request the stop once all is projected: nothing pending, ack pending, or to catch up."""
         dispatcher = self.dispatcher
         rest = _IDLE_CHECK
         while True:
             await asyncio.sleep(rest)
-            # While nothing is dispatched, the database is not known to be caught up.
             if not dispatcher.is_dispatching or not connection.is_connected:
                 continue
-            if len(dispatcher.outstanding) > 0:
+            if len(dispatcher.outstanding) > 0 or not self._recovery.is_complete:
                 continue
             try:
                 binding = await dispatcher.look()
@@ -196,7 +228,8 @@ class Session:
             # it has answered.
             rest = _LONG_QUEUE_CHECK if binding.pending > _LONG_QUEUE else _IDLE_CHECK
             self._status.expect(binding.not_acked)
-            if not binding.has_work and len(dispatcher.outstanding) == 0:
+            is_left = binding.has_work or not self._recovery.is_complete
+            if not is_left and len(dispatcher.outstanding) == 0:
                 self._is_idle = True  # the stop leaves the pull at once: nothing can come
                 self._supervisor.request_stop()
                 return
@@ -254,29 +287,25 @@ class Session:
 
     async def _bind_while_connected(self, connection: Connection, consumer: Consumer) -> None:
         lost = ConnectionLost("the connection was lost while the consumer was bound")
-        await run_until(connection.lost(), self._bind_and_catch_up(connection, consumer), lost)
+        await run_until(connection.lost(), self._bind_and_begin(connection, consumer), lost)
 
-    async def _bind_and_catch_up(self, connection: Connection, consumer: Consumer) -> None:
-        """Bind, and resume dispatching once the database is caught up with the consumer."""
+    async def _bind_and_begin(self, connection: Connection, consumer: Consumer) -> None:
+        """Bind, and resume dispatching once the database accepts writes."""
         health = self._status.health
         binding = await self._bind(consumer)
         await self.dispatcher.pool_idle()
         health.session_progressed()
-        outcome = await self._reconciler.catch_up(connection, binding)
-        health.session_progressed()
-        if outcome.is_recreated:
-            created_at, binding = binding.position.stream_created_at, await self._bind(consumer)
-            if created_at != binding.position.stream_created_at:
-                raise PullLost("the stream was recreated while it was compared")
-        self._log_differences(binding, outcome.committed)
         await self._manifests.first_attempt()
+        await self._recovery.begin(connection, consumer, binding)
+        health.session_progressed()
+        self._log_differences(binding)
         log.info(
             "pull.started",
             extra={
                 "stream": self._settings.stream,
                 "consumer": self._settings.consumer,
                 "pending": binding.pending,
-                "ack_pending": binding.position.ack_pending,
+                "ack_pending": binding.ack_pending,
             },
         )
         self.dispatcher.resume()
@@ -284,16 +313,21 @@ class Session:
     async def _bind(self, consumer: Consumer) -> Binding:
         before = self.dispatcher.binding
         binding = await consumer.bind()
-        not_acked = self.dispatcher.bind(binding)
-        if before is not None and not binding.same_messages(before):
+        recreated = before is not None and (
+            binding.is_new
+            or not binding.follows(before)
+            or binding.delivered.consumer_seq < self._recovery.deliveries.known
+        )
+        not_acked = self.dispatcher.bind(binding, recreated=recreated)
+        if recreated:
             log.warning("consumer.recreated", extra={"messages_not_acked": not_acked})
         self._status.expect(binding.not_acked)
         self._status.health.session_progressed()
         return binding
 
-    def _log_differences(self, binding: Binding, committed: int) -> None:
+    def _log_differences(self, binding: Binding) -> None:
         wanted = wanted_consumer(self._settings, self._projection)
-        differing = differences(wanted, binding.config, committed)
+        differing = differences(wanted, binding.config)
         if differing == self._differing:
             return
         self._differing = differing
@@ -306,6 +340,7 @@ class Session:
                     "expected": expected,
                     "found": found,
                     "kept": found,
+                    **({"error": _LOSES_MESSAGES} if name == "max_deliver" else {}),
                 },
             )
 
@@ -313,13 +348,19 @@ class Session:
         """Pull until the stop; raises DatabaseUnavailable when the database fails."""
         settings, dispatcher = self._settings, self.dispatcher
         subject = f"{API}.CONSUMER.MSG.NEXT.{settings.stream}.{settings.consumer}"
-        pull = PullSubscription(connection, subject, dispatcher)
+        pull = PullSubscription(
+            connection,
+            subject,
+            self._projection.filter_subject,
+            dispatcher,
+            self._recovery.deliveries,
+        )
         stop = asyncio.create_task(self.stop.wait())
         stop.add_done_callback(lambda _: pull.stop(idle=self._is_idle))
         failed = asyncio.create_task(dispatcher.failed.wait())
         failed.add_done_callback(lambda _: pull.stop())
         try:
-            async with self._helped_by(self._watch_consumer(pull)):
+            async with self._helped_by(self._watch_consumer(pull), self._recovery.run()):
                 await pull.run()
         finally:
             if pull.is_answered:
@@ -332,17 +373,25 @@ class Session:
         """Look at the consumer regularly, also while nothing is requested."""
         dispatcher = self.dispatcher
         while True:
-            await asyncio.sleep(_LOOK_AFTER)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_AFTER):
+                    await pull.in_doubt.wait()
             try:
                 binding = await dispatcher.look()
+                if not dispatcher.is_bound or binding is None:
+                    raise PullLost("cannot tell whether the consumer is still the same")
+                pull.clear_doubt()
+                self._log_differences(binding)
+                await self._recovery.look(binding)
+            except (TransientError, UnavailableError) as error:
+                dispatcher.fail(describe(error))
+                return
             except PullLost as error:
                 dispatcher.lose(describe(error))
-                return
-            if not dispatcher.is_bound or binding is None:
-                dispatcher.lose("cannot tell whether the consumer is still the same")
                 return
             self._status.health.session_progressed()
             # On trial, with nothing to try: the checkpoint was written, so the database is there.
             tried = not dispatcher.on_trial or not binding.has_work
             if tried and pull.is_answered and len(dispatcher.outstanding) == 0:
                 self._status.readiness.ready()
+            await asyncio.sleep(_LOOK_AT_MOST_EVERY)

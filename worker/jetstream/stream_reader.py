@@ -16,7 +16,7 @@ from worker.codec.timestamps import NANOSECONDS, format_instant
 from worker.errors import BrokerError
 from worker.jetstream.client import BrokerClient
 from worker.jetstream.connection import API, API_TIMEOUT
-from worker.jetstream.reconcile import request
+from worker.jetstream.stream import request
 from worker.messages import Message, read_delivery
 
 PAGE_MESSAGES = 250
@@ -82,8 +82,6 @@ class StreamReader:
         body = {"stream_name": self._stream, "config": config}
         subject = f"{API}.CONSUMER.CREATE.{self._stream}"
         info = await request(self._client.connection, subject, body)
-        if "error" in info:
-            raise BrokerError(f"the broker refused the request: {info['error'].get('description')}")
         self._name, self.expected = info["name"], info["num_pending"]
         js = self._client.connection.jetstream(timeout=API_TIMEOUT)
         self._subscription = await js.pull_subscribe_bind(self._name, self._stream)

@@ -32,7 +32,9 @@ _COUNTERS = {
     "database_retries": "Attempts that were repeated after a lock.",
     "database_faults": "Batches that the database did not take; their messages were nak'd.",
     "reconnects": "Connections to the broker after the first one.",
-    "replays": "Replays of history that were started.",
+    "catch_up_messages": "Messages that were read again from the stream and committed.",
+    "lost_sequences": "Sequences that the stream lost before they were read.",
+    "foreign_deliveries": "Deliveries to others that no announced worker explains.",
 }
 
 
@@ -96,7 +98,7 @@ class Metrics(Collector):
         yield "last_commit_timestamp_seconds", text, health.last_commit
         text = "For how long messages have been waiting and none was projected."
         yield "without_progress_seconds", text, verdict.idle_for
-        text = "Whether the database holds every message that is acked on the broker."
+        text = "Whether the database holds every message that the consumer has handed out."
         yield "caught_up", text, health.is_caught_up
         yield "live", "The answer of /livez.", verdict.is_live
         yield "ready", "The answer of /readyz.", verdict.is_ready

@@ -2,10 +2,12 @@
 
 import threading
 import time
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
 from repo import Database
+from repo.batch_writer import WriteResult
 from repo.checkpoint import CheckpointGuard, Position
 from repo.repository import GuardedRepository
 from worker.messages import Batch
@@ -80,6 +82,10 @@ class RepositoryPool:
     def submit(self, batch: Batch) -> None:
         """Queue a batch for the next free thread; its result goes to the result queue."""
         self.work.put(partial(self._process, batch))
+
+    def catch_up(self, batch: Batch) -> "Future[WriteResult]":
+        """Queue messages that were read again, for the next free thread."""
+        return self.work.ask(lambda repository: self._processor.catch_up(batch, repository))
 
     def stop(self, deadline: float) -> bool:
         """Let the threads finish what is queued; returns whether all have ended.

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from repo.batch_writer import WriteResult
@@ -13,7 +14,7 @@ from repo.checkpoint import NO_CHECKPOINT, Checkpoint
 from repo.errors import CorruptDatabaseError, RepositoryError
 from repo.rejected import RejectedEvent
 from repo.repository import Repository
-from worker.codec.timestamps import present_second
+from worker.codec.timestamps import format_instant, present_second
 from worker.errors import describe
 from worker.logs import Repeats
 from worker.messages import Ack, Batch, BatchResult, Decision, Message, Nak, nak_delay
@@ -74,6 +75,10 @@ class BatchProcessor:
             return self._nak_all(batch, error)
         return BatchResult(batch, (Ack(),) * len(batch.messages))
 
+    def catch_up(self, batch: Batch, repository: Repository[Any]) -> WriteResult:
+        """Write messages that were read again; nothing is acked. Raises RepositoryError."""
+        return self._commit(batch, self.prepare(batch.messages), repository, "catch_up_messages")
+
     def replay(self, messages: Sequence[Message], repository: Repository[Any]) -> WriteResult:
         """Write messages that were read from the stream, in one transaction; nothing is acked.
 
@@ -120,7 +125,13 @@ class BatchProcessor:
         """Return a message as a rejected event."""
         return rejected_event(self._stream, message, reason)
 
-    def _commit(self, batch: Batch, prepared: Prepared, repository: Repository[Any]) -> WriteResult:
+    def _commit(
+        self,
+        batch: Batch,
+        prepared: Prepared,
+        repository: Repository[Any],
+        counter: str = "messages",
+    ) -> WriteResult:
         started = time.monotonic()
         written = repository.write(
             prepared.rows,
@@ -128,20 +139,25 @@ class BatchProcessor:
             lambda index, reason: self.rejected(prepared.sources[index], reason),
             _checkpoint(batch),
         )
-        self._record(batch, prepared, written, time.monotonic() - started)
+        self._record(batch, prepared, written, time.monotonic() - started, counter)
         return written
 
     def _record(
-        self, batch: Batch, prepared: Prepared, written: WriteResult, seconds: float
+        self,
+        batch: Batch,
+        prepared: Prepared,
+        written: WriteResult,
+        seconds: float,
+        counter: str = "messages",
     ) -> None:
-        """Count and log what a committed batch did."""
+        """Count and log what a committed batch did; `counter` counts its messages."""
         with self._lock:
             recovered, self._database_failed = self._database_failed, False
         if recovered:
             log.info("database.recovered")
         self._counters.add(
             batches=1,
-            messages=len(batch.messages),
+            **{counter: len(batch.messages)},
             redelivered=sum(message.delivery > 1 for message in batch.messages),
             runs_inserted=written.inserted,
             runs_duplicate=len(prepared.rows) - written.rows_rejected - written.inserted,
@@ -243,9 +259,11 @@ def _checkpoint(batch: Batch) -> Checkpoint:
     """Return the checkpoint that a batch reaches once it is committed."""
     if batch.position is None:
         return NO_CHECKPOINT
+    last = max(batch.messages, key=attrgetter("stream_sequence"))
     return Checkpoint(
         stream_created_at=batch.position.stream_created_at,
-        highest_sequence=max(message.stream_sequence for message in batch.messages),
-        caught_up_to=batch.position.ack_floor,
+        caught_up_to=batch.position.caught_up_to,
+        last_sequence=last.stream_sequence,
+        last_stored_at=format_instant(last.stored_at),
         committed_at=present_second(),
     )

@@ -22,7 +22,9 @@ NAMES = (
     "acks_sent",  # acks and naks
     "acks_dropped",  # acks and naks that could not be sent; the broker delivers again
     "reconnects",
-    "replays",
+    "catch_up_messages",  # read again from the stream and committed; not among `messages`
+    "lost_sequences",  # taken from the stream by limits or a purge before they were read
+    "foreign_deliveries",  # handed to others, which no announced worker explains
     *(f"deadline_missing_{reason}" for reason in REASONS),
 )
 

@@ -27,10 +27,12 @@ IDLE = "idle"
 WORKING = "working"
 STARVED = "starved"
 STALLED = "stalled"
+CATCHING_UP = "catching_up"
+CONSUMER_SHARED = "consumer_shared"
 HUNG = "hung"
 
 STATES = (
-    *(STARTING, IDLE, WORKING, DRAINING, STARVED, STALLED, HUNG),
+    *(STARTING, IDLE, WORKING, CATCHING_UP, CONSUMER_SHARED, DRAINING, STARVED, STALLED, HUNG),
     *(BROKER_UNREACHABLE, PERMISSION_DENIED, STREAM_MISSING, PULL_LOST, DATABASE_BLOCKED),
 )
 
@@ -42,6 +44,46 @@ _BETWEEN_ATTEMPTS = 5.0
 _LONG_LOCK = 1.0
 # While a pull request is open, the broker sends a message or a heartbeat twice a second.
 _RECENT_SIGN = 10.0
+
+
+class CatchUp(NamedTuple):
+    """How far a catch-up is, in messages; `began` is in monotonic seconds."""
+
+    began: float
+    expected: int = 0
+    messages: int = 0
+    inserted: int = 0
+
+    def expecting(self, messages: int) -> "CatchUp":
+        """Return the same with how many messages there are to read."""
+        return self._replace(expected=messages)
+
+    def after(self, messages: int, inserted: int) -> "CatchUp":
+        """Return the progress after some more messages, of which so many made a new row."""
+        read = self.messages + messages
+        expected = max(self.expected, read)
+        return CatchUp(self.began, expected, read, self.inserted + inserted)
+
+    def figures(self) -> dict[str, int | float]:
+        """Return progress, rate (messages a second) and estimate (seconds that are left)."""
+        seconds = max(time.monotonic() - self.began, 0.001)
+        rate = self.messages / seconds
+        left = self.expected - self.messages
+        return {
+            "messages": self.messages,
+            "messages_left": left,
+            "runs_inserted": self.inserted,
+            "per_second": round(rate, 1),
+            "seconds_left": round(left / rate, 1) if rate else 0.0,
+        }
+
+    def text(self) -> str:
+        """Return the figures as one phrase."""
+        figures = self.figures()
+        return (
+            f"reading the stream again: {self.messages} of {self.expected} messages, "
+            f"{figures['per_second']:.0f} a second, about {figures['seconds_left']:.0f} s left"
+        )
 
 
 class Verdict(NamedTuple):
@@ -90,7 +132,8 @@ class Health:
         self._turned_at = self._stepped_at = now
         self._projected_at = self._work_since = now
         self._heard_at = self._locked_at = self._locked_since = float("-inf")
-        self._replayed_until: int | None = None
+        self._shared: str | None = None
+        self.catch_up: CatchUp | None = None
         self._committing = False
 
     # --- recorded by the service ---
@@ -117,27 +160,24 @@ class Health:
         self._heard_at = heard_at
         self._note_work(had_work)
 
-    def record_consumer(self, pending: int, ack_pending: int, ack_floor: int) -> None:
+    def record_consumer(self, pending: int, ack_pending: int) -> None:
         """Record what the broker reports of the consumer."""
         had_work = self.has_work
         self.pending, self.ack_pending = pending, ack_pending
         self._note_work(had_work)
-        until = self._replayed_until
-        if until is not None and (ack_floor >= until or pending == ack_pending == 0):
-            self._replayed_until = None
-            self.is_caught_up = True
 
     def record_oldest(self, stored_at: int | None) -> None:
         """Record when the oldest message that is not projected was stored, as an instant."""
         self._oldest = stored_at
 
-    def record_comparison(self, *, is_missing: bool, replayed_until: int | None) -> None:
-        """Record whether the database lacks messages, and up to where they are replayed."""
-        if is_missing:
-            self.is_caught_up = False
-            self._replayed_until = replayed_until
-        elif self._replayed_until is None:
-            self.is_caught_up = True
+    def record_catch_up(self, catch_up: CatchUp | None, *, is_complete: bool = False) -> None:
+        """Record how far a catch-up is, or None at its end, and whether nothing is left to read."""
+        self.catch_up = catch_up
+        self.is_caught_up = is_complete
+
+    def record_shared(self, problem: str | None) -> None:
+        """Record who else receives the consumer's messages, for another database."""
+        self._shared = problem
 
     def _note_work(self, had_work: bool) -> None:
         if not had_work:
@@ -215,7 +255,12 @@ class Health:
             return HUNG, "the session with the broker makes no progress"
         if readiness.problem is not None:
             return readiness.cause, readiness.problem
-        return self._work_state(now, since, idle_for)
+        return self._recovery_state() or self._work_state(now, since, idle_for)
+
+    def _recovery_state(self) -> tuple[str, str] | None:
+        if self._shared is not None:
+            return CONSUMER_SHARED, self._shared
+        return None if self.catch_up is None else (CATCHING_UP, self.catch_up.text())
 
     def _work_state(self, now: float, since: float, idle_for: float) -> tuple[str, str]:
         readiness = self._readiness

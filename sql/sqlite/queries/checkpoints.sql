@@ -2,48 +2,50 @@
 -- Read the checkpoint of one consumer.
 -- Frequency: once per connect, and when a batch cannot advance it.
 -- Index: primary key (stream, consumer).
-SELECT stream_created_at, highest_sequence, caught_up_to, committed_at
+SELECT
+    stream_created_at, caught_up_to, last_sequence, last_stored_at, committed_at,
+    place, commits, lost_sequences, lost_up_to, lost_at
 FROM checkpoints
 WHERE stream = ? AND consumer = ?;
 
--- name: has_rows
--- Distinguish a new or wiped file from one that another program has filled.
--- Frequency: once per connect, if there is no checkpoint.
--- Index: the primary keys; reads one entry.
-SELECT
-    EXISTS (SELECT 1 FROM execution_results WHERE result_id >= '')
-    OR EXISTS (SELECT 1 FROM rejected_events WHERE rejected_id > 0);
-
 -- name: put_checkpoint
--- Insert or advance the checkpoint of one consumer. If the stream was recreated, reset it; otherwise it
--- only moves forward, because another worker may already have advanced it.
--- Frequency: once per connect.
+-- Insert or replace the position in the checkpoint of one consumer; what was lost stays counted.
+-- Frequency: once per connect, in the transaction that has read the row.
 -- Index: primary key (stream, consumer).
 INSERT INTO checkpoints
-    (stream, consumer, stream_created_at, highest_sequence, caught_up_to, committed_at)
+    (stream, consumer, stream_created_at, caught_up_to, last_sequence, last_stored_at, committed_at,
+     place)
 VALUES
-    (?, ?, ?, ?, ?, ?)
+    (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (stream, consumer) DO UPDATE SET
-    highest_sequence = max(
-        iif(stream_created_at = excluded.stream_created_at, highest_sequence, 0),
-        excluded.highest_sequence
-    ),
-    caught_up_to = max(
-        iif(stream_created_at = excluded.stream_created_at, caught_up_to, 0),
-        excluded.caught_up_to
-    ),
     stream_created_at = excluded.stream_created_at,
-    committed_at = excluded.committed_at;
+    caught_up_to = excluded.caught_up_to,
+    last_sequence = excluded.last_sequence,
+    last_stored_at = excluded.last_stored_at,
+    committed_at = excluded.committed_at,
+    place = excluded.place,
+    commits = commits + 1
+RETURNING commits;
 
 -- name: advance_checkpoint
--- Advance the checkpoint of one consumer. Changes no row if it is behind what this process committed:
--- then an older copy was restored into the open file.
--- Frequency: once per batch, in its transaction.
+-- Advance the checkpoint of one consumer. Changes no row in a database where the worker has not begun,
+-- or whose content is older than what this process committed: then a copy was restored.
+-- Frequency: once per batch, in its transaction; when the worker becomes idle.
 -- Index: primary key (stream, consumer).
 UPDATE checkpoints
 SET
-    highest_sequence = max(highest_sequence, ?),
     caught_up_to = max(caught_up_to, ?),
-    committed_at = ?
-WHERE stream = ? AND consumer = ? AND stream_created_at = ? AND highest_sequence >= ?
-RETURNING highest_sequence;
+    last_stored_at = iif(? > last_sequence, ?, last_stored_at),
+    last_sequence = max(last_sequence, ?),
+    committed_at = max(committed_at, ?),
+    commits = commits + 1
+WHERE stream = ? AND consumer = ? AND stream_created_at = ? AND place = ? AND commits >= ?
+RETURNING commits;
+
+-- name: record_lost_sequences
+-- Count sequences that limits or a purge took from the stream before they were read.
+-- Frequency: each time that is noticed; normally never.
+-- Index: primary key (stream, consumer).
+UPDATE checkpoints
+SET lost_sequences = lost_sequences + ?, lost_up_to = ?, lost_at = ?
+WHERE stream = ? AND consumer = ?;

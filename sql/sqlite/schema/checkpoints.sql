@@ -1,12 +1,19 @@
--- checkpoints: how far a consumer's messages are committed in this very file; advanced by each
--- batch in the batch's own transaction. Compared with the broker before every pull, so that a file
--- that was wiped or restored from a backup is recognised.
+-- checkpoints: how far a consumer's messages are in this very database; advanced by each batch in the
+-- batch's own transaction. The worker reads the stream again from here whenever it connects, so a
+-- file that was wiped or restored from a backup gets its missing rows back.
 CREATE TABLE IF NOT EXISTS checkpoints (
     stream            TEXT NOT NULL,
     consumer          TEXT NOT NULL,
-    stream_created_at TIMESTAMP NOT NULL,   -- a recreated stream counts from 1 again
-    highest_sequence  INTEGER NOT NULL,     -- the highest stream sequence that is committed
-    caught_up_to      INTEGER NOT NULL,     -- every start at or below it is committed
-    committed_at      TIMESTAMP NOT NULL,   -- when the row was last written
+    stream_created_at TIMESTAMP NOT NULL,           -- a recreated stream counts from 1 again
+    caught_up_to      INTEGER NOT NULL,             -- every start at or below it is in this database
+    last_sequence     INTEGER NOT NULL,             -- one message that the stream held: its sequence,
+    last_stored_at    TEXT NOT NULL,                -- and when it was stored, '' for none; another
+                                                    -- time there means that the stream went back
+    place             TEXT NOT NULL,                -- the database that this row was written in
+    commits           INTEGER NOT NULL DEFAULT 0,   -- transactions that advanced this row
+    committed_at      TIMESTAMP NOT NULL,           -- when the row was last written
+    lost_sequences    INTEGER NOT NULL DEFAULT 0,   -- sequences that the stream lost before they were
+    lost_up_to        INTEGER NOT NULL DEFAULT 0,   -- read, in all, and the last one of them
+    lost_at           TIMESTAMP,                    -- when that was last noticed
     PRIMARY KEY (stream, consumer)
 );

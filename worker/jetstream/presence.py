@@ -1,0 +1,172 @@
+"""Which workers project a consumer: each announces itself as a NATS micro service, and asks.
+
+`nats micro ls|info` shows them as well. Consumer thread only.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import nats.errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.micro import add_service
+from nats.micro.service import Service
+
+from worker import __version__
+from worker.codec.timestamps import present_second
+from worker.jetstream.connection import Connection
+from worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SERVICE = "projector"
+ASK = f"$SRV.INFO.{SERVICE}"
+# A worker is present for so long after its last answer: a few questions may be lost.
+_PRESENT_FOR = 6.0
+_ANSWERS_WITHIN = 0.05
+
+# The library calls datetime.utcnow, which warns on Python 3.12.
+warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"nats\.micro")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another worker, as it announces itself. `place` names its database (see `checkpoints`)."""
+
+    service_id: str
+    stream: str
+    consumer: str
+    place: str
+    database: str
+    host: str
+    pid: int
+    version: str
+    state: str
+    started: str
+
+    @classmethod
+    def read(cls, answer: bytes) -> Self | None:
+        """Return the worker that an answer describes; None for another service of that name."""
+        try:
+            document = json.loads(answer)
+            metadata: Mapping[str, Any] = document["metadata"]
+            texts = {name: str(metadata[name]) for name in _METADATA}
+            pid = int(texts.pop("pid"))
+            if document["name"] != SERVICE:
+                return None
+            return cls(service_id=str(document["id"]), pid=pid, **texts)
+        except (ValueError, TypeError, KeyError):
+            return None
+
+    def __str__(self) -> str:
+        return f"host {self.host}, pid {self.pid}, database {self.database}"
+
+
+_METADATA = (
+    *("stream", "consumer", "place", "database", "host", "pid", "version", "state", "started"),
+)
+
+
+class Presence:
+    """This worker's announcement, and the other workers that answer on one consumer."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._metadata = {
+            "stream": settings.stream,
+            "consumer": settings.consumer,
+            "place": "",
+            "database": settings.database,
+            "host": socket.gethostname(),
+            "pid": str(os.getpid()),
+            "version": __version__,
+            "state": "starting",
+            "started": present_second(),
+        }
+        self._service: Service | None = None
+        self._answers: Subscription | None = None
+        self._connection: Connection | None = None
+        self._inbox = ""
+        self._own_ids: set[str] = set()
+        self._seen: dict[str, tuple[Peer, float, float]] = {}
+        self._asked_at = 0.0
+
+    async def open(self, connection: Connection) -> None:
+        """Announce this worker over a connection, and ask who else is there."""
+        self._connection = connection
+        inbox = connection.new_inbox()
+        self._answers = await connection.subscribe(inbox, cb=self._take)
+        self._inbox = inbox
+        await self.ask()
+
+    async def announce(self, place: str) -> None:
+        """Announce this worker with the place of its database, or the new place."""
+        self._metadata["place"] = place
+        if self._service is None and self._connection is not None:
+            self._service = await add_service(
+                self._connection, name=SERVICE, version=__version__, metadata=self._metadata
+            )
+            self._own_ids.add(self._service.id)
+
+    def close(self) -> None:
+        """Forget the connection, whose end also ends the announcement."""
+        self._connection = self._service = self._answers = None
+
+    def show(self, state: str) -> None:
+        """Announce another state from now on."""
+        self._metadata["state"] = state
+
+    async def ask(self) -> None:
+        """Ask who is there; answers arrive by and by."""
+        if self._connection is not None and self._connection.is_connected:
+            self._asked_at = time.monotonic()
+            await self._connection.publish(ASK, b"", self._inbox)
+
+    async def answered(self) -> None:
+        """Return when those who are there have most likely answered."""
+        assert self._connection is not None
+        began = time.monotonic()
+        await self._connection.flush()
+        round_trip = time.monotonic() - began
+        # An answer takes as long as the server's, and then some.
+        await asyncio.sleep(self._asked_at + _ANSWERS_WITHIN + 2 * round_trip - time.monotonic())
+
+    def peers(self, *, present_for: float = 0.0) -> list[Peer]:
+        """Return the other workers of this consumer that have been there for so many seconds."""
+        now = time.monotonic()
+        self._seen = {
+            service_id: seen
+            for service_id, seen in self._seen.items()
+            if now - seen[2] <= _PRESENT_FOR
+        }
+        return [peer for peer, first, last in self._seen.values() if last - first >= present_for]
+
+    async def _take(self, message: Msg) -> None:
+        peer = Peer.read(message.data)
+        if peer is None or peer.service_id in self._own_ids:
+            return
+        if (peer.stream, peer.consumer) != (self._settings.stream, self._settings.consumer):
+            return
+        now = time.monotonic()
+        before = self._seen.get(peer.service_id)
+        since = before[1] if before is not None and before[0].place == peer.place else now
+        self._seen[peer.service_id] = (peer, since, now)
+
+
+async def ask_peers(connection: Connection, settings: Settings) -> list[Peer]:
+    """Return the workers that answer on a consumer, for a command; empty without the rights."""
+    presence = Presence(settings)
+    try:
+        await presence.open(connection)
+        await presence.answered()
+    except (nats.errors.Error, OSError, TimeoutError):
+        return []
+    return presence.peers()

@@ -1,0 +1,111 @@
+"""What the stream holds, asked through JetStream's API. Consumer thread only; changes nothing."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import nats.errors
+
+from worker.codec.timestamps import format_instant, parse_instant
+from worker.errors import PullLost, no_response
+from worker.jetstream.connection import API, Connection
+
+_NO_MESSAGE_FOUND = 10037
+_STREAM_NOT_FOUND = 10059
+_JETSTREAM_OFF = (10039, 10076)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """A stream that exists. Times are stored text; `last_stored_at` is empty if it has no message.
+
+    `keeps_acked` is whether messages stay when they are acked; a workqueue or interest stream
+    forgets them.
+    """
+
+    created_at: str
+    messages: int
+    bytes: int
+    first_sequence: int
+    last_sequence: int
+    last_stored_at: str
+    keeps_acked: bool
+
+
+class ApiError(PullLost):
+    """JetStream refused a request; `code` is its own number for the reason."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        self.code = error.get("err_code")
+        super().__init__(
+            "JetStream is off on this server, or not enabled for this account"
+            if self.code in _JETSTREAM_OFF
+            else f"the broker refused the request: {error.get('description')} ({self.code})"
+        )
+
+
+async def request(
+    connection: Connection, subject: str, body: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what the JetStream API answers; raises ApiError, and PullLost without an answer."""
+    try:
+        answer = await connection.ask(subject, body)
+    except nats.errors.NoRespondersError as error:
+        raise ApiError({"err_code": _JETSTREAM_OFF[0]}) from error
+    except (nats.errors.Error, TimeoutError, ValueError) as error:
+        raise no_response(f"no reply to {subject}", error) from error
+    if "error" in answer:
+        raise ApiError(answer["error"])
+    return answer
+
+
+async def read_state(connection: Connection, stream: str) -> StreamState | None:
+    """Return the state of a stream, or None if it does not exist; raises as `request`."""
+    try:
+        answer = await request(connection, f"{API}.STREAM.INFO.{stream}")
+    except ApiError as error:
+        if error.code == _STREAM_NOT_FOUND:
+            return None
+        raise
+    state = answer["state"]
+    return StreamState(
+        created_at=_stored(answer["created"]),
+        messages=state["messages"],
+        bytes=state["bytes"],
+        first_sequence=state["first_seq"],
+        last_sequence=state["last_seq"],
+        last_stored_at=_stored(state["last_ts"]) if state["messages"] else "",
+        keeps_acked=answer["config"].get("retention", "limits") == "limits",
+    )
+
+
+async def first_message(
+    connection: Connection, stream: str, sequence: int, subjects: str
+) -> dict[str, Any] | None:
+    """Return the first message at or above a sequence on some subjects, or None.
+
+    Its members are those of the API; raises as `request`.
+    """
+    return await _message(connection, stream, {"seq": sequence, "next_by_subj": subjects})
+
+
+async def stored_at(connection: Connection, stream: str, sequence: int) -> str | None:
+    """Return when the message at a sequence was stored, or None; raises as `request`."""
+    message = await _message(connection, stream, {"seq": sequence})
+    return None if message is None else _stored(message["time"])
+
+
+async def _message(
+    connection: Connection, stream: str, wanted: dict[str, Any]
+) -> dict[str, Any] | None:
+    try:
+        answer = await request(connection, f"{API}.STREAM.MSG.GET.{stream}", wanted)
+    except ApiError as error:
+        if error.code == _NO_MESSAGE_FOUND:
+            return None
+        raise
+    message: dict[str, Any] = answer["message"]
+    return message
+
+
+def _stored(time: str) -> str:
+    return format_instant(parse_instant(time))
