@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -187,17 +188,26 @@ def _versions(database: Database) -> dict[str, str]:
 
 @contextmanager
 def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at SIGTERM or SIGINT, end the process at a second one; restore the handlers."""
-    signals = (signal.SIGTERM, signal.SIGINT)
+    """Call `stop` at a signal that ends a process, and restore the handlers at the end.
+
+    A second SIGTERM, SIGINT or SIGQUIT ends the process at once. A SIGHUP never does: a terminal
+    that closes sends two, and systemd's SendSIGHUP= one with the SIGTERM.
+    """
     received: list[int] = []
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        if received:
-            os._exit(128 + number)
-        received.append(number)
+        if number != signal.SIGHUP:
+            if received:
+                os._exit(128 + number)
+            received.append(number)
         stop()
 
-    before = {number: signal.signal(number, handle) for number in signals}
+    stopping = signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP
+    handlers: dict[int, Any] = dict.fromkeys(stopping, handle)
+    handlers[signal.SIGUSR1] = signal.SIG_IGN
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        del handlers[signal.SIGHUP]  # started by nohup: the terminal may close
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:

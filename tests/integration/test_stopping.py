@@ -4,11 +4,14 @@ import signal
 import socket
 import time
 
+import pytest
+
 from tests.integration.conftest import MakeServer, RunUntilIdle, StartWorker
 from tests.support.broker import Broker
 from tests.support.restoring import publish, wipe
 from tests.support.rows import Rows
 from tests.support.waiting import until
+from tests.support.worker_process import PROJECTOR
 
 
 def test_a_second_signal_ends_the_process_at_once(
@@ -24,6 +27,35 @@ def test_a_second_signal_ends_the_process_at_once(
         assert worker.exit_code(within=2) == 128 + signal.SIGINT
     assert worker.logged("worker.stopped") == []
     assert rows.count() == 0
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"])
+def test_every_signal_that_ends_a_process_drains_it_whatever_hangup_or_user_signal_comes_too(
+    stream: Broker, rows: Rows, start_worker: StartWorker, name: str
+) -> None:
+    worker = start_worker(rows, "--retry-for", "60s", pulling=True)
+    with rows.locked():
+        for number in range(10):
+            stream.publish(result_id=f"run-{number}")
+        worker.until(lambda: stream.consumer().num_ack_pending == 10)
+        worker.send(signal.SIGUSR1)
+        worker.send(signal.Signals[name])
+        worker.wait_for("worker.draining")
+        worker.send(signal.SIGUSR1)
+        worker.send(signal.SIGHUP)
+    assert worker.exit_code() == 0, worker.text
+    assert rows.count() == 10
+    assert stream.is_acked()
+
+
+def test_a_worker_that_nohup_started_outlives_its_terminal(
+    stream: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    worker = start_worker(rows, command=("nohup", PROJECTOR), pulling=True)
+    worker.send(signal.SIGHUP)
+    stream.publish()
+    worker.until(stream.is_acked)
+    assert worker.stop() == 0
 
 
 def test_past_the_drain_timeout_every_outstanding_message_is_nakd_for_the_next_worker(
