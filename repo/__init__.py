@@ -7,8 +7,9 @@ one engine's own lives in its package (`repo.sqlite`) and its folder (`sql/sqlit
 from repo.observer import NOBODY, Observer
 from repo.sqlite.connection import Connection
 from repo.sqlite.database import Database, parse_url
+from repo.sqlite.migration import Progress
 
-__all__ = ["Connection", "Database", "check_url", "open_database"]
+__all__ = ["Connection", "Database", "Progress", "check_url", "open_database"]
 
 
 def open_database(url: str, *, busy_timeout: float = 1.0, observer: Observer = NOBODY) -> Database:

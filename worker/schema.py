@@ -3,26 +3,36 @@
 import logging
 import shlex
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from repo import Database
+from repo import Database, Progress
 from repo.errors import CorruptDatabaseError, DiskError, RepositoryError, TransientError
 from worker.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
+_SECONDS_BETWEEN_LINES = 5.0
 
-def check_schema(database: Database, *, apply: bool) -> None:
+
+def check_schema(
+    database: Database, *, apply: bool, give_up: Callable[[], bool] = lambda: False
+) -> None:
     """Verify that every migration is applied; apply the pending ones if `apply` is set.
 
+    While they apply, `give_up` is called several times a second. If it returns True, the unfinished
+    migration is undone.
+
     Raises ConfigurationError with the command to run, CorruptDatabaseError for a file that is not a
-    database, and TransientError or DiskError if it cannot be read or migrated at the moment.
+    database, and TransientError or DiskError if it cannot be read or migrated at the moment, or
+    `give_up` returned True.
     """
     pending = _pending(database)
     if pending and apply:
-        # The migrations would wait long for a lock, ignore a stop, and not report the lock.
+        # The migrations would wait long for a lock, and not report it.
         database.check_writable()
-        _migrate(database)
+        _migrate(database, give_up)
         log.info("database.migrated", extra={"migrations": pending})
         pending = _pending(database)
     if pending:
@@ -49,12 +59,22 @@ def _pending(database: Database) -> list[str]:
         raise ConfigurationError(f"the database {database.url} cannot be read") from error
 
 
-def _migrate(database: Database) -> None:
+def _migrate(database: Database, give_up: Callable[[], bool]) -> None:
+    logged_at = time.monotonic()
+
+    def watch(progress: Progress) -> bool:
+        nonlocal logged_at
+        now = time.monotonic()
+        if now - logged_at >= _SECONDS_BETWEEN_LINES:
+            logged_at = now
+            sizes = {usage.name: usage.size for usage in database.usage()}
+            fields = {"step": progress.step, "seconds": round(now - progress.began, 1), **sizes}
+            log.info("database.migrating", extra=fields)
+        return give_up()
+
     try:
-        database.migrate()
+        database.migrate(watch)
     except (CorruptDatabaseError, TransientError, DiskError):
         raise
     except Exception as error:
-        # yoyo has its own error if it could not get the lock of a busy database.
-        database.check_writable()
         raise ConfigurationError(f"the migrations of {database.url} failed") from error

@@ -95,10 +95,11 @@ class Service:
             try:
                 self._exporter.open(self._database, self._manifests, self._versions)
                 self._check_schema()
-                self._pool.start()
-                self._consumer_thread.start()
-                self._exporter.running()
-                self._wait()
+                if not self._supervisor.stop_requested:
+                    self._pool.start()
+                    self._consumer_thread.start()
+                    self._exporter.running()
+                    self._wait()
             except Exception as error:  # noqa: BLE001 (it decides the exit code)
                 self._supervisor.fail(error)
             self._drain()
@@ -114,12 +115,24 @@ class Service:
     def _check_schema(self) -> None:
         while not self._supervisor.stop_requested:
             try:
-                check_schema(self._database, apply=self._settings.migrate)
+                check_schema(
+                    self._database, apply=self._settings.migrate, give_up=self._show_migration
+                )
                 break
             except (TransientError, DiskError) as error:
-                log.warning("database.unavailable", extra={"error": describe(error)})
-                self._exporter.waiting()
-                self._supervisor.wait(1.0)
+                self._wait_for_database(error)
+
+    def _wait_for_database(self, error: RepositoryError) -> None:
+        if self._supervisor.stop_requested:
+            return
+        log.warning("database.unavailable", extra={"error": describe(error)})
+        self._exporter.waiting()
+        self._supervisor.wait(1.0)
+
+    def _show_migration(self) -> bool:
+        """Show that migrations are being applied; returns whether to stop them."""
+        self._exporter.migrating()
+        return self._supervisor.stop_requested
 
     def _wait(self) -> None:
         console = Console(stderr=True)

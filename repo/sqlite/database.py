@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from repo.observer import NOBODY, Observer
 from repo.sqlite import backup, checks, schema
 from repo.sqlite.connection import ENGINE, DatabaseFile
+from repo.sqlite.migration import Watch, migrate
 from repo.statements import Description, describe
 
 log = logging.getLogger(__name__)
@@ -43,9 +44,9 @@ class Database(DatabaseFile):
     back_up = backup.back_up
     restore = backup.restore
 
-    def migrate(self) -> None:
-        """Apply every pending migration, creating a missing file; see `schema.migrate`."""
-        schema.migrate(self.url)
+    def migrate(self, watch: Watch = lambda _: False) -> None:
+        """Apply every pending migration, creating a missing file; see `migration.migrate`."""
+        migrate(self, self.url, watch)
 
     def statements(self) -> list[Description]:
         """Return every statement of this engine with its comments."""

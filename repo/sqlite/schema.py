@@ -1,13 +1,10 @@
-"""The migrations in `sql/sqlite/migrations`: which are applied, and applying them with yoyo.
+"""The migrations in `sql/sqlite/migrations`: which of them are applied, and their SQL.
 
-What is applied is read without writing; yoyo's own `list` writes.
+This only reads; yoyo's own `list` writes.
 """
 
 import contextlib
-import getpass
 import glob
-import io
-import os
 import sqlite3
 from collections.abc import Iterator
 from importlib.resources import as_file, files
@@ -18,7 +15,6 @@ import yoyo
 from yoyo.migrations import read_sql_migration
 
 from repo.errors import UnavailableError
-from repo.retry import retry_policy
 from repo.sqlite.connection import DatabaseFile
 from repo.sqlite.errors import translated
 from repo.sqlite.files import exists
@@ -26,12 +22,6 @@ from repo.statements import statement
 
 _HAS_MIGRATION_TABLE = statement("has_migration_table", "sqlite")
 _LIST_APPLIED_MIGRATIONS = statement("list_applied_migrations", "sqlite")
-
-_LOCK_TIMEOUT = 30.0
-_RETRY_FOR = 10.0
-
-# The databases whose lock, a row of yoyo's, this process took and may not have released.
-_taken: set[str] = set()
 
 
 def migrations_folder() -> Path:
@@ -42,7 +32,7 @@ def migrations_folder() -> Path:
 
 def known_migrations() -> list[str]:
     """Return the ids of all migrations, in the order in which they apply."""
-    return [migration.id for migration in _migrations()]
+    return [migration.id for migration in all_migrations()]
 
 
 def applied_migrations(file: DatabaseFile) -> list[str]:
@@ -67,17 +57,6 @@ def pending_migrations(file: DatabaseFile) -> list[str]:
     return [migration for migration in known_migrations() if migration not in applied]
 
 
-def migrate(url: str) -> None:
-    """Apply every pending migration; safe beside another process that does the same.
-
-    The whole is retried for some seconds, since yoyo reads before it marks a migration, and a
-    commit of another program in between rejects that at once. Raises a RepositoryError, or yoyo's
-    own error where another process has its lock.
-    """
-    _name_the_user()
-    retry_policy(_RETRY_FOR)(_apply, url)
-
-
 def migration_sql(file: DatabaseFile) -> list[str]:
     """Return the statements that `migrate` would run on this very database; changes nothing.
 
@@ -86,11 +65,12 @@ def migration_sql(file: DatabaseFile) -> list[str]:
     pending = pending_migrations(file)
     with _driver_of(file) as driver, translated():
         return [
-            sql for one in _migrations() if one.id in pending for sql in _statements(one, driver)
+            sql for one in all_migrations() if one.id in pending for sql in _statements(one, driver)
         ]
 
 
-def _migrations() -> Any:
+def all_migrations() -> Any:
+    """Return yoyo's list of the migrations."""
     return yoyo.read_migrations(glob.escape(str(migrations_folder())))
 
 
@@ -111,34 +91,3 @@ def _statements(migration: Any, driver: sqlite3.Connection) -> list[str]:
         return list(statements)
     migration.load()
     return list(migration.module.statements(driver))
-
-
-def _apply(url: str) -> None:
-    # yoyo prints what a statement returns; standard output belongs to the commands.
-    with (
-        translated(),
-        contextlib.redirect_stdout(io.StringIO()),
-        yoyo.get_backend(url) as backend,
-        _locked(backend, url),
-    ):
-        # Inside the lock: another process may have applied a migration meanwhile.
-        backend.apply_migrations(backend.to_apply(_migrations()))
-
-
-@contextlib.contextmanager
-def _locked(backend: Any, url: str) -> Iterator[None]:
-    """Hold yoyo's lock, whose row stays if the database is too busy to delete it."""
-    if url in _taken:
-        backend._delete_lock_row(os.getpid())  # only this process's
-    with backend.lock(timeout=_LOCK_TIMEOUT):
-        _taken.add(url)
-        yield
-    _taken.discard(url)
-
-
-def _name_the_user() -> None:
-    # yoyo notes who migrated; without any name it applies a migration and cannot mark it.
-    try:
-        getpass.getuser()
-    except (KeyError, OSError):
-        os.environ["USER"] = str(os.getuid())

@@ -1,12 +1,14 @@
 """The types of the shared fixtures, which the tests of this folder import from here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import MakeServer, RunUntilIdle, StartWorker
 from tests.support.commands import Done, run_projector
+from tests.support.endpoints import NotifySocket
 from tests.support.nats_server import NatsServer
 from tests.support.rows import Rows
 
@@ -24,3 +26,9 @@ def projector(rows: Rows, server: NatsServer, tmp_path: Path) -> Projector:
         return run_projector(*arguments, cwd=tmp_path, **{**places, **environment})
 
     return run
+
+
+@pytest.fixture
+def notify(tmp_path: Path) -> Iterator[NotifySocket]:
+    with closing(NotifySocket(str(tmp_path / "notify"))) as listening:
+        yield listening

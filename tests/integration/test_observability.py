@@ -2,7 +2,6 @@
 
 import socket
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,12 +16,6 @@ from tests.support.waiting import eventually
 from worker.projections.manifests import REASONS
 
 IMPATIENT = (*OBSERVED, "--stalled-after", "1s", "--busy-timeout", "100ms", "--retry-for", "500ms")
-
-
-@pytest.fixture
-def notify(tmp_path: Path) -> Iterator[NotifySocket]:
-    with closing(NotifySocket(str(tmp_path / "notify"))) as listening:
-        yield listening
 
 
 def supervised(notify: NotifySocket) -> dict[str, str]:

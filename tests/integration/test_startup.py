@@ -1,13 +1,20 @@
 """The check of the schema at the start, and the log from start to stop."""
 
+import os
 import re
 import shlex
+import signal
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from tests.integration.conftest import RunUntilIdle, StartWorker
 from tests.support.broker import Broker
 from tests.support.commands import others_environment
+from tests.support.endpoints import NotifySocket
 from tests.support.rows import Rows
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}(\d{3})?)?\+00:00")
@@ -40,6 +47,53 @@ def test_two_workers_that_both_migrate_start_together(
     workers = [start_worker(rows, "--migrate", "--until-idle") for _ in range(2)]
     assert [worker.exit_code() for worker in workers] == [0, 0]
     assert rows.count() == 1
+
+
+def test_a_stop_ends_a_wait_for_another_migration_at_once(
+    tmp_path: Path, start_worker: StartWorker, notify: NotifySocket
+) -> None:
+    rows = Rows(tmp_path / "new.db")
+    with closing(sqlite3.connect(rows.path)) as connection, connection:
+        connection.execute("CREATE TABLE yoyo_lock (locked INT PRIMARY KEY, ctime TIMESTAMP, pid)")
+        lock = "INSERT INTO yoyo_lock VALUES (1, '2100-01-01T00:00:00', ?)"
+        connection.execute(lock, (os.getpid(),))
+    worker = start_worker(rows, "--migrate", environment={"NOTIFY_SOCKET": notify.address})
+    line = worker.wait_for("database.migrating")
+    assert f"waiting for process {os.getpid()}, which has been migrating" in line["step"]
+    assert notify.lines().count("EXTEND_TIMEOUT_USEC=30000000") >= 2
+    worker.send(signal.SIGTERM)
+    assert worker.exit_code(within=3) == 0
+    assert rows.count("yoyo_lock") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_long_migration_shows_its_progress_and_is_undone_by_a_stop_or_a_kill(
+    stream: Broker,
+    tmp_path: Path,
+    start_worker: StartWorker,
+    notify: NotifySocket,
+    number: signal.Signals,
+) -> None:
+    rows = Rows(tmp_path / "new.db")
+    worker = start_worker(
+        rows,
+        "--migrate",
+        environment={"NOTIFY_SOCKET": notify.address},
+        fault=("slow-statement", 10**12),
+    )
+    line = worker.wait_for("database.migrating")
+    assert re.search(r"applying \d+_02_schema \(1 of 1\)|\(2 of 2\)", line["step"])
+    assert line["seconds"] > 1
+    assert line["wal_bytes"] >= 0
+    assert notify.lines().count("EXTEND_TIMEOUT_USEC=30000000") >= 2
+    worker.send(number)
+    assert worker.exit_code(within=3) == (0 if number == signal.SIGTERM else -number)
+    assert worker.logged("worker.failed") == []
+    successor = start_worker(rows, "--migrate", "--until-idle")
+    assert successor.exit_code() == 0
+    freed = successor.logged("database.lock_freed", pid=worker.process.pid)
+    assert len(freed) == (number == signal.SIGKILL)
+    assert rows.count() == 0
 
 
 def test_every_log_line_is_json_and_the_counters_of_the_stop_line_add_up(

@@ -1,22 +1,27 @@
 """The schema, up and down and up again, by the library, yoyo's commands and the worker's."""
 
+import fcntl
+import os
 import re
 import shutil
 import sqlite3
+import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from yoyo.backends import DatabaseBackend
-from yoyo.exceptions import LockTimeout
 
 from repo.errors import TransientError
+from repo.sqlite.checks import Disk
 from repo.sqlite.schema import known_migrations, migrations_folder
 from tests.repo.migrating import apply_some, roll_back_all, run_command, schema_of, state_of
 from tests.repo.rows import Db, run
 from tests.support.commands import Done, run_projector
+from tests.support.waiting import eventually
 from worker.errors import EXIT_CONFIGURATION, EXIT_DATA, EXIT_TEMPORARY
 from worker.schema import check_schema
 
@@ -243,39 +248,93 @@ def test_migrations_apply_beside_a_program_that_commits_just_before_each_mark(
     assert empty.database.pending_migrations() == []
 
 
-@pytest.mark.parametrize("owner", ["this process", "another process"])
-def test_a_retry_deletes_a_lock_row_of_its_own_process_only(
-    empty: Db, monkeypatch: pytest.MonkeyPatch, owner: str
+def lock_by_yoyo(db: Db, pid: int, *, at: str) -> None:
+    """Lock the migrations as yoyo's own command does."""
+    apply_some(db, known_migrations()[:1])
+    db.ask("INSERT INTO yoyo_lock (locked, ctime, pid) VALUES (1, ?, ?)", (at, pid))
+
+
+def ended_process() -> int:
+    """Return the id of a process that was killed."""
+    with subprocess.Popen(["sleep", "infinity"]) as process:
+        process.kill()
+    return process.pid
+
+
+LONG_AGO, NEVER_YET = "2001-01-01T00:00:00.000001", "2100-01-01T00:00:00"
+HOLDERS: dict[str, Callable[[], int]] = {
+    "ended": ended_process,
+    "this": os.getpid,
+    "parent": os.getppid,
+    "impossible": lambda: 2**40,
+}
+
+
+@pytest.mark.parametrize(
+    ("holder", "at", "network", "is_freed"),
+    [
+        ("ended", NEVER_YET, False, True),
+        ("impossible", NEVER_YET, False, True),
+        ("parent", LONG_AGO, False, True),  # the id was used again
+        ("parent", NEVER_YET, False, False),
+        ("ended", LONG_AGO, True, False),  # perhaps a process of another machine
+        ("this", NEVER_YET, True, True),  # left by an attempt that met a lock
+    ],
+)
+def test_the_lock_of_a_process_that_has_ended_is_freed_with_a_warning(
+    empty: Db,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    holder: str,
+    at: str,
+    network: bool,
+    is_freed: bool,
 ) -> None:
-    delete = DatabaseBackend._delete_lock_row
-    left: list[int] = []
-
-    def fail_once(self: Any, pid: int) -> None:
-        if left:
-            delete(self, pid)
-            return
-        left.append(pid)
-        if owner == "another process":
-            empty.ask("UPDATE yoyo_lock SET pid = pid + 1")
-        meet_a_lock()
-
-    monkeypatch.setattr(DatabaseBackend, "_delete_lock_row", fail_once)
-    monkeypatch.setattr("repo.sqlite.schema._LOCK_TIMEOUT", 0.01)
-    if owner == "this process":
+    pid = HOLDERS[holder]()
+    lock_by_yoyo(empty, pid, at=at)
+    disk = Disk("nfs4" if network else "ext4", 1, 0.5)
+    monkeypatch.setattr("repo.sqlite.migration_lock.disk_of", lambda _: disk)
+    monkeypatch.setattr("repo.sqlite.migration._LOCK_TIMEOUT", 0.01)
+    if is_freed:
         empty.database.migrate()
-        assert empty.count("yoyo_lock") == 0
         assert_migrated(empty)
+        (freed,) = [one for one in caplog.records if one.message == "database.lock_freed"]
+        assert (freed.levelname, vars(freed)["pid"]) == ("WARNING", pid)
+        assert empty.count("yoyo_lock") == 0
     else:
-        with pytest.raises(LockTimeout, match="has locked"):
+        with pytest.raises(TransientError, match=f"waiting for process {pid}, .* since {at[:4]}"):
             empty.database.migrate()
-        assert empty.ask("SELECT pid FROM yoyo_lock") == [(left[0] + 1,)]
+        assert empty.ask("SELECT pid FROM yoyo_lock") == [(pid,)]
+
+
+def test_a_zombie_has_ended(empty: Db) -> None:
+    with subprocess.Popen(["true"]) as process:
+        eventually(lambda: ") Z" in Path(f"/proc/{process.pid}/stat").read_text("utf-8"), 10)
+        lock_by_yoyo(empty, process.pid, at=NEVER_YET)
+        empty.database.migrate()
+    assert_migrated(empty)
+
+
+def test_the_lock_of_a_migration_in_another_container_is_not_freed(
+    empty: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock_by_yoyo(empty, ended_process(), at=LONG_AGO)  # a process that is not visible here
+    monkeypatch.setattr("repo.sqlite.migration._LOCK_TIMEOUT", 0.01)
+    with empty.path.open("rb") as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        with pytest.raises(TransientError, match="waiting for another process"):
+            empty.database.migrate()
+    assert empty.count("yoyo_lock") == 1
+    empty.database.migrate()
+    assert_migrated(empty)
 
 
 def test_a_database_that_stays_busy_raises_a_transient_error(
     empty: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DatabaseBackend, "mark_one", meet_a_lock)
-    monkeypatch.setattr("repo.sqlite.schema._RETRY_FOR", 0.05)
+    monkeypatch.setattr("repo.sqlite.migration._RETRY_FOR", 0.05)
     with pytest.raises(TransientError):
         empty.database.migrate()
 

@@ -6,11 +6,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from yoyo.exceptions import LockTimeout
 
 from repo import check_url, open_database
 from repo.errors import TransientError, UnavailableError
-from repo.sqlite.database import Database
 from repo.sqlite.schema import known_migrations
 from tests.repo.migrating import apply_some, run_command, state_of
 from tests.repo.rows import Db
@@ -18,7 +16,6 @@ from worker.errors import (
     EXIT_CONFIGURATION,
     EXIT_TEMPORARY,
     ConfigurationError,
-    describe,
     exit_code,
 )
 from worker.schema import check_schema
@@ -157,17 +154,6 @@ def test_a_database_not_in_wal_mode_is_a_warning(db: Db, caplog: pytest.LogCaptu
     assert record.__dict__["found"] == "delete"
 
 
-def test_a_lock_that_a_killed_migration_left_is_named_with_its_remedy(
-    db: Db, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    db.ask("DELETE FROM _yoyo_migration")
-    db.ask("INSERT INTO yoyo_lock (locked, ctime, pid) VALUES (1, '2026-01-01T00:00:00', 1)")
-    monkeypatch.setattr("repo.sqlite.schema._LOCK_TIMEOUT", 0.01)
-    with pytest.raises(ConfigurationError) as failure:
-        check_schema(db.database, apply=True)
-    assert "break-lock" in describe(failure.value)
-
-
 def test_a_database_that_is_locked_at_start_is_transient(db: Db) -> None:
     with closing(sqlite3.connect(db.path, isolation_level=None)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -175,18 +161,3 @@ def test_a_database_that_is_locked_at_start_is_transient(db: Db) -> None:
         with pytest.raises(TransientError) as error:
             check_schema(db.database, apply=False)
     assert exit_code(error.value) == EXIT_TEMPORARY
-
-
-def test_a_locked_database_is_transient_also_if_yoyo_gave_up(
-    empty: Db, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    empty.ask("CREATE TABLE others (number INTEGER)")
-    with closing(sqlite3.connect(empty.path, isolation_level=None)) as other:
-
-        def give_up(_: Database) -> None:
-            other.execute("BEGIN IMMEDIATE")
-            raise LockTimeout("Database locked (run yoyo break-lock to remove this lock)")
-
-        monkeypatch.setattr(Database, "migrate", give_up)
-        with pytest.raises(TransientError):
-            check_schema(empty.database, apply=True)

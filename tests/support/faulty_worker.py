@@ -89,6 +89,13 @@ def _limit_pages(file: str) -> None:
     _use_own_connection(before_begin=limit)
 
 
+def _run_slow_statement(rows: str) -> None:
+    """Run a statement that counts so many rows before each transaction."""
+    numbers = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT ?)"
+    count = f"{numbers} SELECT count(*) FROM numbers"
+    _use_own_connection(before_begin=lambda connection: connection.execute(count, (int(rows),)))
+
+
 def _kill_after_ack(number: str) -> None:
     """End the process when acks have been written to the socket, and perhaps got no further."""
     kill = _killing_at(int(number))
@@ -144,6 +151,7 @@ def _call_before(place: str, call: Callable[[], None]) -> None:
 
 FAULTS: dict[str, Callable[[str], None]] = {
     "page-limit": _limit_pages,
+    "slow-statement": _run_slow_statement,
     "slow-commits": lambda s: _use_own_connection(before_commit=lambda: time.sleep(float(s))),
     "killed-before-commit": lambda n: _use_own_connection(before_commit=_killing_at(int(n))),
     "killed-after-commit": lambda n: _use_own_connection(after_commit=_killing_at(int(n))),

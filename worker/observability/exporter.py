@@ -1,6 +1,7 @@
 """Shows the worker's status: metrics and health by HTTP, and systemd. Main thread."""
 
 import os
+import time
 from collections.abc import Mapping
 
 from repo import Database
@@ -15,6 +16,7 @@ from worker.supervisor import Supervisor
 
 _WAITING = 30.0
 _LEAVING = 5.0
+_EXTENDED_EVERY = 1.0
 
 
 class Exporter:
@@ -25,6 +27,7 @@ class Exporter:
         self._status = status
         self._notifier = Notifier(status, supervisor)
         self._server: HealthServer | None = None
+        self._extended_at = float("-inf")
 
     @staticmethod
     def is_wanted(settings: Settings) -> bool:
@@ -47,6 +50,13 @@ class Exporter:
         """Show that the start waits for a locked database."""
         self._status.health.locked()
         self._notifier.send(extend(_WAITING))
+
+    def migrating(self) -> None:
+        """Show that the start applies migrations; may be called often."""
+        now = time.monotonic()
+        if now - self._extended_at >= _EXTENDED_EVERY:
+            self._extended_at = now
+            self._notifier.send(extend(_WAITING))
 
     def running(self) -> None:
         """Show that all threads run."""

@@ -9,3 +9,8 @@ SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = '_yoyo_migrat
 -- List the applied migrations.
 -- Index: none; one row for each migration.
 SELECT migration_id FROM _yoyo_migration;
+
+-- name: get_migration_lock
+-- Read which process holds yoyo's lock. Frequency: while a migration waits for it.
+-- Index: none; at most one row.
+SELECT pid, ctime FROM yoyo_lock;
