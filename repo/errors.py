@@ -22,6 +22,12 @@ class UnavailableError(RepositoryError):
     summary = "the database cannot be used"
 
 
+class ReadOnlyError(UnavailableError):
+    """This process may not write to a file of the database, or create one in its folder."""
+
+    summary = "the database cannot be written to"
+
+
 class DiskError(UnavailableError):
     """The disk is full or has an I/O error, which may pass by itself."""
 

@@ -8,12 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from repo import Database, Progress
-from repo.errors import CorruptDatabaseError, DiskError, RepositoryError, TransientError
+from repo.errors import (
+    CorruptDatabaseError,
+    DiskError,
+    ReadOnlyError,
+    RepositoryError,
+    TransientError,
+)
 from worker.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LINES = 5.0
+_NOT_OF_THE_SCHEMA = (CorruptDatabaseError, TransientError, DiskError, ReadOnlyError)
 
 
 def check_schema(
@@ -25,8 +32,8 @@ def check_schema(
     migration is undone.
 
     Raises ConfigurationError with the command to run, CorruptDatabaseError for a file that is not a
-    database, and TransientError or DiskError if it cannot be read or migrated at the moment, or
-    `give_up` returned True.
+    database, and TransientError, DiskError or ReadOnlyError if it cannot be read or migrated at the
+    moment, or `give_up` returned True.
     """
     pending = _pending(database)
     if pending and apply:
@@ -53,7 +60,7 @@ def migrate_command(database_url: str) -> str:
 def _pending(database: Database) -> list[str]:
     try:
         return database.pending_migrations()
-    except (CorruptDatabaseError, TransientError, DiskError):
+    except _NOT_OF_THE_SCHEMA:
         raise
     except RepositoryError as error:
         raise ConfigurationError(f"the database {database.url} cannot be read") from error
@@ -74,7 +81,7 @@ def _migrate(database: Database, give_up: Callable[[], bool]) -> None:
 
     try:
         database.migrate(watch)
-    except (CorruptDatabaseError, TransientError, DiskError):
+    except _NOT_OF_THE_SCHEMA:
         raise
     except Exception as error:
         raise ConfigurationError(f"the migrations of {database.url} failed") from error

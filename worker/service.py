@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 from repo import Database, open_database
-from repo.errors import DiskError, RepositoryError, TransientError
+from repo.errors import DiskError, ReadOnlyError, RepositoryError, TransientError
 from worker import __version__
 from worker.errors import EXIT_OK, ConfigurationError, describe, exit_code
 from worker.jetstream.session import Session
@@ -119,7 +119,7 @@ class Service:
                     self._database, apply=self._settings.migrate, give_up=self._show_migration
                 )
                 break
-            except (TransientError, DiskError) as error:
+            except (TransientError, DiskError, ReadOnlyError) as error:
                 self._wait_for_database(error)
 
     def _wait_for_database(self, error: RepositoryError) -> None:

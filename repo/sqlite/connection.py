@@ -90,9 +90,7 @@ class DatabaseFile:
     def _open(self, mode: str) -> "Connection":
         # Before the open: a file that takes the other's place meanwhile must not pass for it.
         identity = file_identity(self.path)
-        if mode == "rw" and not os.access(self.path, os.W_OK):
-            # The engine would open it all the same, and leave a log that stays read-only for good.
-            raise UnavailableError(f"the database file is read-only for this process: {self.path}")
+        self.log.check_access(writing=mode == "rw")
         # mode=rw: a missing file is an error, not a new and empty database.
         with translated():
             raw = sqlite3.connect(

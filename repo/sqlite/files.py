@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from repo.errors import ReadOnlyError
 from repo.sqlite.errors import translated_os_errors
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,15 @@ def exists(path: Path) -> bool:
     return True
 
 
+def _needs_log(path: Path) -> bool:
+    """Return whether a database is in WAL mode; no connection of this process may read it now.
+
+    See https://www.sqlite.org/fileformat.html, "file format version numbers".
+    """
+    with translated_os_errors(), path.open("rb") as file:
+        return file.read(20)[18:] == b"\x02\x02"
+
+
 class WriteAheadLog:
     """The log beside a database file, and which file it was written for; for any thread."""
 
@@ -67,6 +77,20 @@ class WriteAheadLog:
         """Return where the engine keeps the log, or its index (`-shm`)."""
         path = self._database.resolve()
         return path.with_name(path.name + suffix)
+
+    def check_access(self, *, writing: bool) -> None:
+        """Raise ReadOnlyError with the file that prevents the engine from opening the database.
+
+        The engine would open a read-only file all the same, and create a log with the same mode. A
+        reader does so as well, and that log would stay read-only for good.
+        """
+        path, log, index = (self.path(suffix) for suffix in ("", "-wal", "-shm"))
+        existing = [file for file in (log, index) if exists(file)]
+        creates = len(existing) < 2
+        needed = [path, *existing, *([path.parent] if creates else [])]
+        read_only = next((file for file in needed if not os.access(file, os.W_OK)), None)
+        if read_only is not None and (writing or (creates and _needs_log(path))):
+            raise ReadOnlyError(f"read-only for this process: {read_only}")
 
     def belongs_to(self, file: FileIdentity, log_file: FileIdentity) -> None:
         """Remember which log was written for a file."""

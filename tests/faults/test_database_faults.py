@@ -220,6 +220,35 @@ def test_a_fault_of_the_whole_database_rejects_and_acks_nothing_until_it_is_over
     assert worker.stop() == 0
 
 
+@pytest.mark.parametrize("read_only", ["database", "log", "index", "folder"])
+def test_a_file_that_is_read_only_at_the_start_is_named_and_nothing_is_left_beside_it(
+    stream: Broker, rows: Rows, start_worker: StartWorker, read_only: str
+) -> None:
+    stream.publish(result_id="patient")
+    folder = rows.path.parent / "data"
+    folder.mkdir()
+    rows = Rows(rows.path.rename(folder / rows.path.name))
+    names = {"log": "-wal", "index": "-shm"}
+    blocked = folder if read_only == "folder" else Path(f"{rows.path}{names.get(read_only, '')}")
+    blocked.touch()
+    before = sorted(folder.iterdir())
+    mode = blocked.stat().st_mode
+    blocked.chmod(mode & 0o555)
+    unprivileged = UNPRIVILEGED if os.geteuid() == 0 else (PROJECTOR,)
+    worker = start_worker(rows, command=unprivileged)
+    reading = subprocess.run(
+        [*unprivileged, "runs", "--database", rows.url], check=False, capture_output=True, text=True
+    )
+    assert f"read-only for this process: {blocked}\n" in reading.stderr
+    assert reading.returncode == 78
+    worker.wait_for_error("database.unavailable", f"read-only for this process: {blocked}")
+    assert sorted(folder.iterdir()) == before
+    blocked.chmod(mode)
+    worker.wait_for("pull.started")
+    assert_complete(stream, rows, ["patient"], within=25, worker=worker)
+    assert worker.stop() == 0
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 2 MiB. A test names it before `start_worker`, whose workers have to end first."""
