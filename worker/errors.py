@@ -3,6 +3,7 @@
 WorkerError
 ├── SettingError         an option has a value that cannot be used: exit 64
 ├── ConfigurationError   the broker or the database is not set up for this worker: exit 78
+├── OutputError          standard output cannot be written: exit 75
 ├── DatabaseUnavailable  the database took no batch: pause, then try again
 └── BrokerError          the session with the broker is over: start another one
     └── PullLost         only the pull is over: bind and pull again on the same connection
@@ -49,6 +50,10 @@ class ConfigurationError(WorkerError):
     """Only a person can fix it: a restart would find the same."""
 
 
+class OutputError(WorkerError):
+    """Standard output cannot be written: it is closed, or its disk is full."""
+
+
 class DatabaseUnavailable(WorkerError):
     """The database took no batch: it is locked, full, or not there."""
 
@@ -90,7 +95,7 @@ def exit_code(error: BaseException) -> int:
         return EXIT_CONFIGURATION
     if isinstance(error, CorruptDatabaseError):
         return EXIT_DATA
-    if isinstance(error, BrokerError | TransientError | DiskError):
+    if isinstance(error, BrokerError | TransientError | DiskError | OutputError):
         return EXIT_TEMPORARY
     if isinstance(error, RepositoryError):  # rights, tables, constraints: a person has to fix them
         return EXIT_CONFIGURATION

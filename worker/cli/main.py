@@ -17,14 +17,15 @@ from worker.cli.context import chosen_settings
 from worker.cli.explain import explain
 from worker.cli.migrate import migrate
 from worker.cli.options import SECONDS, Whole, flag, option
-from worker.cli.output import escape_unencodable_output, user_message
+from worker.cli.output import user_message
 from worker.cli.rebuild import rebuild
 from worker.cli.rejected import rejected
 from worker.cli.runs import runs
 from worker.cli.sql import sql
 from worker.cli.status import status
+from worker.cli.streams import discard_output, set_up_streams
 from worker.cli.verify import verify
-from worker.errors import EXIT_OK, EXIT_USAGE, WorkerError, exit_code
+from worker.errors import EXIT_OK, EXIT_USAGE, OutputError, WorkerError, exit_code
 from worker.service import Service
 
 
@@ -35,7 +36,7 @@ def command() -> None:
 
     Exit codes of every command: 0 success; 1 a result that the command's help explains; 64 an
     option is wrong; 65 the database is corrupt or not a database; 70 a bug; 75 the broker or the
-    database is unavailable; 78 either is not set up.
+    database is unavailable, or the output cannot be written; 78 broker or database is not set up.
     """
 
 
@@ -80,19 +81,23 @@ for one in (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with `arguments`, or those of the process, and return the exit code."""
-    escape_unencodable_output()
+    set_up_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         code = command.main(arguments, prog_name="projector", standalone_mode=False)
     except click.exceptions.Abort:
         return 130
     except Exception as error:  # noqa: BLE001 (a bug must not exit with 1, which is a result)
+        if isinstance(error, OutputError):
+            discard_output()
         if list(arguments[:1]) == ["check"] and "--nagios" in arguments:
             return unknown_to_nagios(error)
         if isinstance(error, click.UsageError):
             error.show()
             return EXIT_USAGE
-        if isinstance(error, WorkerError | RepositoryError):
+        if isinstance(error, OutputError) and isinstance(error.__cause__, BrokenPipeError):
+            pass  # the reader, such as `head`, has seen enough
+        elif isinstance(error, WorkerError | RepositoryError):
             click.echo(f"Error: {user_message(error)}", err=True)
         else:
             traceback.print_exception(error)

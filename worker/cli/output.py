@@ -4,10 +4,8 @@ Results go to standard output; logs, questions, progress and errors go to standa
 """
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import TextIOWrapper
 from itertools import islice
 from typing import Any
 
@@ -72,13 +70,6 @@ def paragraph(title: str, members: Mapping[str, object]) -> str:
         if value is not None
     ]
     return "\n".join([safe(title), *lines])
-
-
-def escape_unencodable_output() -> None:
-    """Escape characters that the terminal's encoding lacks; they would end a command halfway."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Members]) -> None:
