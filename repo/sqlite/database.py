@@ -39,6 +39,7 @@ class Database(DatabaseFile):
 
     applied_migrations = schema.applied_migrations
     pending_migrations = schema.pending_migrations
+    unknown_migrations = schema.unknown_migrations
     migration_sql = schema.migration_sql
     check = checks.check
     back_up = backup.back_up
@@ -58,6 +59,8 @@ class Database(DatabaseFile):
             mode = connection.journal_mode()
         if mode != "wal":
             log.warning("database.not_wal", extra={"expected": "wal", "found": mode})
+        if unknown := self.unknown_migrations():
+            log.warning("database.newer", extra={"migrations": unknown})
 
     def usage(self) -> list[Usage]:
         """Return the sizes that metrics show of this engine."""

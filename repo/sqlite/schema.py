@@ -36,19 +36,28 @@ def known_migrations() -> list[str]:
 
 
 def applied_migrations(file: DatabaseFile) -> list[str]:
-    """Return the ids of the migrations that are applied, in order; none for a missing file.
+    """Return the ids of the known migrations that are applied, in order; none without a file.
 
     Raises a RepositoryError if the file exists and cannot be read.
     """
+    found = _marked_migrations(file)
+    return [migration for migration in known_migrations() if migration in found]
+
+
+def unknown_migrations(file: DatabaseFile) -> list[str]:
+    """Return the ids of applied migrations of another version; raises as `applied_migrations`."""
+    return sorted(_marked_migrations(file).difference(known_migrations()))
+
+
+def _marked_migrations(file: DatabaseFile) -> set[str]:
     if not exists(file.path):
-        return []
+        return set()
     if not file.path.is_file():
         raise UnavailableError(f"not a file: {file.path}")
     with file.reading() as connection:
         if connection.fetch(_HAS_MIGRATION_TABLE) == [(0,)]:
-            return []
-        found = {row[0] for row in connection.fetch(_LIST_APPLIED_MIGRATIONS)}
-    return [migration for migration in known_migrations() if migration in found]
+            return set()
+        return {row[0] for row in connection.fetch(_LIST_APPLIED_MIGRATIONS)}
 
 
 def pending_migrations(file: DatabaseFile) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Projector
+from tests.integration.conftest import Projector, RunUntilIdle
 from tests.support.broker import Broker
 from tests.support.commands import Done, run_here
 from tests.support.forbidden import forbid
@@ -86,6 +86,24 @@ def test_a_database_that_is_missing_locked_or_corrupt_is_an_error(
     done = check("--thorough", "--json")
     assert done.code == 1
     assert "error" in (levels(done)["pages"], levels(done)["schema"])
+
+
+def test_a_database_that_a_newer_version_migrated_is_a_warning_with_the_migrations(
+    broker: Broker, check: Check, rows: Rows, projector: Projector, run_until_idle: RunUntilIdle
+) -> None:
+    broker.make_stream()
+    newer = ["20990101_01_later", "20990101_02_latest"]
+    for name in newer:
+        rows.write(
+            "INSERT INTO _yoyo_migration (migration_hash, migration_id) VALUES (?, ?)", name, name
+        )
+    done = check("--json")
+    (finding,) = [one for one in done.document["findings"] if one["name"] == "schema"]
+    assert (done.code, finding["level"]) == (0, "warning")
+    assert f"a newer version applied {', '.join(newer)}" in finding["text"]
+    assert f"unknown  {newer[1]}\n" in projector("migrate", "--list").output
+    (warned,) = run_until_idle(rows).logged("database.newer")
+    assert (warned["level"], warned["migrations"]) == ("warning", newer)
 
 
 def test_a_folder_without_permission_is_an_error_that_names_the_file(

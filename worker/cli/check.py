@@ -96,6 +96,10 @@ def _schema(database: Database, settings: Settings) -> Iterator[Finding]:
         if not settings.migrate:
             raise
         yield Finding("schema", Level.OK, f"--migrate will fix: {error}")
+        return
+    if unknown := database.unknown_migrations():
+        text = f"a newer version applied {', '.join(unknown)}; upgrade this one"
+        yield Finding("schema", Level.WARNING, text)
     else:
         yield Finding("schema", Level.OK, "every migration is applied")
 

@@ -52,3 +52,5 @@ def _print_states(database: Database) -> None:
     applied, pending = database.applied_migrations(), database.pending_migrations()
     for migration in sorted([*applied, *pending]):
         click.echo(f"{'applied' if migration in applied else 'pending'}  {migration}")
+    for migration in database.unknown_migrations():
+        click.echo(f"unknown  {migration}")
