@@ -7,15 +7,16 @@ file is overwritten.
 import fcntl
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 from repo.errors import CorruptDatabaseError, DiskError, TransientError
 from repo.sqlite.connection import Connection, DatabaseFile
 from repo.sqlite.errors import translated_os_errors
+from repo.sqlite.files import CREATION_MODE
 from repo.statements import statement
 
 _COPY_INTO = statement("copy_into", "sqlite")
@@ -37,7 +38,7 @@ def back_up(database: DatabaseFile, target: Path) -> Path:
     """
     if target.is_dir():
         target /= f"{database.path.stem}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db"
-    with _copied(database, target, like=database.path) as copy, translated_os_errors():
+    with _copied(database, target) as copy, translated_os_errors():
         # Reserved, so that the rename overwrites nothing; the name is never seen half-written.
         os.close(os.open(target, os.O_CREAT | os.O_EXCL, 0o600))
         copy.replace(target)
@@ -52,10 +53,11 @@ def restore(database: DatabaseFile, source: Path) -> Path | None:
     """
     place = database.path.resolve()
     backup = DatabaseFile(source.absolute(), busy_timeout=database.busy_timeout)
-    like = place if place.exists() else source
-    with _copied(backup, place, like=like) as copy:
+    with _copied(backup, place) as copy:
         _give_a_log(copy)
         with translated_os_errors(), _locked_out(place):
+            if place.exists():  # perhaps another program's, which chose the mode
+                _copy_permissions(copy, place)
             aside = _set_aside(database, place) if place.exists() else None
             # A log without its database, which the engine would take for the copy's.
             for suffix in ("-wal", "-shm"):
@@ -65,22 +67,23 @@ def restore(database: DatabaseFile, source: Path) -> Path | None:
 
 
 @contextmanager
-def _copied(database: DatabaseFile, place: Path, *, like: Path) -> Iterator[Path]:
-    """Yield a checked copy beside its final path, with the permissions of the file `like`.
+def _copied(database: DatabaseFile, place: Path) -> Iterator[Path]:
+    """Yield a checked copy beside its final path; nobody may read it who may not read the database.
 
     It is deleted at the end unless it was renamed.
     """
+    copy = place.with_name(f".{place.name}.{uuid4().hex}.partial")
     with translated_os_errors():
-        handle, partial = tempfile.mkstemp(".partial", f".{place.name}.", place.parent)
-    os.close(handle)
-    copy = Path(partial)
+        status = database.path.stat()
+        mode = CREATION_MODE & (status.st_mode | stat.S_IRUSR | stat.S_IWUSR)
+        os.close(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
     try:
+        _give_to(copy, status)
         with database.reading() as connection:
-            _copy(connection, partial)
+            _copy(connection, str(copy))
         _check(copy)
         with translated_os_errors():
             _sync(copy)
-            _copy_permissions(copy, like)
         yield copy
         with translated_os_errors():
             _sync(place.parent)
@@ -144,11 +147,15 @@ def _locked_out(path: Path) -> Iterator[None]:
 
 
 def _copy_permissions(copy: Path, like: Path) -> None:
-    """Give a copy the permissions of a file and, if that is allowed, its owner."""
     status = like.stat()
-    with suppress(PermissionError):
-        os.chown(copy, status.st_uid, status.st_gid)
+    _give_to(copy, status)
     copy.chmod(stat.S_IMODE(status.st_mode))
+
+
+def _give_to(copy: Path, owned: os.stat_result) -> None:
+    """Give a copy the owner of another file, if that is allowed."""
+    with suppress(PermissionError):
+        os.chown(copy, owned.st_uid, owned.st_gid)
 
 
 def _sync(path: Path) -> None:

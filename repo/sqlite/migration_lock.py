@@ -20,6 +20,7 @@ from yoyo.exceptions import LockTimeout
 
 from repo.sqlite.checks import disk_of
 from repo.sqlite.errors import translated_os_errors
+from repo.sqlite.files import CREATION_MODE
 from repo.statements import statement, texts
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,6 @@ Wait = Callable[[str], None]
 """Waits a moment for the program that a text names, or raises."""
 
 _ATTEMPT = 0.01
-# Owner and group: the umask of the process may leave less.
-_MODE = 0o640
 # Between the clocks of a row and of the kernel's process table.
 _TOLERANCE = 1.0
 _GET_LOCK = texts("sqlite")[statement("get_migration_lock", "sqlite")]
@@ -39,7 +38,7 @@ _GET_LOCK = texts("sqlite")[statement("get_migration_lock", "sqlite")]
 def sole_migration(path: Path, wait: Wait) -> Iterator[None]:
     """Hold the kernel's lock on a database file, which is created if it is missing."""
     with translated_os_errors():
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, CREATION_MODE)
     try:
         while not _try_lock(path, handle):
             wait("another process")

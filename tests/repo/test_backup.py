@@ -1,7 +1,9 @@
 """Copies of a database file, and the way back, without a worker."""
 
+import os
 import shutil
 import sqlite3
+import stat
 import subprocess
 import sys
 from contextlib import closing
@@ -81,6 +83,26 @@ def test_a_file_may_have_any_name(db: Db, tmp_path: Path, name: str) -> None:
     assert Db(target).database.path == target
     assert restore(Db(tmp_path / f"x{name}").database, target) is None
     assert f"x{name}" in files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("umask", "mode", "new"),
+    [(0o022, 0o644, 0o640), (0o077, 0o644, 0o600), (0, 0o444, 0o640), (0o022, 0o600, 0o600)],
+)
+def test_others_cannot_read_a_backup_but_an_existing_database_keeps_its_mode(
+    db: Db, source: Path, tmp_path: Path, umask: int, mode: int, *, new: int
+) -> None:
+    source.chmod(mode)
+    db.path.chmod(0o644)
+    before = os.umask(umask)
+    try:
+        restore(db.database, source)
+        restore(Db(tmp_path / "x.db").database, source)
+        back_up(Db(source).database, tmp_path / "copy.db")
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE(file.stat().st_mode) for file in (db.path, tmp_path / "x.db")]
+    assert [*modes, stat.S_IMODE((tmp_path / "copy.db").stat().st_mode)] == [0o644, new, new]
 
 
 def test_a_corrupt_database_gives_no_backup_and_leaves_no_file(db: Db, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tests.repo.migrating import apply_some, roll_back_all, run_command, schema_
 from tests.repo.rows import Db, run
 from tests.support.commands import Done, run_projector
 from tests.support.waiting import eventually
+from tests.support.worker_process import PROJECTOR
 from worker.errors import EXIT_CONFIGURATION, EXIT_DATA, EXIT_TEMPORARY
 from worker.schema import check_schema
 
@@ -445,6 +446,19 @@ def test_plain_yoyo_commands_go_up_and_down_and_agree_with_the_worker(tmp_path: 
 def test_the_migrate_script_migrates_any_database(empty: Db, tmp_path: Path) -> None:
     run_command(ROOT / "scripts" / "migrate", "--database", empty.url, cwd=tmp_path)
     assert_migrated(empty)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [("022", 0o640), ("077", 0o600)])
+@pytest.mark.parametrize("command", [f"{PROJECTOR} migrate", f"{ROOT}/scripts/migrate"])
+def test_others_cannot_read_a_new_database_nor_its_log(
+    empty: Db, command: str, umask: str, mode: int
+) -> None:
+    program = f"umask {umask}; {command} --database {empty.url}"
+    run_command("/bin/sh", "-c", program, cwd=empty.path.parent)
+    with closing(sqlite3.connect(empty.path)) as connection, connection:
+        connection.execute("UPDATE executions SET status = 'running'")
+        files = list(empty.path.parent.glob(f"{empty.path.name}*"))
+        assert [file.stat().st_mode & 0o777 for file in files] == [mode] * 3
 
 
 def test_an_installed_package_migrates_without_a_checkout(empty: Db, tmp_path: Path) -> None:
