@@ -14,6 +14,7 @@ from repo.sqlite.errors import translated_os_errors
 log = logging.getLogger(__name__)
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
 CREATION_MODE = 0o640
 """The mode of a file with the rows; the umask of the process may leave less."""
 

@@ -9,6 +9,7 @@ import pytest
 from tests.integration.conftest import Projector, RunUntilIdle
 from tests.support.broker import Broker
 from tests.support.commands import Done, run_here
+from tests.support.credentials import User, make_certificates
 from tests.support.forbidden import forbid
 from tests.support.nats_server import NatsServer
 from tests.support.rows import Rows
@@ -35,7 +36,7 @@ def test_everything_is_ok_before_the_first_worker_has_run_and_nothing_is_created
     assert done.code == 0, done
     found = levels(done)
     found.pop("disk")  # the one of the tests may be volatile, or nearly full
-    names = ["schema", "database", "pages"]
+    names = ["settings", "schema", "database", "pages"]
     names += ["broker", "permissions", "stream", "consumer", "workers", "manifests"]
     assert found == dict.fromkeys(names, "ok")
     assert not broker.has_consumer()
@@ -86,6 +87,64 @@ def test_a_database_that_is_missing_locked_or_corrupt_is_an_error(
     done = check("--thorough", "--json")
     assert done.code == 1
     assert "error" in (levels(done)["pages"], levels(done)["schema"])
+
+
+@pytest.mark.parametrize(
+    "option", ["--token-file", "--password-file", "--creds-file", "--nkey-seed-file"]
+)
+def test_a_secret_file_that_others_can_read_is_one_warning(
+    broker: Broker, rows: Rows, tmp_path: Path, projector: Projector, option: str
+) -> None:
+    user = User(1)
+    texts = {"--creds-file": user.creds("jwt"), "--nkey-seed-file": user.seed}
+    secret = tmp_path / "secret"
+    secret.write_text(texts.get(option, "s3cret"))
+    arguments = (option, secret, *(("--user", "me") if option == "--password-file" else ()))
+    text = f"other users may read or change the secret in {secret}\n"
+    for mode, warned in [(0o666, True), (0o604, True), (0o602, True), (0o640, False)]:
+        secret.chmod(mode)
+        check, config = (projector(name, *arguments) for name in ("check", "config"))
+        assert (f"warning  settings    {text}" in check.output) is warned
+        assert config.errors == (f"Warning: {text}" if warned else "")
+
+
+def test_the_key_of_a_client_certificate_is_a_secret(tmp_path: Path, projector: Projector) -> None:
+    certificates = make_certificates(tmp_path)
+    certificate, key = certificates.client, certificates.client_key
+    both = tmp_path / "both.pem"
+    both.write_text(certificate.read_text() + key.read_text())
+    both.chmod(0o644)
+    certificate.chmod(0o644)
+    key.chmod(0o600)
+    separate = projector("config", "--tls-cert-file", certificate, "--tls-key-file", key)
+    assert separate.errors == ""
+    assert str(both) in projector("config", "--tls-cert-file", both).errors
+    key.chmod(0o644)
+    separate = projector("config", "--tls-cert-file", certificate, "--tls-key-file", key)
+    assert str(key) in separate.errors
+    assert str(certificate) not in separate.errors
+
+
+def test_a_worker_and_the_commands_warn_of_a_variable_that_does_not_exist(
+    broker: Broker, rows: Rows, check: Check, projector: Projector, run_until_idle: RunUntilIdle
+) -> None:
+    broker.make_stream()
+    wrong = {"PROJECTOR_BATHC": "s3cret", "PROJECTOR_XYZZY": "s3cret", "PROJECTOR_TOKEN": ""}
+    doubts = [
+        "the variable PROJECTOR_BATHC does not exist; perhaps PROJECTOR_BATCH was meant",
+        "the variable PROJECTOR_XYZZY does not exist",
+    ]
+    config = projector("config", "--json", **wrong)
+    assert (config.code, config.document["doubts"]) == (0, doubts)
+    done = check("--json", **wrong)
+    assert (done.code, done.document["findings"][0]) == (
+        0,
+        {"name": "settings", "level": "warning", "text": "; ".join(doubts)},
+    )
+    worker = run_until_idle(rows, environment=wrong)
+    assert [line["doubt"] for line in worker.logged("settings.doubtful", level="warning")] == doubts
+    for text in (config.output, done.output, worker.text):
+        assert "s3cret" not in text
 
 
 def test_a_database_that_a_newer_version_migrated_is_a_warning_with_the_migrations(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from repo.checkpoint import Position
 from repo.errors import RepositoryError
 from repo.findings import Finding, Level
 from worker.cli.context import chosen_settings
+from worker.cli.doubts import find_doubts
 from worker.cli.options import json_option
 from worker.cli.output import json_text, safe, user_message
 from worker.codec.timestamps import NANOSECONDS, parse_stored
@@ -65,9 +67,10 @@ def check(*, thorough: bool, nagios: bool, as_json: bool, **options: Any) -> int
     """
     # Every problem is a finding; it need not be logged as well.
     options["log_level"] = "critical"
+    doubts = find_doubts(options)
     settings = chosen_settings(options)
     findings = []
-    for finding in find_all(settings, thorough=thorough):
+    for finding in chain(_settings(doubts), find_all(settings, thorough=thorough)):
         findings.append(finding)
         if not (nagios or as_json):
             click.echo(_line(finding))
@@ -79,6 +82,11 @@ def check(*, thorough: bool, nagios: bool, as_json: bool, **options: Any) -> int
         click.echo(_nagios_lines(findings, worst))
     code = EXIT_PARTLY if worst is Level.ERROR else EXIT_OK
     return int(worst) if nagios else code
+
+
+def _settings(doubts: Sequence[str]) -> Iterator[Finding]:
+    level = Level.WARNING if doubts else Level.OK
+    yield Finding("settings", level, "; ".join(doubts) or "valid")
 
 
 def find_all(settings: Settings, *, thorough: bool) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from click.core import ParameterSource
 
 from worker import settings
 from worker.cli.context import chosen_settings
+from worker.cli.doubts import find_doubts
 from worker.cli.options import PREFIX, SECRETS, json_option
 from worker.cli.output import Members, json_text, print_table
 from worker.errors import EXIT_OK
@@ -33,17 +34,19 @@ def config(context: click.Context, /, *, as_json: bool, **options: Any) -> int:
     It takes every option of `run`, and connects to neither broker nor database. It shows the source
     of a secret, but never the secret.
 
-    With --json: {"settings": [{"option": "--batch", "value": 500, "source": "default"}, …]}. The
-    source is "command line", "default", the name of a variable, or a file.
+    With --json: {"settings": [{"option": "--batch", "value": 500, "source": "default"}, …],
+    "doubts": []}. The source is "command line", "default", the name of a variable, or a file.
 
     Exit codes: 0 the settings are valid.
     """
-    found = [*_options(context, options), *_secrets(options)]
+    found, doubts = [*_options(context, options), *_secrets(options)], find_doubts(options)
     chosen_settings(options)  # raises where a worker would not start
     if as_json:
-        click.echo(json_text({"settings": found}))
+        click.echo(json_text({"settings": found, "doubts": doubts}))
     else:
         print_table(("option", "value", "source"), found)
+        for doubt in doubts:
+            click.echo(f"Warning: {doubt}", err=True)
     return EXIT_OK
 
 

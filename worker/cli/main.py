@@ -1,5 +1,6 @@
 """The command `projector`: its subcommands, `run`, and the exit code of an error."""
 
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from worker.cli.backup import backup, restore
 from worker.cli.check import check, unknown_to_nagios
 from worker.cli.config import config
 from worker.cli.context import chosen_settings
+from worker.cli.doubts import find_doubts
 from worker.cli.explain import explain
 from worker.cli.migrate import migrate
 from worker.cli.options import SECONDS, Whole, flag, option
@@ -27,6 +29,8 @@ from worker.cli.streams import discard_output, set_up_streams
 from worker.cli.verify import verify
 from worker.errors import EXIT_OK, EXIT_USAGE, OutputError, WorkerError, exit_code
 from worker.service import Service
+
+log = logging.getLogger(__name__)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -67,7 +71,11 @@ def run(**chosen: Any) -> int:
     Every option can be set by its variable instead. Exit code 0: the worker drained and stopped, or
     was idle with --until-idle. It waits for an unavailable broker or database.
     """
-    return Service(chosen_settings(chosen)).run()
+    doubts = find_doubts(chosen)
+    settings = chosen_settings(chosen)
+    for doubt in doubts:
+        log.warning("settings.doubtful", extra={"doubt": doubt})
+    return Service(settings).run()
 
 
 for one in (check, config):
