@@ -52,5 +52,5 @@ setup(
             "matplotlib>=3.9",
         ],
     },
-    entry_points={"console_scripts": ["projector = worker.cli.main:main"]},
+    entry_points={"console_scripts": ["projector = worker.__main__:main"]},
 )

@@ -31,6 +31,7 @@ EXIT_DATA = 65
 EXIT_SOFTWARE = 70
 EXIT_TEMPORARY = 75
 EXIT_CONFIGURATION = 78
+EXIT_INTERRUPTED = 130  # 128 and SIGINT, as a shell has it
 
 
 class WorkerError(Exception):

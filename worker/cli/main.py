@@ -27,13 +27,23 @@ from worker.cli.sql import sql
 from worker.cli.status import status
 from worker.cli.streams import discard_output, set_up_streams
 from worker.cli.verify import verify
-from worker.errors import EXIT_OK, EXIT_USAGE, OutputError, WorkerError, exit_code
+from worker.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, OutputError, WorkerError, exit_code
 from worker.service import Service
 
 log = logging.getLogger(__name__)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise click.Abort from error
+
+
+@click.group(
+    cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="projector")
 def command() -> None:
     """Project events from a JetStream stream into SQL tables.
@@ -93,8 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         code = command.main(arguments, prog_name="projector", standalone_mode=False)
-    except click.exceptions.Abort:
-        return 130
+    except click.Abort:
+        click.echo("Interrupted", err=True)
+        return EXIT_INTERRUPTED
     except Exception as error:  # noqa: BLE001 (a bug must not exit with 1, which is a result)
         if isinstance(error, OutputError):
             discard_output()

@@ -21,6 +21,8 @@ from worker.errors import SettingError, WorkerError, describe
 Members = dict[str, Any]
 Add = Callable[[Members], None]
 Shown = Callable[[Members], str]
+Extent = Callable[[], tuple[int, int]]
+"""Returns how many of the expected events are done."""
 
 MOST_LISTED = 100
 _WIDTH_OF_A_FILE = 1000
@@ -146,24 +148,34 @@ def progress(what: str, total: int) -> Progress:
 
 @contextmanager
 def report(
-    name: str, summary: Members, line: Shown, ending: Shown, *, as_json: bool
+    name: str, summary: Members, line: Shown, ending: Shown, extent: Extent, *, as_json: bool
 ) -> Iterator[Add]:
     """Yield a function that prints an item at once, and print `summary` as it is at the end.
 
-    The output is a JSON document with the list `name`, or lines made by `line` and `ending`.
+    The output is a JSON document with the list `name`, or lines made by `line` and `ending`. If an
+    error cuts it short, it says after how much: what `extent` returns.
     """
     if as_json:
-        with json_document(name, summary) as add:
+        with json_document(name, summary, extent) as add:
             yield add
         return
     try:
         yield lambda item: click.echo(line(item))
+    except BaseException as error:
+        click.echo(cut_short(error, *extent()))
+        raise
     finally:
         click.echo(ending(summary))
 
 
+def cut_short(error: BaseException, done: int, expected: int) -> str:
+    """Return the sentence that keeps a partial result from passing for the whole."""
+    reason = "" if isinstance(error, KeyboardInterrupt) else f" ({user_message(error)})"
+    return f"interrupted after {done} of {expected} events{reason}"
+
+
 @contextmanager
-def json_document(name: str, summary: Members) -> Iterator[Add]:
+def json_document(name: str, summary: Members, extent: Extent | None = None) -> Iterator[Add]:
     """Like `report`, as one JSON object that is valid even if an error cuts the list short."""
     separator = ""
 
@@ -176,7 +188,7 @@ def json_document(name: str, summary: Members) -> Iterator[Add]:
     try:
         yield add
     except BaseException as error:
-        summary["error"] = user_message(error)
+        summary["error"] = cut_short(error, *extent()) if extent else user_message(error)
         raise
     finally:
         members = (f",\n{json_text(name)}: {json_text(value)}" for name, value in summary.items())

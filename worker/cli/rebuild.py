@@ -10,7 +10,7 @@ from repo import queries as runs
 from repo.reader import Reader
 from worker.cli.context import chosen_settings, database_of, open_stream
 from worker.cli.options import broker_command, since_option, without_deadlines_option
-from worker.cli.output import counts_text, json_text, progress
+from worker.cli.output import counts_text, cut_short, json_text, progress
 from worker.errors import EXIT_OK
 from worker.messages import Message
 from worker.processing.processor import BatchProcessor
@@ -57,6 +57,7 @@ def rebuild(
     database = database_of(settings)
     counters = Counters()
     new_runs: set[int] = set()
+    problem: str | None = None
     with (
         database.reader() as reader,
         database.repository() as repository,
@@ -71,13 +72,23 @@ def rebuild(
                     else:
                         processor.replay(page, repository)
                     bar.advance(TaskID(0), len(page))
+        except BaseException as error:
+            problem = cut_short(error, counters["messages"], stream.reader.expected)
+            raise
         finally:
-            counts = {name: counters[counter] for name, counter in _COUNTS.items()}
-            if as_json:
-                click.echo(json_text({**counts, "dry_run": dry_run}))
-            else:
-                click.echo(f"{'would be: ' if dry_run else ''}{counts_text(counts)}")
+            _print(counters, problem, dry_run=dry_run, as_json=as_json)
     return EXIT_OK
+
+
+def _print(counters: Counters, problem: str | None, *, dry_run: bool, as_json: bool) -> None:
+    counts = {name: counters[counter] for name, counter in _COUNTS.items()}
+    if as_json:
+        error = {} if problem is None else {"error": problem}
+        click.echo(json_text({**counts, "dry_run": dry_run, **error}))
+        return
+    if problem is not None:
+        click.echo(problem)
+    click.echo(f"{'would be: ' if dry_run else ''}{counts_text(counts)}")
 
 
 def _count_new(

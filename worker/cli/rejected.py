@@ -189,6 +189,10 @@ def retry(*, without_deadlines: bool, as_json: bool, **options: Any) -> int:
     database = database_of(settings)
     manifests, counters = ManifestCache(), Counters()
     counts = dict.fromkeys((WRITTEN, REJECTED, UNKNOWN, "runs_duplicate"), 0)
+
+    def extent() -> tuple[int, int]:
+        return counts[WRITTEN] + counts[REJECTED] + counts[UNKNOWN], len(chosen)
+
     with database.reader() as reader:
         chosen = selection.read(reader)
         if not without_deadlines and any(reader.read(rejected_events.find, id_) for id_ in chosen):
@@ -196,7 +200,7 @@ def retry(*, without_deadlines: bool, as_json: bool, **options: Any) -> int:
                 read_manifests(client, settings.bucket, manifests)
         with (
             database.repository() as repository,
-            report("events", counts, _outcome_line, counts_text, as_json=as_json) as add,
+            report("events", counts, _outcome_line, counts_text, extent, as_json=as_json) as add,
         ):
             for outcome in rejections.retry(reader, chosen, repository, manifests, counters):
                 counts[outcome.outcome] += 1
@@ -254,9 +258,13 @@ def _discard_all(
     discarded: list[int] = []
     unknown: list[int] = []
     summary: Members = {"discarded": discarded, "unknown": unknown}
+
+    def extent() -> tuple[int, int]:
+        return len(discarded) + len(unknown), len(ids)
+
     with (
         database.repository() as repository,
-        report("events", summary, json_text, _discarded_text, as_json=as_json) as add,
+        report("events", summary, json_text, _discarded_text, extent, as_json=as_json) as add,
     ):
         for page in rejections.pages(reader, ids, unknown):
             # Print first, then delete: no failure of either can lose an event.

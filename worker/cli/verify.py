@@ -47,10 +47,14 @@ def verify(*, since: int | None, without_deadlines: bool, as_json: bool, **optio
     """
     settings = chosen_settings(options)
     counts = dict.fromkeys(OUTCOMES, 0)
+
+    def extent() -> tuple[int, int]:
+        return sum(counts.values()), stream.reader.expected
+
     with (
         database_of(settings).reader() as reader,
         open_stream(settings, since=since, without_deadlines=without_deadlines) as stream,
-        report("events", counts, _line, counts_text, as_json=as_json) as add,
+        report("events", counts, _line, counts_text, extent, as_json=as_json) as add,
         progress("verifying", stream.reader.expected) as bar,
     ):
         processor = BatchProcessor(STARTS, settings.stream, stream.manifests, Counters())
