@@ -178,15 +178,16 @@ class Service:
     def _log_stop(self) -> int:
         error = self._supervisor.error
         code = EXIT_OK if error is None else exit_code(error)
+        counters = self._status.counters.as_dict()
+        log.info("worker.stopped", extra={"exit_code": code, "counters": counters})
         if error is not None:
+            # Last, where a person who looks for the cause begins to read.
             expected = isinstance(error, ConfigurationError | RepositoryError)
             log.critical(
                 "worker.failed",
                 extra={"error": describe(error)},
                 exc_info=None if expected else error,
             )
-        counters = self._status.counters.as_dict()
-        log.info("worker.stopped", extra={"exit_code": code, "counters": counters})
         return code
 
 

@@ -22,7 +22,7 @@ def test_an_unexpected_error_is_logged_with_its_causes_and_the_worker_continues_
     assert line["level"] in {"error", "critical"}
     if not worker.is_running():
         assert worker.exit_code() == 70
-        assert worker.lines[-1]["event"] == "worker.stopped"
+        assert worker.lines[-1]["event"] == "worker.failed"
         worker = start_worker(rows, "--ack-wait", "1s", pulling=True)
     assert_complete(deployment, rows, result_ids, worker=worker)
     # A worker that continues does all its work: later starts get a row with a deadline.

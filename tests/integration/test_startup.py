@@ -29,6 +29,7 @@ def test_pending_migrations_are_exit_78_with_the_command_that_applies_them(
     assert failing.exit_code() == 78
     assert not rows.path.exists()
     (failed,) = failing.logged("worker.failed")
+    assert failed == failing.lines[-1]
     assert "migrations are not applied" in failed["error"]
     assert "exc_info" not in failed
     _, _, command = failed["error"].partition("run: ")
