@@ -29,9 +29,9 @@ class ReadOnlyError(UnavailableError):
 
 
 class DiskError(UnavailableError):
-    """The disk is full or has an I/O error, which may pass by itself."""
+    """A disk is full or has an I/O error, which may pass by itself: the database's or another."""
 
-    summary = "the disk of the database is full or does not respond"
+    summary = "a disk is full or does not respond"
 
 
 class SchemaError(UnavailableError):

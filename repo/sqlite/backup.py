@@ -94,10 +94,10 @@ def _copied(database: DatabaseFile, place: Path) -> Iterator[Path]:
 def _copy(connection: Connection, path: str) -> None:
     try:
         connection.execute(_COPY_INTO, (path,))
-    except DiskError:
+    except DiskError as error:
         # A row of a corrupt file can pretend to be larger than any disk.
         connection.check_pages()
-        raise
+        raise DiskError(f"copying to {path}: {error}") from error
 
 
 def _check(copy: Path) -> None:

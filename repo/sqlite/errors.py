@@ -1,9 +1,12 @@
 """The driver's errors, translated into those of `repo.errors` by their result code."""
 
 import errno
+import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from repo.errors import (
     CorruptDatabaseError,
@@ -32,6 +35,7 @@ _CLASSES: dict[int, type[RepositoryError]] = {
     sqlite3.SQLITE_ERROR: SchemaError,
 }
 _BUGS = (sqlite3.SQLITE_INTERNAL, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE)
+_TEMPORARY = ("/var/tmp", "/usr/tmp", "/tmp", ".")  # noqa: S108 (SQLite chooses them)
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
@@ -44,8 +48,10 @@ def translated() -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", None)
         if code is None or code & 0xFF in _BUGS:  # misuse of the driver, which no retry can cure
             raise
-        name = getattr(error, "sqlite_errorname", "")
-        raise _CLASSES.get(code & 0xFF, UnavailableError)(f"{error} ({name})") from error
+        kind = _CLASSES.get(code & 0xFF, UnavailableError)
+        text = f"{error} ({getattr(error, 'sqlite_errorname', '')})"
+        # The code is the same whichever file it was.
+        raise kind(f"{text}; {_temporary()}" if kind is DiskError else text) from error
     except (OverflowError, UnicodeEncodeError) as error:
         raise RowRejected(str(error)) from error
 
@@ -58,3 +64,14 @@ def translated_os_errors() -> Iterator[None]:
     except OSError as error:
         kind = DiskError if error.errno in _OF_THE_DISK else UnavailableError
         raise kind(f"a file of the database cannot be used: {error}") from error
+
+
+def _temporary() -> str:
+    """Say where SQLite puts large sorts: https://www.sqlite.org/tempfiles.html, section 5."""
+    given = [os.environ.get(name) for name in ("SQLITE_TMPDIR", "TMPDIR")]
+    for folder in map(Path, filter(None, [*given, *_TEMPORARY])):
+        if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+            with suppress(OSError):
+                free = shutil.disk_usage(folder).free // (1024 * 1024)
+                return f"SQLite's temporary files are in {folder}, with {free} MiB free"
+    return "no folder for SQLite's temporary files can be written to; SQLITE_TMPDIR may name one"

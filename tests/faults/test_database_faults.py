@@ -19,6 +19,7 @@ import pytest
 from tests.conftest import RunUntilIdle, StartWorker
 from tests.support import events
 from tests.support.broker import Broker, Publisher
+from tests.support.commands import run_projector
 from tests.support.nats_server import NatsServer
 from tests.support.outcome import assert_complete
 from tests.support.restoring import copy, put_back
@@ -280,6 +281,28 @@ def test_a_worker_waits_for_space_on_a_disk_that_is_really_full(
     assert worker.is_running()
     ballast.unlink()
     assert_complete(stream, small, ["before", *during], within=25, worker=worker)
+    assert worker.stop() == 0
+
+
+def test_a_full_folder_of_temporary_files_is_named_and_the_migration_goes_on_with_space(
+    small_disk: Path, stream: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    rows.write(
+        "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT 50000)"
+        " INSERT INTO execution_results (result_id, request_id, pc_id)"
+        " SELECT n, 'r', hex(zeroblob(100)) FROM numbers"
+    )
+    rows.write("DROP INDEX execution_results_pc_id")
+    rows.write("DELETE FROM _yoyo_migration WHERE migration_id GLOB '*_02_*'")
+    environment = {"SQLITE_TMPDIR": str(small_disk)}
+    worker = start_worker(rows, "--migrate", environment=environment)
+    done = run_projector("migrate", "--database", rows.url, cwd=rows.path.parent, **environment)
+    assert done.code == 75
+    for text in (worker.wait_for_error("database.unavailable", "full")["error"], done.errors):
+        assert f"SQLite's temporary files are in {small_disk}, with " in text
+        assert "disk of the database" not in text
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    worker.wait_for("database.migrated", within=20)
     assert worker.stop() == 0
 
 
