@@ -174,3 +174,20 @@ def test_verify_and_rebuild_exit_with_78_if_the_stream_the_bucket_or_the_databas
     assert "--without-deadlines" in done.errors
     assert projector("rebuild", "--without-deadlines").output == "0 messages\n"
     assert projector("verify", "--database", f"sqlite:///{tmp_path}/none.db").code == 78
+
+
+def test_a_work_queue_cannot_be_read_beside_its_consumer_which_is_exit_78(
+    broker: Broker, rows: Rows, projector: Projector, run_until_idle: RunUntilIdle
+) -> None:
+    broker.make_stream(retention="workqueue")
+    broker.publish(result_id="r1")
+    reason = "stream EVENTS is a work queue, which only its own consumer can read"
+    for _ in ("before a worker has run", "and after"):
+        for name in ("verify", "rebuild"):
+            done = projector(name, "--without-deadlines")
+            assert (done.code, done.output) == (78, "")
+            assert reason in done.errors
+        explained = projector("explain", "r1", "--json")
+        assert any(reason in problem for problem in explained.document["problems"])
+        run_until_idle(rows)
+    assert rows.result_ids() == ["r1"]

@@ -13,23 +13,27 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from worker.codec.timestamps import NANOSECONDS, format_instant
-from worker.errors import BrokerError
+from worker.errors import BrokerError, ConfigurationError
 from worker.jetstream.client import BrokerClient
 from worker.jetstream.connection import API, API_TIMEOUT
-from worker.jetstream.stream import request
+from worker.jetstream.stream import ApiError, request
 from worker.messages import Message, read_delivery
 
 PAGE_MESSAGES = 250
 _INACTIVE_AFTER = 60
 _FETCH_TIMEOUT = 10.0
+# https://github.com/nats-io/nats-server/blob/main/server/errors.json: explicit acks required, not
+# unique.
+_WORK_QUEUE = (10084, 10098, 10099, 10100)
 _UNREADABLE = "the stream cannot be read any further"
 
 
 class StreamReader:
     """Reads the messages of a projection that a stream holds now, oldest first.
 
-    `expected` is about how many there are. To be used inside `with`. Every method raises
-    BrokerError where the broker does not answer.
+    `expected` is about how many there are. To be used inside `with`, which raises
+    ConfigurationError for a work queue. Every method raises BrokerError where the broker does not
+    answer.
     """
 
     def __init__(
@@ -81,7 +85,14 @@ class StreamReader:
             config["opt_start_time"] = format_instant(max(0, min(self._since, time.time_ns())))
         body = {"stream_name": self._stream, "config": config}
         subject = f"{API}.CONSUMER.CREATE.{self._stream}"
-        info = await request(self._client.connection, subject, body)
+        try:
+            info = await request(self._client.connection, subject, body)
+        except ApiError as error:
+            if error.code in _WORK_QUEUE:
+                raise ConfigurationError(
+                    f"stream {self._stream} is a work queue, which only its own consumer can read"
+                ) from error
+            raise
         self._name, self.expected = info["name"], info["num_pending"]
         js = self._client.connection.jetstream(timeout=API_TIMEOUT)
         self._subscription = await js.pull_subscribe_bind(self._name, self._stream)
