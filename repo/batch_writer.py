@@ -43,7 +43,8 @@ class Writer(Generic[Row]):
     raise RowRejected. `probes` returns rows to try if a batch was rejected entirely, made of a
     rejected row and of the last row that was inserted, if any. `delete_rejected` deletes a
     message's rejected event if its row exists, and returns whether it was deleted. `parents`
-    returns the ids of the rows' parents, each once; `promote` promotes the parents with these ids.
+    returns the ids of the rows' parents, each once; `promote` promotes the parents with these ids
+    and returns how many it changed.
     """
 
     insert_all: Callable[[Connection, Sequence[Row]], int]
@@ -51,7 +52,7 @@ class Writer(Generic[Row]):
     probes: Callable[[Row, Row | None], list[Row]]
     delete_rejected: Callable[[Connection, Key, Row], bool]
     parents: Callable[[Sequence[Row]], list[str]]
-    promote: Callable[[Connection, Sequence[str]], None]
+    promote: Callable[[Connection, Sequence[str]], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,22 @@ class BatchWriter(Generic[Row]):
             written = self._write_apart(batch, postpone)
         failures = self._promote(parents, self.connection.write)
         return replace(written, promotion_failures=failures)
+
+    def promote(self, parents: Sequence[str]) -> tuple[int, list[PromotionFailure]]:
+        """Promote parents in one transaction, or, if one is rejected, each in its own.
+
+        Returns how many were promoted, and the failures.
+        """
+
+        def scope() -> AbstractContextManager[None]:
+            return self._transaction(self.connection, NO_CHECKPOINT)
+
+        try:
+            with scope():
+                return self._writer.promote(self.connection, parents), []
+        except (RowRejected, SchemaError):
+            failures = self._promote(parents, scope)
+        return len(parents) - len(failures), failures
 
     def _write_together(self, batch: RowBatch[Row]) -> WriteResult:
         connection, rows = self.connection, batch.rows

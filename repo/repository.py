@@ -6,19 +6,46 @@ The connection is opened at the first write, and again after the database was un
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from typing import Generic, Self, TypeVar
 
-from repo import Connection, Database
+from repo import Connection, Database, executions
 from repo import checkpoint as checkpoints
 from repo import rejected as rejected_events
-from repo.batch_writer import BatchWriter, Reject, Row, RowBatch, Transaction, Writer, WriteResult
+from repo.batch_writer import (
+    BatchWriter,
+    PromotionFailure,
+    Reject,
+    Row,
+    RowBatch,
+    Transaction,
+    Writer,
+    WriteResult,
+)
 from repo.checkpoint import NO_CHECKPOINT, Checkpoint, CheckpointGuard, Lost, Recalled
 from repo.errors import RepositoryError, RowRejected, SchemaError, TransientError, UnavailableError
 from repo.rejected import Key, RejectedEvent
 from repo.retry import retry_policy
 
 _Result = TypeVar("_Result")
+
+# Bounded, so that the batches of the worker never wait long for the thread or for the write lock.
+_PAGE = 500
+_PROMOTED_AT_ONCE = 50
+
+
+@dataclass(slots=True)
+class Sweep:
+    """A sweep over the pending executions, which `Repository.sweep` takes on by one page.
+
+    `promoted` is how many had runs and left pending. `after` is the last id that was looked at;
+    None once the sweep is complete.
+    """
+
+    promoted: int = 0
+    failures: list[PromotionFailure] = field(default_factory=list)
+    after: str | None = ""
 
 
 @dataclass(eq=False)
@@ -82,6 +109,22 @@ class Repository(Generic[Row]):
             lambda connection: sum(rejected_events.discard(connection, key) for key in keys)
         )
 
+    def sweep(self, sweep: Sweep) -> None:
+        """Look at the next page of pending executions, and promote those that have runs.
+
+        In short transactions; only these take the write lock. A promotion that is rejected costs no
+        other one. Raises like `write`; what was promoted by then is counted.
+        """
+        page = self._retrying(
+            lambda: executions.pending_after(self._open().connection, sweep.after or "", _PAGE)
+        )
+        for start in range(0, len(page.with_runs), _PROMOTED_AT_ONCE):
+            found = page.with_runs[start : start + _PROMOTED_AT_ONCE]
+            promoted, failures = self._retrying(partial(self._promote, found))
+            sweep.promoted += promoted
+            sweep.failures += failures
+        sweep.after = page.last
+
     def close(self) -> None:
         """Close the connection, if one is open; the next write opens another."""
         batches, self._batches = self._batches, None
@@ -96,6 +139,9 @@ class Repository(Generic[Row]):
                 raise SchemaError(f"rejected events cannot be stored either: {error}") from error
 
         return self._retrying(write)
+
+    def _promote(self, exec_ids: Sequence[str]) -> tuple[int, list[PromotionFailure]]:
+        return self._open().promote(exec_ids)
 
     def _in_transaction(self, work: Callable[[Connection], _Result]) -> _Result:
         def attempt() -> _Result:

@@ -82,6 +82,7 @@ class Settings:
     busy_timeout: float = 1.0
     retry_for: float = 10.0
     drain_timeout: float = 20.0
+    upkeep_every: float = 60.0
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
     stalled_after: float = 60.0

@@ -49,7 +49,7 @@ def test_the_metrics_after_a_drain_equal_the_counters_of_the_stop_line(
     assert worker.stop() == 0
     counters = worker.counters
 
-    same = ["redelivered", "promotions_failed"]
+    same = ["redelivered", "promotions_failed", "executions_promoted_late"]
     same += ["database_busy", "database_retries", "database_faults"]
     messages = {name: name for name in ("rejected", "rejected_duplicate")}
     messages |= {"run_inserted": "runs_inserted", "run_duplicate": "runs_duplicate", "nak": "naks"}

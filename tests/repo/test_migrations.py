@@ -68,6 +68,7 @@ COLUMNS = {
 IN_FLIGHT = "WHERE finished_at IS NULL"
 INDEXES = {
     "executions_status ON executions (status)",
+    "executions_pending ON executions (status, exec_id) WHERE status = 'pending'",
     "execution_results_exec_id ON execution_results (exec_id)",
     "execution_results_pc_id ON execution_results (pc_id)",
     "execution_results_job_id ON execution_results (job_id)",
@@ -167,7 +168,7 @@ def test_a_foreign_database_gets_what_it_lacks_and_keeps_what_it_has(fleet: Db) 
     assert before.items() <= after.items()
     assert {name for name in set(after) - set(before) if not name.startswith("sqlite_")} == {
         *("rejected_events", "checkpoints"),
-        *("executions_status", "execution_results_reaped_finished_at"),
+        *("executions_status", "executions_pending", "execution_results_reaped_finished_at"),
     }
     written = fleet.write([run("r1", exec_id="theirs"), run("r1"), run("r2")])
     assert (written.inserted, written.promotion_failures) == (2, [])

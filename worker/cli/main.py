@@ -26,6 +26,7 @@ from worker.cli.runs import runs
 from worker.cli.sql import sql
 from worker.cli.status import status
 from worker.cli.streams import discard_output, set_up_streams
+from worker.cli.upkeep import upkeep
 from worker.cli.verify import verify
 from worker.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, OutputError, WorkerError, exit_code
 from worker.service import Service
@@ -72,6 +73,7 @@ def command() -> None:
 )
 @options.patience
 @option("--drain-timeout", SECONDS, "Wait this long for started batches when stopping.")
+@option("--upkeep-every", SECONDS, "Promote executions whose rows came late at this interval.")
 @options.observability
 @options.credentials
 @options.logs("info")
@@ -92,7 +94,7 @@ for one in (check, config):
     one.params = [*run.params, *one.params]
 for one in (
     *(check, config, status, runs, explain, verify, rebuild, sql, rejected),
-    *(migrate, backup, restore),
+    *(migrate, backup, restore, upkeep),
 ):
     command.add_command(one)
 

@@ -148,12 +148,12 @@ def progress(what: str, total: int) -> Progress:
 
 @contextmanager
 def report(
-    name: str, summary: Members, line: Shown, ending: Shown, extent: Extent, *, as_json: bool
+    name: str, summary: Members, line: Shown, ending: Shown, extent: Extent | None, *, as_json: bool
 ) -> Iterator[Add]:
     """Yield a function that prints an item at once, and print `summary` as it is at the end.
 
     The output is a JSON document with the list `name`, or lines made by `line` and `ending`. If an
-    error cuts it short, it says after how much: what `extent` returns.
+    error cuts it short, it says after how much: what `extent` returns, if that is known.
     """
     if as_json:
         with json_document(name, summary, extent) as add:
@@ -162,7 +162,8 @@ def report(
     try:
         yield lambda item: click.echo(line(item))
     except BaseException as error:
-        click.echo(cut_short(error, *extent()))
+        if extent is not None:
+            click.echo(cut_short(error, *extent()))
         raise
     finally:
         click.echo(ending(summary))

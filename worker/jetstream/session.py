@@ -33,6 +33,7 @@ from worker.jetstream.presence import Presence
 from worker.jetstream.pull import PullSubscription
 from worker.jetstream.recovery import Recovery
 from worker.jetstream.tasks import FIRST_BACKOFF, Stop, Stopped, cancel, run_until
+from worker.jetstream.upkeep import Upkeep
 from worker.processing.pool import RepositoryPool
 from worker.processing.queues import ResultQueue
 from worker.projections.base import Projection
@@ -100,6 +101,7 @@ class Session:
             presence=self._presence,
             status=status,
         )
+        self.upkeep = Upkeep(settings.upkeep_every, self.dispatcher, pool.work, status.counters)
         self._lag = LagMonitor(settings.stream, projection.filter_subject, self.dispatcher, status)
         self._was_connected = False
         self._differing: dict[str, tuple[Any, Any]] = {}
@@ -216,7 +218,8 @@ class Session:
             await asyncio.sleep(rest)
             if not dispatcher.is_dispatching or not connection.is_connected:
                 continue
-            if len(dispatcher.outstanding) > 0 or not self._recovery.is_complete:
+            done = self._recovery.is_complete and self.upkeep.is_done
+            if len(dispatcher.outstanding) > 0 or not done:
                 continue
             try:
                 binding = await dispatcher.look()

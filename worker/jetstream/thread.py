@@ -89,6 +89,7 @@ class ConsumerThread:
                 self._session.run(),
                 self._session.dispatcher.run(),
                 self._session.dispatcher.keep_manifests_synced(),
+                self._session.upkeep.run(),
                 self._turn(),
             )
         ]

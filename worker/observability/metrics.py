@@ -28,6 +28,7 @@ _REASONS = {reason: f"deadline_missing_{reason}" for reason in REASONS}
 _COUNTERS = {
     "redelivered": "Projected messages that were delivered more than once.",
     "promotions_failed": "Executions that could not be promoted from pending to running.",
+    "executions_promoted_late": "Executions that the sweep found pending with runs.",
     "database_busy": "Attempts that met another process's lock on the database.",
     "database_retries": "Attempts that were repeated after a lock.",
     "database_faults": "Batches that the database did not take; their messages were nak'd.",

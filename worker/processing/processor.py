@@ -4,12 +4,12 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from repo.batch_writer import WriteResult
+from repo.batch_writer import PromotionFailure, WriteResult
 from repo.checkpoint import NO_CHECKPOINT, Checkpoint
 from repo.errors import CorruptDatabaseError, RepositoryError
 from repo.rejected import RejectedEvent
@@ -168,7 +168,7 @@ class BatchProcessor:
             promotions_failed=len(written.promotion_failures),
         )
         self._log_rejected(batch, written)
-        self._log_promotion_failures(written)
+        log_promotion_failures(written.promotion_failures)
         if log.isEnabledFor(logging.DEBUG):
             self._log_rows(batch, prepared, written, seconds)
 
@@ -186,17 +186,6 @@ class BatchProcessor:
                     "payload_bytes": len(event.payload),
                     "error": event.reason,
                 },
-            )
-
-    def _log_promotion_failures(self, written: WriteResult) -> None:
-        # One line a reason: without the table, every execution of every batch fails alike.
-        by_reason: dict[str, list[str]] = {}
-        for failure in written.promotion_failures:
-            by_reason.setdefault(failure.reason, []).append(failure.execution)
-        for reason, failed in by_reason.items():
-            log.warning(
-                "execution.not_promoted",
-                extra={"execution": failed[0], "executions": len(failed), "error": reason},
             )
 
     def _log_rows(
@@ -253,6 +242,18 @@ class BatchProcessor:
             },
         )
         return BatchResult(batch, tuple(decisions), describe(error))
+
+
+def log_promotion_failures(failures: Iterable[PromotionFailure]) -> None:
+    """Log one line for each reason: without the table, all executions fail alike."""
+    by_reason: dict[str, list[str]] = {}
+    for failure in failures:
+        by_reason.setdefault(failure.reason, []).append(failure.execution)
+    for reason, failed in by_reason.items():
+        log.warning(
+            "execution.not_promoted",
+            extra={"execution": failed[0], "executions": len(failed), "error": reason},
+        )
 
 
 def _checkpoint(batch: Batch) -> Checkpoint:

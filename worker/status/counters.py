@@ -15,6 +15,7 @@ NAMES = (
     "rejected",
     "rejected_duplicate",  # rejected before, and still kept
     "promotions_failed",
+    "executions_promoted_late",  # by the sweep: their rows came after their starts
     "database_faults",  # batches that the database did not take
     "database_busy",  # attempts that met another process's lock
     "database_retries",  # of those, the ones that were made again

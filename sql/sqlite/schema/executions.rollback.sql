@@ -1,2 +1,3 @@
+DROP INDEX IF EXISTS executions_pending;
 DROP INDEX IF EXISTS executions_status;
 DROP TABLE IF EXISTS executions;
