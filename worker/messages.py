@@ -1,9 +1,11 @@
 """The frozen values that cross between the consumer thread and the pool. No NATS objects here."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+_MARKER = "Nats-Marker-Reason"
 FIRST_NAK_DELAY = 1.0
 LONGEST_NAK_DELAY = 60.0
 
@@ -12,6 +14,7 @@ class Message(NamedTuple):
     """One message of the stream, as much of it as a projection needs.
 
     `stored_at` is when the broker stored it, in nanoseconds since 1970; `delivery` counts from 1.
+    `is_marker` is set for the server's own note that a message expired, which is no event.
     """
 
     subject: str
@@ -19,6 +22,7 @@ class Message(NamedTuple):
     stream_sequence: int
     delivery: int
     stored_at: int
+    is_marker: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,11 @@ class BatchResult:
     batch: Batch
     decisions: tuple[Decision, ...]
     failure: str | None = None
+
+
+def is_marker(payload: bytes, headers: Mapping[str, str] | None) -> bool:
+    """Return whether a server (2.11 and newer) stored this to mark an expired message."""
+    return not payload and headers is not None and _MARKER in headers
 
 
 class Delivery(NamedTuple):

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.integration.conftest import RunUntilIdle, StartWorker
+from tests.integration.conftest import Projector, RunUntilIdle, StartWorker
 from tests.support import events
 from tests.support.broker import Broker, publish_raw, raw_publish
 from tests.support.nats_server import NatsServer
@@ -149,6 +149,29 @@ def test_a_malformed_event_is_logged_kept_and_acked_once_even_if_it_is_replayed(
     assert replay.counters["rejected"] == 0
     assert replay.logged("event.rejected") == []
     assert stream.is_acked()
+
+
+def test_the_servers_note_of_an_expired_message_is_acked_and_makes_no_row(
+    stream: Broker, rows: Rows, run_until_idle: RunUntilIdle, projector: Projector
+) -> None:
+    marker = {"Nats-Marker-Reason": "MaxAge"}
+    stream.publish(b"", headers=marker)
+    stream.publish(result_id="good")
+    for payload, headers in ((b"", {"Nats-Msg-Id": "1"}), (b"full", marker)):
+        stream.publish(payload, headers=headers)
+    worker = run_until_idle(rows)
+    assert stream.is_acked()
+    assert rows.result_ids() == ["good"]
+    assert [row["payload"] for row in rows.rejected()] == [b"", b"full"]
+    assert (worker.counters["messages"], worker.counters["markers"]) == (4, 1)
+    assert worker.logged("event.rejected", stream_sequence=1) == []
+
+    verified = projector("verify", "--without-deadlines", "--json")
+    assert (verified.code, verified.document["marker"], verified.document["rejected"]) == (0, 1, 2)
+    for options in (["--dry-run"], []):
+        rebuilt = projector("rebuild", "--without-deadlines", "--json", *options).document
+        assert (rebuilt["messages"], rebuilt["markers"], rebuilt["rejected_new"]) == (4, 1, 0)
+    assert len(rows.rejected()) == 2
 
 
 def test_invalid_utf8_and_invalid_headers_do_not_stop_the_worker(

@@ -51,7 +51,8 @@ def test_the_metrics_after_a_drain_equal_the_counters_of_the_stop_line(
 
     same = ["redelivered", "promotions_failed", "executions_promoted_late"]
     same += ["database_busy", "database_retries", "database_faults"]
-    messages = {name: name for name in ("rejected", "rejected_duplicate")}
+    messages = {"rejected": "rejected", "rejected_duplicate": "rejected_duplicate"}
+    messages["marker"] = "markers"
     messages |= {"run_inserted": "runs_inserted", "run_duplicate": "runs_duplicate", "nak": "naks"}
     names = {
         **{f"projector_{name}_total": name for name in same},

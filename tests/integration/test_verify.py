@@ -95,7 +95,7 @@ def test_rebuild_restores_missing_rows_and_changes_nothing_else(
     done = projector("rebuild", "--json")
     assert (done.code, done.document) == (
         0,
-        {**expected, "rejected_duplicate": 0, "dry_run": False},
+        {**expected, "rejected_duplicate": 0, "markers": 0, "dry_run": False},
     )
     assert projected.query("SELECT * FROM execution_results ORDER BY result_id") == everything
     assert len(projected.rejected()) == 1

@@ -25,6 +25,7 @@ _COUNTS = {
     "runs_duplicate": "runs_duplicate",
     "rejected_new": "rejected",
     "rejected_duplicate": "rejected_duplicate",
+    "markers": "markers",
 }
 
 
@@ -48,7 +49,7 @@ def rebuild(
     worker's consumer or checkpoint.
 
     With --json: {"messages": 9, "runs_new": 1, "runs_duplicate": 7, "rejected_new": 0,
-    "rejected_duplicate": 1, "dry_run": false}.
+    "rejected_duplicate": 1, "markers": 0, "dry_run": false}.
 
     Exit codes: 0 every event was projected; 75 the broker or the database became unavailable, and
     the counted events are written.
@@ -115,4 +116,5 @@ def _count_new(
         runs_duplicate=len(prepared.rows) - len(new),
         rejected=reasons.count(None),
         rejected_duplicate=duplicates,
+        markers=len(prepared.markers),
     )

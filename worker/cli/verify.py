@@ -37,6 +37,7 @@ def verify(*, since: int | None, without_deadlines: bool, as_json: bool, **optio
     deadline changed  the manifest changed later; the row keeps its deadline
     deadline missing  it could not be computed when the event was projected
     discarded         the event cannot be decoded, and is not among the rejected events
+    marker            the server's note of an expired message, which has no row
     different         at least one column has an unexpected value
     missing           the event was acked, but has no row and was not rejected
 

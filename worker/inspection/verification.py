@@ -17,10 +17,11 @@ from worker.projections.starts import DEADLINE_CHANGED, DEADLINE_MISSING, DIFFER
 REJECTED = "rejected"  # kept in rejected_events
 PENDING = "pending"  # not in the database: not acked yet, or above a message that is not
 DISCARDED = "discarded"  # malformed, acked, and not in rejected_events any more
+MARKER = "marker"  # the server's note of an expired message, which has no row of any kind
 MISSING = "missing"
 OUTCOMES = (
     *(EQUAL, REJECTED, PENDING, EXISTING, DEADLINE_CHANGED, DEADLINE_MISSING, DISCARDED),
-    *(DIFFERENT, MISSING),
+    *(MARKER, DIFFERENT, MISSING),
 )
 WRONG = (DIFFERENT, MISSING)
 
@@ -50,6 +51,8 @@ class Verification:
     def verify(self, page: Sequence[Message]) -> Iterator[Verdict]:
         """Yield a verdict for each message of a page; raises RepositoryError."""
         prepared = self.processor.prepare(page)
+        for message in prepared.markers:
+            yield Verdict(MARKER, message.stream_sequence, None, {})
         for event in prepared.rejected:
             outcome = self._without_row(event, DISCARDED)
             yield Verdict(outcome, event.stream_sequence, None, {})

@@ -17,7 +17,7 @@ from worker.codec.timestamps import NANOSECONDS
 from worker.errors import NoResponse, PullLost
 from worker.jetstream.connection import API, Connection
 from worker.jetstream.stream import first_message, request
-from worker.messages import Message, read_delivery
+from worker.messages import Message, is_marker, read_delivery
 
 _INACTIVE_AFTER = 5.0
 _EXPIRES = 3.0
@@ -148,6 +148,6 @@ class CatchUpReader:
             return
         self._last_delivery = read.consumer_sequence
         self._asked -= 1
-        self._arrived.append(
-            Message(message.subject, message.data, read.stream_sequence, 1, read.stored_at)
-        )
+        marker = is_marker(message.data, message.headers)
+        sequence, stored_at = read.stream_sequence, read.stored_at
+        self._arrived.append(Message(message.subject, message.data, sequence, 1, stored_at, marker))

@@ -25,7 +25,7 @@ from worker.jetstream.connection import Connection
 from worker.jetstream.deliveries import Deliveries
 from worker.jetstream.dispatcher import Dispatcher
 from worker.logs import Repeats
-from worker.messages import Message, read_delivery
+from worker.messages import Message, is_marker, read_delivery
 
 log = logging.getLogger(__name__)
 
@@ -288,7 +288,8 @@ class PullSubscription:
         if consumer_sequence <= self._last_delivery:
             self._dispatcher.lose("the consumer was recreated")
         self._last_delivery = consumer_sequence
-        return Message(message.subject, message.data, stream_sequence, delivery, stored_at)
+        marker = is_marker(message.data, message.headers)
+        return Message(message.subject, message.data, stream_sequence, delivery, stored_at, marker)
 
     def _note_sign(self, now: float) -> int:
         """Note that the server is there; returns how many messages are requested.

@@ -17,7 +17,7 @@ from worker.errors import BrokerError, ConfigurationError
 from worker.jetstream.client import BrokerClient
 from worker.jetstream.connection import API, API_TIMEOUT
 from worker.jetstream.stream import ApiError, request
-from worker.messages import Message, read_delivery
+from worker.messages import Message, is_marker, read_delivery
 
 PAGE_MESSAGES = 250
 _INACTIVE_AFTER = 60
@@ -126,4 +126,5 @@ def _message(message: Msg) -> Message:
     read = read_delivery(message.reply)
     if read is None:
         raise BrokerError(f"not a reply subject of JetStream: {message.reply}")
-    return Message(message.subject, message.data, read.stream_sequence, 1, read.stored_at)
+    marker = is_marker(message.data, message.headers)
+    return Message(message.subject, message.data, read.stream_sequence, 1, read.stored_at, marker)

@@ -20,6 +20,7 @@ _OUTCOMES = {
     "run_duplicate": "runs_duplicate",
     "rejected": "rejected",
     "rejected_duplicate": "rejected_duplicate",
+    "marker": "markers",
     "nak": "naks",
 }
 _ACKS = {"sent": "acks_sent", "dropped": "acks_dropped"}

@@ -29,11 +29,15 @@ _REPEAT_WARNING_AFTER = 60.0
 
 @dataclass(slots=True)
 class Prepared:
-    """A batch as rows; `sources[i]` is the message that `rows[i]` was made of."""
+    """A batch as rows; `sources[i]` is the message that `rows[i]` was made of.
+
+    `markers` are the messages that mean nothing: the server's notes of expired ones.
+    """
 
     rows: list[Any]
     sources: list[Message]
     rejected: list[RejectedEvent]
+    markers: list[Message]
 
 
 class BatchProcessor:
@@ -106,10 +110,13 @@ class BatchProcessor:
     def prepare(self, messages: Sequence[Message]) -> Prepared:
         """Return the rows that messages become; nothing is written."""
         decode, build_row = self.projection.decode, self.projection.build_row
-        prepared = Prepared([], [], [])
+        prepared = Prepared([], [], [], [])
         rows, sources = prepared.rows, prepared.sources
         deadlines = Deadlines(self._manifests)
         for message in messages:
+            if message.is_marker:
+                prepared.markers.append(message)
+                continue
             try:
                 event = decode(message.payload)
             except MalformedEvent as error:
@@ -165,6 +172,7 @@ class BatchProcessor:
             rejected_duplicate=len(prepared.rejected)
             + written.rows_rejected
             - len(written.rejected),
+            markers=len(prepared.markers),
             promotions_failed=len(written.promotion_failures),
         )
         self._log_rejected(batch, written)

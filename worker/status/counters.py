@@ -14,6 +14,7 @@ NAMES = (
     "runs_duplicate",  # the row existed and was left unchanged
     "rejected",
     "rejected_duplicate",  # rejected before, and still kept
+    "markers",  # the server's notes of expired messages: acked, nothing written
     "promotions_failed",
     "executions_promoted_late",  # by the sweep: their rows came after their starts
     "database_faults",  # batches that the database did not take
