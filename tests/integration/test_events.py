@@ -12,6 +12,7 @@ MALFORMED = [
     *(b"", b"{ not JSON", b'{"result_id": "\xff"}', b"[1, 2]", b"17", b'{"result_id": "x"}'),
     *(events.payload(pc_id=7), events.payload(version=None)),
     *(events.payload(started_at="yesterday"), events.payload(pc_id="\ud800")),
+    events.payload()[:-1] + b',"result_id":"another"}',
     *(events.payload().replace(b'"1.0.0"', b"NaN"), b"[" * 100_000),
 ]
 

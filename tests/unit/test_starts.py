@@ -66,6 +66,30 @@ def test_started_at_may_be_any_instant_however_wrong_and_nothing_else() -> None:
         assert "started_at" in rejection(payload(started_at=text))
 
 
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_known_member_that_stands_twice_is_rejected_however_it_is_spelled(member: str) -> None:
+    value = json.dumps(start()[member])
+    for name in (member, member.replace("_", "\\u005f"), f"\\u{ord(member[0]):04x}{member[1:]}"):
+        for space in ("", " \t\r\n"):
+            assert f"{member}: the member stands twice" in rejection(
+                with_raw(f'{space}"{name}"{space}:{space}{value}{space}')
+            )
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        *('"more":1,"more":2', '"more":{"pc_id":1,"pc_id":2},"then":[{"pc_id":3}]'),
+        *('"more":"pc_id","then":["\\"pc_id\\":1"]', '"pc\\u002did":1,"":0'),
+        '"more":' + '{"pc_id":' * 899 + "1" + "}" * 899,
+    ],
+    ids=lambda members: members[:20],
+)
+def test_an_unknown_member_may_stand_twice_and_hold_known_names(members: str) -> None:
+    assert decode_start(with_raw(members)).pc_id == "pc-1"
+    assert "pc_id: the member stands twice" in rejection(with_raw(f'{members},"pc_id":"x"'))
+
+
 @pytest.mark.parametrize("member", TEXTS)
 @given(st.text())
 @example("a\x00b")

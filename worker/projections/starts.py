@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from repo import queries
 from repo.execution_results import START_WRITER, Run
 from repo.queries import FoundRun
-from worker.codec.jsontext import kind_of, parse_json
+from worker.codec.jsontext import kind_of, parse_members
 from worker.codec.timestamps import NANOSECONDS, format_instant, parse_instant, parse_stored
 from worker.messages import Message
 from worker.projections.base import (
@@ -41,11 +41,9 @@ class EventStarted(NamedTuple):
 def decode_start(payload: bytes) -> EventStarted:
     """Return the start that a payload holds; raises MalformedEvent for any other payload."""
     try:
-        members = parse_json(payload)
+        members = parse_members(payload, EventStarted._fields)
     except ValueError as error:
         raise MalformedEvent(str(error)) from error
-    if not isinstance(members, dict):
-        raise MalformedEvent(f"expected a JSON object, found {kind_of(members)}")
     return EventStarted(
         _text(members, "result_id"),
         _text(members, "request_id"),
