@@ -62,9 +62,23 @@ def test_terms_are_added_and_white_space_outside_units_is_ignored(text: str, sec
     assert parse_duration(text) == seconds * SECOND
 
 
+WHITE_SPACE = {*range(0x09, 0x0E), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)}
+WHITE_SPACE |= {0x2028, 0x2029, 0x202F, 0x205F, 0x3000}
+
+
+@pytest.mark.parametrize("text", ["{}1s", "1{}s", "1s{}", "1s{}2s", "1{}0s", "1.{}5s", "1{}.5s"])
+def test_exactly_the_characters_of_unicodes_white_space_are_spaces(text: str) -> None:
+    for character in map(chr, range(0x3001)):
+        if ord(character) in WHITE_SPACE:
+            assert parse_duration(text.format(character)) == parse_duration(text.format(""))
+        elif not character.isalnum() and character != ".":
+            assert_rejected(text.format(character))
+
+
 def test_zero_is_the_only_number_without_a_unit() -> None:
     assert parse_duration("0") == 0
     assert_rejected("1", "00", "0.0", "10", "1h 30", "30 1h 5", "0 0", "1h 0")
+    assert_rejected(" 0", "0 ", "\t0", "0\n", "\u20030")
 
 
 def test_text_that_is_not_a_sum_of_numbers_with_units_is_rejected() -> None:
@@ -141,4 +155,4 @@ def test_any_text_is_parsed_or_raises_value_error(text: str) -> None:
     except ValueError:
         return
     assert 0 <= value < (LARGEST + 1) * SECOND
-    assert text.strip() == "0" or any(unit in text for unit in UNITS)
+    assert text == "0" or any(unit in text for unit in UNITS)

@@ -21,9 +21,13 @@ _UNITS: dict[str, int] = {
 _MINUTE = 60 * NANOSECONDS
 _UNSIGNED_64 = 2**64 - 1
 
+# Unicode's White_Space. To Python the separators U+001C to U+001F are spaces as well.
+_SPACES = re.compile(r"[^\S\x1c-\x1f]*")
 # Spaces are allowed between the digits of a number, but not inside a unit.
+_DIGITS = rf"[0-9](?:[0-9]|{_SPACES.pattern[:-1]})*"
 _TERM = re.compile(
-    r"(?P<whole>[0-9][0-9\s]*)(?:\.(?P<fraction>\s*[0-9][0-9\s]*))?(?P<unit>[A-Za-zµ]+)\s*"
+    rf"(?P<whole>{_DIGITS})(?:\.(?P<fraction>{_SPACES.pattern}{_DIGITS}))?(?P<unit>[A-Za-zµ]+)"
+    + _SPACES.pattern
 )
 
 # A longer fraction without trailing zeros cannot be whole in any unit. Rejecting it first keeps
@@ -34,16 +38,17 @@ _MAX_FRACTION_DIGITS = 20
 def parse_duration(text: str) -> int:
     """Return the sum of the text's terms in nanoseconds; each term is a number and a unit.
 
-    "0" alone is zero. A fraction must be a whole number of nanoseconds for units up to minutes,
-    and of seconds for longer units. Raises ValueError for an empty text, a number without a unit,
-    an unknown unit, any other fraction, and a number or a sum of seconds that exceeds 64 bits.
+    "0" alone, without any space, is zero. A fraction must be a whole number of nanoseconds for
+    units up to minutes, and of seconds for longer units. Raises ValueError for an empty text, a
+    number without a unit, an unknown unit, any other fraction, and a number or a sum of seconds
+    that exceeds 64 bits.
     """
-    text = text.strip()
     if text == "0":
         return 0
-    if not text:
+    begin = _SPACES.match(text)
+    total, position = 0, begin.end() if begin else 0
+    if position == len(text):
         raise ValueError("the text is empty")
-    total = position = 0
     while position < len(text):
         term = _TERM.match(text, position)
         if term is None:

@@ -18,7 +18,7 @@ _CYCLE_YEARS = 400
 _CYCLE_DAYS = 146_097
 
 _RFC3339 = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?"
     r"(?:[Zz]|([+-][0-9]{2}:[0-9]{2}))"
 )
 
@@ -29,9 +29,9 @@ _CACHED_SECONDS = 4096
 def parse_instant(text: str) -> int:
     """Return the nanoseconds since 1970 of an RFC 3339 text.
 
-    Any offset and 0 to 9 fractional digits are accepted. A leap second, which RFC 3339 allows at
-    23:59:60 UTC, is read as the second after it. Raises ValueError for any other text, and for an
-    instant outside the years 0000 to 9999 in UTC.
+    Any offset, 0 to 9 fractional digits, and a space for the T are accepted. A leap second, which
+    RFC 3339 allows at 23:59:60 UTC, is read as the second after it. Raises ValueError for any other
+    text, and for an instant outside the years 0000 to 9999 in UTC.
     """
     match = _RFC3339.fullmatch(text)
     if match is None:
