@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType
 
-from tests.integration.conftest import RunUntilIdle, StartWorker
+from tests.integration.conftest import Projector, RunUntilIdle, StartWorker
 from tests.support.broker import CONSUMER, Broker
 from tests.support.events import start
 from tests.support.outcome import recovery_lines
@@ -22,6 +22,8 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
     "acks-all": ({"ack_policy": "all", "deliver_subject": "to.me"}, "ack policy all"),
     "pushes": ({"deliver_subject": "to.me"}, "to.me"),
     "headers-only": ({"headers_only": True}, "headers only"),
+    "small-max-expires": ({"max_expires": 200_000_000}, "max_expires 0.2 s"),
+    "small-max-bytes": ({"max_bytes": 1000}, "max_bytes 1000"),
 }
 
 
@@ -44,10 +46,11 @@ def test_a_missing_consumer_is_created_as_the_contract_says_and_then_differs_in_
     assert not config.inactive_threshold
 
 
-def test_a_consumer_with_a_small_max_batch_gets_small_pull_requests(
-    stream: Broker, rows: Rows, run_until_idle: RunUntilIdle
+@pytest.mark.parametrize("limits", [{"max_batch": 10}, {"max_bytes": 2 * 1024 * 1024}])
+def test_a_consumer_that_limits_pull_requests_gets_small_ones(
+    stream: Broker, rows: Rows, run_until_idle: RunUntilIdle, limits: dict[str, int]
 ) -> None:
-    stream.make_consumer(max_batch=10)
+    stream.make_consumer(**limits)
     stream.publish_starts(start() for _ in range(100))
     worker = run_until_idle(rows)
     assert rows.count() == 100
@@ -82,7 +85,7 @@ def test_a_consumer_that_starts_at_a_later_sequence_is_kept_and_logged(
 
 
 def test_a_consumer_that_would_lose_messages_is_a_configuration_error_and_stays_unchanged(
-    stream: Broker, rows: Rows, start_worker: StartWorker
+    stream: Broker, rows: Rows, start_worker: StartWorker, projector: Projector
 ) -> None:
     stream.publish()
     before = {
@@ -98,7 +101,27 @@ def test_a_consumer_that_would_lose_messages_is_a_configuration_error_and_stays_
         assert UNUSABLE[name][1] in failed["error"]
         assert "exc_info" not in failed
         assert stream.consumer(name).config == before[name]
+        (found,) = [
+            finding["text"]
+            for finding in projector("check", "--json", "--consumer", name).document["findings"]
+            if finding["name"] == "consumer" and finding["level"] == "error"
+        ]
+        assert failed["error"].endswith(found)
     assert rows.count() == 0
+
+
+def test_a_consumer_with_priority_groups_is_refused_by_run_and_check_alike(
+    stream: Broker, rows: Rows, start_worker: StartWorker, projector: Projector
+) -> None:
+    if stream.version < (2, 11):
+        pytest.skip("needs nats-server 2.11; set NATS_SERVER")
+    stream.make_consumer(priority_groups=["west"], priority_policy="overflow")
+    worker = start_worker(rows)
+    assert worker.exit_code() == 78
+    done = projector("check")
+    assert done.code == 1
+    for text in (worker.text, done.output):
+        assert "has the priority groups west, expected none" in text
 
 
 def test_the_worker_waits_for_a_missing_stream_and_logs_how_to_create_it(

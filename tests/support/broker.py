@@ -60,6 +60,12 @@ class Broker:
         self._thread.join()
         self._loop.close()
 
+    @property
+    def version(self) -> tuple[int, int]:
+        """The server's version, major and minor."""
+        found = self._client.connected_server_version
+        return found.major, found.minor
+
     # --- streams and consumers ---
 
     def make_stream(self, **config: Any) -> StreamInfo:

@@ -1,9 +1,10 @@
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from nats.js.api import ConsumerConfig, ConsumerInfo, DeliverPolicy, ReplayPolicy, SequenceInfo
+from nats.js.api import DeliverPolicy, ReplayPolicy, SequenceInfo
 
 from worker.errors import ConfigurationError
 from worker.jetstream.consumer import (
@@ -13,6 +14,7 @@ from worker.jetstream.consumer import (
     differences,
     wanted_consumer,
 )
+from worker.jetstream.consumer_info import Config, Info
 from worker.jetstream.stream import StreamState
 from worker.projections.starts import STARTS
 from worker.settings import Settings
@@ -20,10 +22,11 @@ from worker.settings import Settings
 SETTINGS = Settings(nats_urls=("nats://127.0.0.1:4222",), database="sqlite:///x.db")
 WANTED = wanted_consumer(SETTINGS, STARTS)
 STREAM = StreamState("2026-05-20T00:00:00+00:00", 100, 5000, 1, 100, "", keeps_acked=True)
+MEBIBYTE = 1024 * 1024
 BINDING = Binding(STREAM, WANTED, 0, 0, 0, 0, SequenceInfo(9, 90), SequenceInfo(6, 60))
 
 
-def changed(**settings: Any) -> ConsumerConfig:
+def changed(**settings: Any) -> Config:
     return replace(WANTED, **settings)
 
 
@@ -49,7 +52,7 @@ def changed(**settings: Any) -> ConsumerConfig:
     ],
     ids=["as created", "no limit is 0", "no limit is absent", "rounded", "the server's defaults"],
 )
-def test_an_equivalent_consumer_does_not_differ(found: ConsumerConfig) -> None:
+def test_an_equivalent_consumer_does_not_differ(found: Config) -> None:
     assert differences(WANTED, found) == {}
 
 
@@ -75,11 +78,29 @@ def test_a_difference_is_shown_with_the_wanted_and_the_found_value(
 
 
 def test_only_the_expected_filter_is_usable_and_other_settings_may_differ() -> None:
-    check_usable(SETTINGS, STARTS, changed(ack_wait=5.0, max_deliver=3))
+    check_usable(SETTINGS, STARTS, changed(ack_wait=5.0, max_deliver=3), MEBIBYTE)
     two = [STARTS.filter_subject, "events.finished.>"]
-    check_usable(SETTINGS, STARTS, changed(filter_subject=None, filter_subjects=two[:1]))
+    check_usable(SETTINGS, STARTS, changed(filter_subject=None, filter_subjects=two[:1]), MEBIBYTE)
     with pytest.raises(ConfigurationError, match=f"filters {', '.join(two)}"):
-        check_usable(SETTINGS, STARTS, changed(filter_subject=None, filter_subjects=two))
+        check_usable(SETTINGS, STARTS, changed(filter_subject=None, filter_subjects=two), MEBIBYTE)
+
+
+@pytest.mark.parametrize(
+    ("limits", "problem"),
+    [
+        ({"priority_groups": ["a", "b"], "max_batch": 1}, "priority groups a, b"),
+        ({"max_expires": 0.2}, "max_expires 0.2 s, expected at least 1 s"),
+        ({"max_bytes": 1000}, "max_bytes 1000, expected at least"),
+        ({"max_bytes": MEBIBYTE}, "max_bytes 1048576, expected at least"),
+        ({"priority_groups": [], "max_expires": 1.0, "max_bytes": 2 * MEBIBYTE}, None),
+        ({"max_expires": 0, "max_bytes": 0, "max_batch": 0}, None),
+    ],
+)
+def test_a_consumer_that_refuses_every_pull_request_is_not_usable(
+    limits: dict[str, Any], problem: str | None
+) -> None:
+    with pytest.raises(ConfigurationError, match=problem) if problem else nullcontext():
+        check_usable(SETTINGS, STARTS, changed(**limits), MEBIBYTE)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +129,7 @@ def test_a_consumer_above_the_streams_end_is_ahead(
 
 
 def test_figures_that_a_server_leaves_out_are_zero() -> None:
-    info = ConsumerInfo(name="c", stream_name="EVENTS", config=WANTED, created=datetime.now(UTC))
+    info = Info(name="c", stream_name="EVENTS", config=WANTED, created=datetime.now(UTC))
     binding = as_binding(info, STREAM)
     assert (binding.not_acked, binding.pull_requests, binding.redelivered) == (0, 0, 0)
     assert (binding.delivered.stream_seq, binding.ack_floor.consumer_seq) == (0, 0)

@@ -5,11 +5,12 @@ import time
 from typing import Any, cast
 
 import nats.errors
-from nats.js.api import ConsumerConfig, SequenceInfo
+from nats.js.api import SequenceInfo
 
 from worker.codec.timestamps import NANOSECONDS, format_instant
 from worker.jetstream.connection import Connection
 from worker.jetstream.consumer import Binding
+from worker.jetstream.consumer_info import Config
 from worker.jetstream.dispatcher import Dispatcher
 from worker.jetstream.lag import LagMonitor
 from worker.jetstream.manifest_sync import ManifestSync
@@ -63,7 +64,7 @@ class Monitored:
     def oldest(self, *, ack_floor: int = 0, pending: int = 0, ack_pending: int = 0) -> int | None:
         stream = StreamState("2026-05-20T00:00:00+00:00", 9, 900, 1, 9, "", keeps_acked=True)
         floor = SequenceInfo(ack_floor, ack_floor)
-        binding = Binding(stream, ConsumerConfig(), pending, ack_pending, 0, 0, floor, floor)
+        binding = Binding(stream, Config(), pending, ack_pending, 0, 0, floor, floor)
         return asyncio.run(self.lag._oldest(cast(Connection, self.broker), binding))
 
     def arrive(self, stored_at: int) -> None:

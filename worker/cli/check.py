@@ -153,15 +153,15 @@ def _stream(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
         return
     yield Finding("stream", Level.OK, f"{settings.stream} has {view.stream.messages} messages")
     if view.consumer is not None:
-        yield _consumer(view.consumer, settings)
+        yield _consumer(view.consumer, settings, view.max_payload)
     else:
         text = f"{settings.consumer} does not exist yet; a worker creates it"
         yield Finding("consumer", Level.OK, text)
 
 
-def _consumer(binding: Binding, settings: Settings) -> Finding:
+def _consumer(binding: Binding, settings: Settings, max_payload: int) -> Finding:
     try:
-        check_usable(settings, STARTS, binding.config)
+        check_usable(settings, STARTS, binding.config, max_payload)
     except ConfigurationError as error:
         return Finding("consumer", Level.ERROR, str(error))
     wanted = wanted_consumer(settings, STARTS)

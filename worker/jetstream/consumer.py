@@ -13,7 +13,6 @@ import nats.errors
 from nats.js.api import (
     AckPolicy,
     ConsumerConfig,
-    ConsumerInfo,
     DeliverPolicy,
     DiscardPolicy,
     ReplayPolicy,
@@ -24,6 +23,7 @@ from nats.js.errors import BadRequestError, NotFoundError, ServiceUnavailableErr
 
 from worker.errors import STREAM_MISSING, ConfigurationError, PullLost, no_response
 from worker.jetstream.connection import API_TIMEOUT, Connection
+from worker.jetstream.consumer_info import Config, Info, consumer_info
 from worker.jetstream.stream import StreamState, read_state
 from worker.projections.base import Projection
 from worker.settings import Settings
@@ -56,7 +56,7 @@ class Binding:
     """
 
     stream: StreamState
-    config: ConsumerConfig
+    config: Config
     pending: int
     ack_pending: int
     redelivered: int
@@ -131,7 +131,7 @@ class Consumer:
             ) from error
         except (nats.errors.Error, TimeoutError) as error:
             raise no_response(f"stream {settings.stream} cannot be bound", error) from error
-        check_usable(settings, self._projection, consumer.config)
+        check_usable(settings, self._projection, consumer.config, self._connection.max_payload)
         return replace(as_binding(consumer, stream), is_new=found is None)
 
     async def look(self, bound: Binding) -> Binding:
@@ -145,13 +145,13 @@ class Consumer:
         if stream is None or stream.created_at != bound.stream.created_at:
             raise PullLost("the stream was deleted or recreated")
         try:
-            consumer = await self._js.consumer_info(settings.stream, settings.consumer)
+            consumer = await consumer_info(self._connection, settings.stream, settings.consumer)
         except (nats.errors.Error, TimeoutError) as error:
             raise no_response("the consumer does not answer", error) from error
         now = as_binding(consumer, stream)
         if not now.follows(bound):
             raise PullLost("the consumer went back: it was recreated, or its server lost its state")
-        check_usable(settings, self._projection, now.config)
+        check_usable(settings, self._projection, now.config, self._connection.max_payload)
         return now
 
     async def _stream(self) -> StreamState:
@@ -182,27 +182,28 @@ class Consumer:
             raise StreamMissing(f"stream {settings.stream} was deleted as soon as it was created")
         return state
 
-    async def _consumer(self) -> ConsumerInfo | None:
+    async def _consumer(self) -> Info | None:
         settings = self._settings
+        place = self._connection, settings.stream, settings.consumer
         with contextlib.suppress(NotFoundError):
-            found: ConsumerInfo = await self._js.consumer_info(settings.stream, settings.consumer)
-            return found
+            return await consumer_info(*place)
         return None
 
-    async def _create(self) -> ConsumerInfo:
+    async def _create(self) -> Info:
         settings = self._settings
+        place = self._connection, settings.stream, settings.consumer
         wanted = wanted_consumer(settings, self._projection)
         try:
-            created: ConsumerInfo = await self._js.add_consumer(settings.stream, wanted)
+            await self._js.add_consumer(settings.stream, wanted)
         except BadRequestError as error:
             raise ConfigurationError(
                 f"consumer {settings.consumer} cannot be created: {error}"
             ) from error
         log.info("consumer.created", extra={"consumer": settings.consumer})
-        return created
+        return await consumer_info(*place)
 
 
-def as_binding(consumer: ConsumerInfo, stream: StreamState) -> Binding:
+def as_binding(consumer: Info, stream: StreamState) -> Binding:
     """Return what the broker reports of a consumer, and of the stream that it is on."""
     return Binding(
         stream=stream,
@@ -216,9 +217,9 @@ def as_binding(consumer: ConsumerInfo, stream: StreamState) -> Binding:
     )
 
 
-def wanted_consumer(settings: Settings, projection: Projection[Any, Any]) -> ConsumerConfig:
+def wanted_consumer(settings: Settings, projection: Projection[Any, Any]) -> Config:
     """Return the configuration that a worker gives a consumer that it creates."""
-    return ConsumerConfig(
+    return Config(
         durable_name=settings.consumer,
         filter_subject=projection.filter_subject,
         deliver_policy=DeliverPolicy.ALL,
@@ -257,9 +258,12 @@ def differences(wanted: ConsumerConfig, found: ConsumerConfig) -> dict[str, tupl
 
 
 def check_usable(
-    settings: Settings, projection: Projection[Any, Any], found: ConsumerConfig
+    settings: Settings, projection: Projection[Any, Any], found: Config, max_payload: int
 ) -> None:
-    """Raise ConfigurationError for a consumer that would lose or misread messages."""
+    """Raise ConfigurationError for a consumer that would lose or misread messages, or send none.
+
+    `max_payload` is the server's, in bytes.
+    """
     filters = found.filter_subjects or ([found.filter_subject] if found.filter_subject else [])
     problem = None
     if filters != [projection.filter_subject]:
@@ -271,6 +275,8 @@ def check_usable(
         problem = f"pushes to {found.deliver_subject}, expected a pull consumer"
     elif found.headers_only:
         problem = "delivers headers only, expected whole messages"
+    else:
+        problem = found.unserved_request(max_payload)
     if problem is not None:
         raise ConfigurationError(
             f"consumer {settings.consumer} of stream {settings.stream} {problem}; "

@@ -8,8 +8,9 @@ from nats.js.errors import NotFoundError
 
 from worker.errors import BrokerError
 from worker.jetstream.client import BrokerClient
-from worker.jetstream.connection import API_TIMEOUT, Connection
+from worker.jetstream.connection import Connection
 from worker.jetstream.consumer import Binding, as_binding
+from worker.jetstream.consumer_info import consumer_info
 from worker.jetstream.presence import Peer, ask_peers
 from worker.jetstream.stream import StreamState, read_state
 from worker.settings import Settings
@@ -17,9 +18,13 @@ from worker.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class BrokerView:
-    """The server's version; None for a stream or a consumer that does not exist."""
+    """The server's version and its largest payload in bytes.
+
+    The stream or the consumer is None if it does not exist.
+    """
 
     server: str
+    max_payload: int
     stream: StreamState | None
     consumer: Binding | None
 
@@ -38,11 +43,10 @@ async def _inspect(connection: Connection, settings: Settings) -> BrokerView:
     consumer = None
     stream = await read_state(connection, settings.stream)
     if stream is not None:
-        js = connection.jetstream(timeout=API_TIMEOUT)
         try:
             with contextlib.suppress(NotFoundError):
-                found = await js.consumer_info(settings.stream, settings.consumer)
+                found = await consumer_info(connection, settings.stream, settings.consumer)
                 consumer = as_binding(found, stream)
         except (nats.errors.Error, TimeoutError) as error:
             raise BrokerError(f"stream {settings.stream} cannot be inspected") from error
-    return BrokerView(connection.server(), stream, consumer)
+    return BrokerView(connection.server(), connection.max_payload, stream, consumer)

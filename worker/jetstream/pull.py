@@ -22,6 +22,7 @@ from nats.aio.subscription import Subscription
 from worker.codec.timestamps import NANOSECONDS
 from worker.errors import ConfigurationError, ConnectionLost, NoResponse, PullLost
 from worker.jetstream.connection import Connection
+from worker.jetstream.consumer_info import EXPIRES, least_bytes, usual_bytes
 from worker.jetstream.deliveries import Deliveries
 from worker.jetstream.dispatcher import Dispatcher
 from worker.logs import Repeats
@@ -30,9 +31,6 @@ from worker.messages import Message, is_marker, read_delivery
 log = logging.getLogger(__name__)
 
 MOST_REQUESTED = 500
-# Short, so that a stop can wait for the server to end what was requested: a message that it sends
-# while the subscription goes away reaches no worker, and is stuck until the ack wait.
-EXPIRES = 1.0
 HEARTBEAT = 0.5
 _EXPIRES_LATE = 1.0
 _LONGEST_SILENCE = 5.0
@@ -45,6 +43,7 @@ _REPEAT_WARNING_AFTER = 60.0
 _PAYLOAD_SIZE = "Nats-Msg-Size"
 _WILDCARD = re.compile(r"[*>]")
 _ENDED = re.compile(r"exceeds maxbytes|batch completed", re.IGNORECASE)
+_MOST_BYTES_IN_A_REQUEST = re.compile(r"Exceeded MaxRequestMaxBytes of (\d+)", re.IGNORECASE)
 _MOST_IN_A_REQUEST = re.compile(r"Exceeded MaxRequestBatch of (\d+)", re.IGNORECASE)
 
 
@@ -141,6 +140,7 @@ class PullSubscription:
         self._bug: Exception | None = None
         self._most = MOST_REQUESTED
         self._repeats = Repeats(_REPEAT_WARNING_AFTER)
+        self._most_bytes = usual_bytes(connection.max_payload)
         self._reconnections = connection.reconnections
         self._subscription: Subscription | None = None
 
@@ -190,7 +190,7 @@ class PullSubscription:
             "batch": messages,
             "expires": int(EXPIRES * NANOSECONDS),
             "idle_heartbeat": int(HEARTBEAT * NANOSECONDS),
-            "max_bytes": max(8 * 1024 * 1024, 2 * self._connection.max_payload),
+            "max_bytes": self._most_bytes,
         }
         try:
             await self._connection.publish(self._subject, json.dumps(body).encode(), request)
@@ -319,12 +319,17 @@ class PullSubscription:
             self._dispatcher.lose("the consumer does not answer")
         elif limit := _MOST_IN_A_REQUEST.search(text):
             self._most = int(limit[1])
+        elif (limit := _MOST_BYTES_IN_A_REQUEST.search(text)) and self._are_enough(int(limit[1])):
+            self._most_bytes = int(limit[1])
         elif status == "400" or "exceeded maxrequest" in lower:
             self._refused = f"the consumer refuses every request: {text}"
         elif status not in ("404", "408") and not _ENDED.search(text):
             # The server is leaving, or has enough requests: asking again at once would only spin.
             self._not_before = time.monotonic() + _BACK_OFF
             log.warning("pull.status", extra={"status": status, "error": text})
+
+    def _are_enough(self, most_bytes: int) -> bool:
+        return most_bytes >= least_bytes(self._connection.max_payload)
 
     async def _next_change(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
