@@ -1,10 +1,14 @@
 """Set up logging: one event with fields per line, as JSON or as short text for a terminal."""
 
+import contextlib
 import logging
+import os
+import queue
+import select
 import sys
 import threading
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
@@ -14,7 +18,11 @@ from worker.codec.timestamps import NANOSECONDS, format_instant
 JSON = "json"
 TEXT = "text"
 _MAX_KEYS = 10_000
+_MOST_QUEUED = 10_000
+_FLUSH_TIMEOUT = 1.0
+_TICK = 0.01
 
+_LIBRARIES = {"nats": logging.WARNING, "asyncio": logging.ERROR, "yoyo": logging.WARNING}
 _OWN_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
@@ -27,6 +35,84 @@ class _StandardError(logging.StreamHandler[TextIO]):
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
         return sys.stderr
+
+
+class _Background(logging.Handler):
+    """Write from a thread of its own: standard error that is not read must block no other thread.
+
+    A line that finds the queue full is dropped and counted, and so is one that cannot be written.
+    """
+
+    def __init__(
+        self, form: logging.Formatter | None, count_dropped: Callable[[int], None]
+    ) -> None:
+        super().__init__()
+        self.setFormatter(form)
+        self._count_dropped = count_dropped
+        self._dropped = self._reported = 0
+        self._counting = threading.Lock()
+        self._lines: queue.Queue[str] = queue.Queue(_MOST_QUEUED)
+        threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.put_nowait(self.format(record) + "\n")
+        except queue.Full:
+            self._drop(1)
+        except Exception:  # noqa: BLE001 (as every handler does: an event must not end its thread)
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait until every line is written, for a second at most."""
+        # Polls, because a signal handler may come in while this thread is in any lock.
+        deadline = time.monotonic() + _FLUSH_TIMEOUT
+        while self._lines.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(_TICK)
+
+    def _drop(self, lines: int) -> None:
+        with self._counting:
+            self._dropped += lines
+        self._count_dropped(lines)
+
+    def _run(self) -> None:
+        while True:
+            lines = [self._lines.get()]
+            with contextlib.suppress(queue.Empty):
+                while len(lines) < _MOST_QUEUED:
+                    lines.append(self._lines.get_nowait())
+            try:
+                _write("".join(lines))
+                self._report_dropped()
+            except Exception:  # noqa: BLE001 (such as a reader that is gone, or a full disk)
+                self._drop(len(lines))
+            for _ in lines:
+                self._lines.task_done()
+
+    def _report_dropped(self) -> None:
+        dropped = self._dropped
+        if dropped > self._reported:
+            fields = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING"}
+            lines = dropped - self._reported
+            record = logging.makeLogRecord({**fields, "msg": "log.dropped", "lines": lines})
+            _write(self.format(record) + "\n")
+            self._reported = dropped
+
+
+def _write(text: str) -> None:
+    """Write to standard error, around its buffer: the exit would wait for a lock on that."""
+    stream = sys.stderr
+    if stream is not sys.__stderr__:  # replaced by a progress bar
+        stream.write(text)
+        stream.flush()
+        return
+    if stream is None:
+        raise ValueError("standard error is closed")
+    descriptor, data = stream.fileno(), memoryview(text.encode(stream.encoding, "backslashreplace"))
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:  # another program has made it non-blocking
+            select.select([], [descriptor], [])
 
 
 class _Json(JsonFormatter):
@@ -96,7 +182,19 @@ def set_up_logging(level: str, form: str) -> None:
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
-    # At info and below these libraries log only internals. Their failures reach the worker as
-    # exceptions or callbacks.
-    for library in ("nats", "asyncio", "yoyo"):
-        logging.getLogger(library).setLevel(max(logging.WARNING, logging.root.level))
+    # Below these levels the libraries log only internals; asyncio warns at the end of each TLS
+    # connection of how the client library reads. Their failures reach the worker as exceptions or
+    # callbacks.
+    for library, lowest in _LIBRARIES.items():
+        logging.getLogger(library).setLevel(max(lowest, logging.root.level))
+
+
+def log_in_background(count_dropped: Callable[[int], None]) -> None:
+    """Let a thread of its own write the log; `count_dropped` gets how many lines were dropped.
+
+    The last lines are written when the process ends; a reader that hangs delays that by a second.
+    """
+    for handler in logging.root.handlers[:]:
+        if isinstance(handler, _StandardError):
+            logging.root.addHandler(_Background(handler.formatter, count_dropped))
+            logging.root.removeHandler(handler)

@@ -27,6 +27,7 @@ from worker import __version__
 from worker.errors import EXIT_OK, ConfigurationError, describe, exit_code
 from worker.jetstream.session import Session
 from worker.jetstream.thread import ConsumerThread
+from worker.logs import log_in_background
 from worker.observability.exporter import Exporter
 from worker.processing.pool import RepositoryPool
 from worker.processing.processor import BatchProcessor
@@ -90,6 +91,8 @@ class Service:
 
     def run(self) -> int:
         """Project until stopped; returns the exit code of the process."""
+        counters = self._status.counters
+        log_in_background(lambda lines: counters.add(log_lines_dropped=lines))
         self._log_starting()
         with stopping_on_signals(self.stop):
             try:
@@ -212,6 +215,7 @@ def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
     def handle(number: int, _frame: FrameType | None) -> None:
         if number != signal.SIGHUP:
             if received:
+                logging.shutdown()
                 os._exit(128 + number)
             received.append(number)
         stop()

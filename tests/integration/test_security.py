@@ -127,6 +127,8 @@ def test_a_server_that_stops_offering_tls_gets_no_credentials_at_a_reconnect(
         assert worker.stop(within=6) == 0
         assert b"CONNECT" not in plain.received
     assert_keeps_secret(worker, PASSWORD)
+    assert worker.logged("broker.disconnected")
+    assert all(line["logger"] != "asyncio" for line in worker.lines), worker.text
 
 
 def test_every_way_to_pass_credentials_works_and_no_secret_is_logged(

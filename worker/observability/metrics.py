@@ -37,6 +37,7 @@ _COUNTERS = {
     "catch_up_messages": "Messages that were read again from the stream and committed.",
     "lost_sequences": "Sequences that the stream lost before they were read.",
     "foreign_deliveries": "Deliveries to others that no announced worker explains.",
+    "log_lines_dropped": "Lines of the log that were dropped, because standard error was not read.",
 }
 
 

@@ -27,6 +27,7 @@ NAMES = (
     "catch_up_messages",  # read again from the stream and committed; not among `messages`
     "lost_sequences",  # taken from the stream by limits or a purge before they were read
     "foreign_deliveries",  # handed to others, which no announced worker explains
+    "log_lines_dropped",  # standard error was not read, or could not be written
     *(f"deadline_missing_{reason}" for reason in REASONS),
 )
 
