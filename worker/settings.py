@@ -9,7 +9,7 @@ import re
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -28,13 +28,27 @@ _DEFAULT_PORT = 4222
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
-    """How the worker authenticates to the broker. Its repr shows no field."""
+    """How the worker authenticates to the broker. Its repr shows no field.
+
+    `files` are the names of the secrets that come from files, and those files.
+    """
 
     token: str | None = None
     user: str | None = None
     password: str | None = None
     creds: str | None = None
     nkey_seed: str | None = None
+    files: tuple[tuple[str, Path], ...] = ()
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether a secret came from a variable or a URL: only a restart can bring another."""
+        return self != Credentials() and not self.files
+
+    def renewed(self) -> "Credentials":
+        """Return them with the secrets that the files hold now; raises SettingError."""
+        secrets: dict[str, Any] = {name: read_secret(name, file) for name, file in self.files}
+        return replace(self, **secrets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +106,7 @@ class Settings:
     def public(self) -> dict[str, Any]:
         """Return the settings by name, without secrets, for the log event `worker.started`."""
         shown = asdict(self)
+        shown["credentials"].pop("files")
         given = [name for name, secret in shown["credentials"].items() if secret is not None]
         return {**shown, "credentials": given, "tls": self.tls.required}
 
@@ -185,6 +200,40 @@ def parse_nkey_seed(text: str) -> str:
     except Exception:  # noqa: BLE001 (nkeys lets decoding errors through, which may hold the seed)
         raise ValueError("expected an nkey seed, which begins with S") from None
     return text.strip()
+
+
+# Each has a variable and an option for a file, but no option of its own.
+SECRETS: dict[str, Callable[[str], str]] = {
+    "token": str,
+    "password": str,
+    "creds": parse_creds,
+    "nkey_seed": parse_nkey_seed,
+}
+
+
+def file_option(name: str) -> str:
+    """Return the option for the file of a secret."""
+    return f"--{name.replace('_', '-')}-file"
+
+
+def read_secret(name: str, file: Path) -> str:
+    """Return what the file of a secret holds; raises SettingError without showing it."""
+    source = f"{file_option(name)} {str(file)!r}"
+    try:
+        text = file.read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(source, "expected a readable text file") from error
+    if not text:
+        raise SettingError(source, "expected a secret, found an empty file")
+    return parse_secret(name, text, source)
+
+
+def parse_secret(name: str, text: str, source: str) -> str:
+    """Return a secret from its text; raises SettingError with the source, never the secret."""
+    try:
+        return SECRETS[name](text)
+    except ValueError as error:
+        raise SettingError(source, str(error)) from None
 
 
 def _matching(pattern: str, expected: str) -> Callable[[str], str]:

@@ -32,7 +32,7 @@ def status() -> WorkerStatus:
 
 
 def unconnected() -> Connection:
-    return Connection(tls_required=False, supervisor=Supervisor(), status=status())
+    return Connection(SETTINGS, Supervisor(), status())
 
 
 # --- messages as they arrive ---

@@ -117,7 +117,7 @@ class Bursts(Dispatcher):
 
 async def receive(dispatcher: Bursts, messages: int) -> PullSubscription:
     """Return a pull that the library has given so many messages of one read."""
-    connection = Connection(tls_required=False, supervisor=Supervisor(), status=dispatcher.status)
+    connection = Connection(Settings((), "sqlite:///x.db"), Supervisor(), dispatcher.status)
     pull = PullSubscription(connection, "subject", "events.>", dispatcher, Deliveries())
     for number in range(1, messages + 1):
         reply = f"$JS.ACK.EVENTS.consumer.1.{number}.{number}.0.0"

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 from worker import settings
 from worker.cli.context import chosen_settings
 from worker.cli.doubts import find_doubts
-from worker.cli.options import PREFIX, SECRETS, json_option
+from worker.cli.options import PREFIX, json_option
 from worker.cli.output import Members, json_text, print_table
 from worker.errors import EXIT_OK
 
@@ -74,6 +74,6 @@ def _shown(value: Any) -> bool | float | str | None:
 def _secrets(options: Mapping[str, Any]) -> Iterator[Members]:
     if any(url.credentials != settings.Credentials() for urls in options["nats"] for url in urls):
         yield {"option": "credentials", "value": _HIDDEN, "source": "the URL of --nats"}
-    for name in SECRETS:
+    for name in settings.SECRETS:
         if os.environ.get(variable := PREFIX + name.upper()):
             yield {"option": name, "value": _HIDDEN, "source": variable}

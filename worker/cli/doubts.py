@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from worker.cli.options import PREFIX, SECRETS
+from worker.cli.options import PREFIX
 from worker.cli.output import safe
+from worker.settings import SECRETS
 
 _SECRET_FILES = (*(f"{name}_file" for name in SECRETS), "tls_key_file")
 _OTHERS = stat.S_IROTH | stat.S_IWOTH

@@ -195,15 +195,6 @@ without_deadlines_option = click.option(
 )
 
 
-# Each has a variable and an option for a file, but no option of its own.
-SECRETS: dict[str, Callable[[str], str]] = {
-    "token": str,
-    "password": str,
-    "creds": settings.parse_creds,
-    "nkey_seed": settings.parse_nkey_seed,
-}
-
-
 def chosen_database(url: str | None) -> str:
     """Return the given database URL, or that of yoyo.ini; raises SettingError without either."""
     chosen = url or settings.default_database()
@@ -216,10 +207,12 @@ def build_settings(options: dict[str, Any]) -> settings.Settings:
     """Return the settings; raises SettingError, which never holds a secret."""
     urls = [url for group in options.pop("nats") for url in group]
     database = chosen_database(options.pop("database"))
-    secrets = {
-        name: _secret(name, options.pop(f"{name}_file"), parse) for name, parse in SECRETS.items()
-    }
-    given = settings.Credentials(user=options.pop("user"), **secrets)
+    files = {name: options.pop(f"{name}_file") for name in settings.SECRETS}
+    given = settings.Credentials(
+        user=options.pop("user"),
+        files=tuple((name, file) for name, file in files.items() if file is not None),
+        **{name: _secret(name, file) for name, file in files.items()},
+    )
     return settings.Settings(
         nats_urls=tuple(dict.fromkeys(url.url for url in urls)),
         database=database,
@@ -238,21 +231,13 @@ def _pop_tls(options: dict[str, Any], *, required: bool) -> settings.Tls:
     return tls
 
 
-def _secret(name: str, file: Path | None, parse: Callable[[str], str]) -> str | None:
+def _secret(name: str, file: Path | None) -> str | None:
     """Return a secret from its file or its variable; raises SettingError without showing it."""
-    option, variable = f"--{name.replace('_', '-')}-file", PREFIX + name.upper()
-    source, text = variable, os.environ.get(variable) or None
-    if file is not None:
-        if text is not None:
-            raise SettingError(option, f"expected either the file or {variable}, not both")
-        source = f"{option} {str(file)!r}"
-        try:
-            text = file.read_text("utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingError(source, "expected a readable text file") from error
-        if not text:
-            raise SettingError(source, "expected a secret, found an empty file")
-    try:
-        return None if text is None else parse(text)
-    except ValueError as error:
-        raise SettingError(source, str(error)) from None
+    variable = PREFIX + name.upper()
+    text = os.environ.get(variable) or None
+    if file is None:
+        return None if text is None else settings.parse_secret(name, text, variable)
+    if text is not None:
+        problem = f"expected either the file or {variable}, not both"
+        raise SettingError(settings.file_option(name), problem)
+    return settings.read_secret(name, file)

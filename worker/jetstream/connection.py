@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import re
+import ssl
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -20,7 +21,7 @@ from nats.aio.msg import Msg
 
 from worker.errors import BrokerError, ConfigurationError, SettingError, describe
 from worker.logs import Repeats
-from worker.settings import Settings
+from worker.settings import Credentials, Settings
 from worker.status.worker_status import WorkerStatus
 from worker.supervisor import Supervisor
 
@@ -38,6 +39,8 @@ _TICK = 0.5
 _HANGS_UP_WITHIN = 2.0
 _REPEAT_WARNING_AFTER = 15.0
 _MOST_SUBJECTS = 1000
+_HOOKS = ("_connect_command", "_setup_nkeys_connect")
+_LOGIN_REFUSED = "authorization violation"
 _QUOTED = re.compile(r'"[^"]*"')
 # To announce the worker, to ask, or to answer another worker.
 _PRESENCE = re.compile(
@@ -53,23 +56,30 @@ class TlsNotOffered(nats.errors.Error):
         return "TLS is required, but the server does not offer it"
 
 
+class SecretUnreadable(nats.errors.Error):
+    """The file of a secret or a certificate cannot be used now; it may be being replaced."""
+
+
 class Connection(Client):
     """A connection that keeps what the library reports, and lets tasks wait for it.
 
     `disturbed` is set whenever the state of the connection may have changed; `presence_denied_at`
     is when the user was last denied to announce the worker (monotonic seconds).
 
-    Three private methods of the library are overridden or called; tests/unit/test_connection.py
+    Secrets and certificates are read at every connect and reconnect.
+
+    Some private methods of the library are overridden or called; tests/unit/test_connection.py
     compares each with the library's own. In a version without them `_connect_command` is replaced
     by a check before each connect, and `publish_all` by `publish`.
     """
 
-    def __init__(self, *, tls_required: bool, supervisor: Supervisor, status: WorkerStatus) -> None:
+    def __init__(self, settings: Settings, supervisor: Supervisor, status: WorkerStatus) -> None:
         super().__init__()
         self.disturbed = asyncio.Event()
         self.reconnections = 0
         self.presence_denied_at = float("-inf")
-        self._tls_required = tls_required
+        self._settings = settings
+        self._tls_required = settings.tls.required
         self._supervisor = supervisor
         self._worker_status = status
         self._repeats = Repeats(_REPEAT_WARNING_AFTER)
@@ -108,6 +118,7 @@ class Connection(Client):
         self._disconnected_at = None
         self.reconnections += 1
         self._worker_status.counters.add(reconnects=1)
+        self._worker_status.readiness.logged_in()
         log.info("broker.reconnected", extra={"server": self.server()})
         self.disturbed.set()
 
@@ -215,6 +226,8 @@ class Connection(Client):
 
     def _described(self, error: Exception) -> str:
         problem = _QUOTED.sub(self._as_published, describe(error))
+        if _LOGIN_REFUSED in problem.lower() and self._settings.credentials.is_fixed:
+            self._worker_status.readiness.secret_refused()
         now = time.monotonic()
         # A server that refuses something hangs up as well: the reason says more than that.
         if not (isinstance(error, OSError) and self.problem_since(now - _HANGS_UP_WITHIN)):
@@ -237,7 +250,28 @@ class Connection(Client):
         # plaintext otherwise. It calls this at every connect and reconnect, before they are sent.
         if self._tls_required and not self._server_info.get("tls_required"):
             raise TlsNotOffered
+        if self._settings.credentials.files:
+            self._renew_credentials()
         return super()._connect_command()
+
+    def _renew_credentials(self) -> None:
+        try:
+            options = _credentials(self._settings.credentials.renewed())
+        except SettingError as error:
+            raise SecretUnreadable(str(error)) from error
+        self.options.update(options)
+        self._user_credentials = options.get("user_credentials")
+        self._nkeys_seed_str = options.get("nkeys_seed_str")
+        if self._user_credentials or self._nkeys_seed_str:
+            self._setup_nkeys_connect()
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """The context for the next handshake."""
+        try:
+            return self._settings.tls.context() or super().ssl_context
+        except SettingError as error:
+            raise SecretUnreadable(str(error)) from error
 
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
@@ -264,23 +298,25 @@ class Connection(Client):
 
     # --- the life of the connection ---
 
-    async def open(self, settings: Settings, *, briefly: bool) -> None:
+    async def open(self, *, briefly: bool) -> None:
         """Connect, trying every URL for a few seconds; raises BrokerError.
 
         `briefly` tries each URL twice at most. Afterwards the library reconnects by itself.
         """
-        has_hook = hasattr(Client, "_connect_command")
+        has_hook = all(
+            hasattr(Client, name) for name in ("_connect_command", "_setup_nkeys_connect")
+        )
+        settings = self._settings
         try:
-            tls = settings.tls.context()
+            credentials = settings.credentials.renewed()
         except SettingError as error:  # readable at the start, and being replaced now
-            raise BrokerError("the certificates cannot be read") from error
+            raise BrokerError(str(error)) from error
         urls = list(settings.nats_urls)
         if self._tls_required and not has_hook:
             urls = await _check_tls_is_offered(urls)
         options: dict[str, Any] = {
             "servers": urls,
             "name": "start-projector",
-            "tls": tls,
             "error_cb": self.on_error,
             "disconnected_cb": self.on_disconnected,
             "reconnected_cb": self.on_reconnected,
@@ -290,15 +326,16 @@ class Connection(Client):
             "reconnect_time_wait": _RECONNECT_WAIT,
             "ping_interval": _PING_INTERVAL,
             "max_outstanding_pings": 2,
-            # Without the hook each connect is checked above, so the library may not reconnect.
-            "allow_reconnect": has_hook or not self._tls_required,
-            **_credentials(settings),
+            # Without the hook each connect is prepared above, so the library may not reconnect.
+            "allow_reconnect": has_hook or not (self._tls_required or credentials.files),
+            **_credentials(credentials),
         }
         # A refused certificate can hang the library's own connect for ever.
         async with asyncio.timeout(CONNECT_TIMEOUT + 2 * len(urls)):
             await self.connect(**options)
         self.options["max_reconnect_attempts"] = _FOR_EVER
         self._was_connected = True
+        self._worker_status.readiness.logged_in()
 
     async def shut_down(self) -> None:
         """Close the connection in whatever state it is, within a bound."""
@@ -323,12 +360,10 @@ async def connect(
 
     The supervisor gets the errors that no retry can repair, also later ones.
     """
-    connection = Connection(
-        tls_required=settings.tls.required, supervisor=supervisor, status=status
-    )
+    connection = Connection(settings, supervisor, status)
     began = time.monotonic()
     try:
-        await connection.open(settings, briefly=briefly)
+        await connection.open(briefly=briefly)
     except (nats.errors.Error, OSError, TimeoutError) as error:
         await connection.shut_down()
         problem = connection.problem_since(began)
@@ -385,8 +420,7 @@ async def _greeting(url: str) -> dict[str, Any]:
     return info
 
 
-def _credentials(settings: Settings) -> dict[str, Any]:
-    given = settings.credentials
+def _credentials(given: Credentials) -> dict[str, Any]:
     options: dict[str, Any] = {
         "token": given.token,
         "user": given.user,

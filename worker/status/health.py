@@ -234,11 +234,12 @@ class Health:
         since = max(self._projected_at, self._work_since)
         idle_for = now - since if self.has_work and self.phase == RUNNING else 0.0
         state, reason = self._state(now, since, idle_for)
+        is_outdated = state == PERMISSION_DENIED and self._readiness.secret_is_outdated
         return Verdict(
             state,
             is_live=state != HUNG and idle_for <= self._patience,
             is_ready=self._readiness.is_ready and state in (IDLE, WORKING),
-            restart_helps=state in (HUNG, STALLED),
+            restart_helps=state in (HUNG, STALLED) or is_outdated,
             reason=reason,
             idle_for=idle_for,
         )

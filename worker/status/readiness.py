@@ -16,7 +16,8 @@ class Readiness:
     """Ready means: connected, bound, and caught up, with a database that takes what comes.
 
     `problem` is why the worker is not ready, or None. `last_problem`, of the kind `cause`, was the
-    last one, at `last_problem_at` (monotonic seconds).
+    last one, at `last_problem_at` (monotonic seconds). `secret_is_outdated` is whether the broker
+    refuses a secret that it accepted before, and that only a restart can replace.
     """
 
     def __init__(self) -> None:
@@ -24,6 +25,8 @@ class Readiness:
         self.cause = STARTING
         self.last_problem = ""
         self.last_problem_at = float("-inf")
+        self.secret_is_outdated = False
+        self._was_logged_in = False
         self._reported = False
 
     @property
@@ -45,3 +48,12 @@ class Readiness:
         if not self._reported:
             self._reported = True
             log.warning("worker.not_ready", extra={"error": problem})
+
+    def logged_in(self) -> None:
+        """Record that the broker accepts the secrets."""
+        self._was_logged_in = True
+        self.secret_is_outdated = False
+
+    def secret_refused(self) -> None:
+        """Record that the broker refuses a secret that this process cannot read again."""
+        self.secret_is_outdated = self._was_logged_in
