@@ -4,8 +4,11 @@
 class Observer:
     """Ignores every report. Methods must be cheap and must not raise."""
 
-    def committing(self) -> None:
-        """Note that a commit begins; it may hang for as long as the disk does."""
+    def writing(self) -> None:
+        """Note that a transaction has the write lock; from now on only the disk can hold it up."""
+
+    def written(self) -> None:
+        """Note that the transaction has ended, whether it was committed or not."""
 
     def committed(self, seconds: float) -> None:
         """Note how long the commit of a write transaction took."""

@@ -187,18 +187,21 @@ class Connection:
         """
         with self._database.write_lock:
             self.execute(_BEGIN_WRITE)
+            observer = self._database.observer
+            observer.writing()
             try:
                 yield
                 began = time.monotonic()
-                self._database.observer.committing()
                 self.execute(_COMMIT)
-                self._database.observer.committed(time.monotonic() - began)
+                observer.committed(time.monotonic() - began)
             except BaseException:
                 if self.driver.in_transaction:
                     # A failing rollback must not hide its cause; closing undoes it all as well.
                     with suppress(RepositoryError):
                         self.execute(_ROLLBACK)
                 raise
+            finally:
+                observer.written()
         self._verify_same_file()
         self._verify_same_log()
 

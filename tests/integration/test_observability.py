@@ -1,5 +1,6 @@
 """Metrics, health and systemd notifications of a real worker in each of its states."""
 
+import re
 import socket
 import sqlite3
 from contextlib import closing
@@ -222,6 +223,28 @@ def test_a_worker_with_a_locked_database_is_not_live_but_keeps_its_watchdog(
     port.wait_for("idle", 200)
     assert rows.count() == 1
     notify.wait_for("STATUS=database_blocked: ")
+    assert worker.stop() == 0
+
+
+def test_a_commit_that_waits_for_the_disk_is_shown_within_seconds_and_keeps_the_watchdog(
+    stream: Broker, rows: Rows, start_worker: StartWorker, notify: NotifySocket
+) -> None:
+    fault = ("frozen-disk", str(rows.path.with_name("frozen")))
+    worker = start_worker(rows, *OBSERVED, environment=supervised(notify), fault=fault)
+    port = Port(worker)
+    port.wait_for("idle", 200)
+    rows.path.with_name("frozen").touch()
+    stream.publish()
+    health = port.wait_for("database_blocked", 200)
+    assert re.fullmatch(
+        r"a commit has been waiting for the disk for \d+ s", health.document["reason"]
+    )
+    assert (health.document["restart_helps"], port.readyz().status) == (False, 503)
+    assert health.document["without_progress_seconds"] < 60  # the default of --stalled-after
+    assert_watchdog_is_kept(notify)
+    rows.path.with_name("frozen").unlink()
+    port.wait_for("idle", 200)
+    assert rows.count() == 1
     assert worker.stop() == 0
 
 

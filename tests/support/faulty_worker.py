@@ -96,6 +96,16 @@ def _run_slow_statement(rows: str) -> None:
     _use_own_connection(before_begin=lambda connection: connection.execute(count, (int(rows),)))
 
 
+def _wait_while(file: str) -> None:
+    """Hang in every commit while a file exists, as a frozen disk does."""
+
+    def wait() -> None:
+        while Path(file).exists():
+            time.sleep(0.05)
+
+    _use_own_connection(before_commit=wait)
+
+
 def _kill_after_ack(number: str) -> None:
     """End the process when acks have been written to the socket, and perhaps got no further."""
     kill = _killing_at(int(number))
@@ -153,6 +163,7 @@ FAULTS: dict[str, Callable[[str], None]] = {
     "page-limit": _limit_pages,
     "slow-statement": _run_slow_statement,
     "slow-commits": lambda s: _use_own_connection(before_commit=lambda: time.sleep(float(s))),
+    "frozen-disk": _wait_while,
     "killed-before-commit": lambda n: _use_own_connection(before_commit=_killing_at(int(n))),
     "killed-after-commit": lambda n: _use_own_connection(after_commit=_killing_at(int(n))),
     "killed-after-ack": _kill_after_ack,

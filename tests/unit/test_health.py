@@ -7,6 +7,7 @@ import pytest
 
 from worker.errors import BROKER_UNREACHABLE, DATABASE_BLOCKED, PERMISSION_DENIED, STARTING
 from worker.status.health import (
+    _LONG_WRITE,
     DRAINING,
     HUNG,
     IDLE,
@@ -163,14 +164,27 @@ def test_a_lock_is_reported_while_it_lasts_but_not_when_it_is_short(worker: Work
     assert worker.state == WORKING
 
 
-def test_a_commit_that_hangs_is_a_blocked_database(worker: Worker) -> None:
+def test_a_commit_that_hangs_is_a_blocked_database_before_and_after_the_patience(
+    worker: Worker,
+) -> None:
     worker.receive(1)
-    worker.health.committing()
-    worker.wait(PATIENCE)
+    worker.health.writing()
+    worker.wait(_LONG_WRITE)
     assert worker.state == WORKING
-    worker.wait(PATIENCE)
-    assert worker.state_live_restart == (DATABASE_BLOCKED, False, False)
-    worker.health.committed()
+    states = []
+    for _ in range(2):
+        worker.wait(6, steps=False)
+        verdict = worker.health.verdict()
+        states.append((verdict.state, verdict.is_live, verdict.is_ready, verdict.restart_helps))
+    assert states == [
+        (DATABASE_BLOCKED, True, False, False),
+        (DATABASE_BLOCKED, False, False, False),
+    ]
+    worker.wait(100, steps=False)
+    problem = "a commit has been waiting for the disk for 116 s"
+    assert worker.health.verdict()[:5] == (DATABASE_BLOCKED, False, False, False, problem)
+    worker.health.written()
+    worker.wait(0)
     assert worker.state == STALLED
 
 

@@ -42,6 +42,8 @@ _SLOWEST_STEP = 45.0
 _BETWEEN_ATTEMPTS = 5.0
 # Shorter locks are everyday business with other writers.
 _LONG_LOCK = 1.0
+# A large checkpoint on a slow disk takes a second or two.
+_LONG_WRITE = 4.0
 # While a pull request is open, the broker sends a message or a heartbeat twice a second.
 _RECENT_SIGN = 10.0
 
@@ -134,7 +136,7 @@ class Health:
         self._heard_at = self._locked_at = self._locked_since = float("-inf")
         self._shared: str | None = None
         self.catch_up: CatchUp | None = None
-        self._committing = False
+        self._writing_since: float | None = None
 
     # --- recorded by the service ---
 
@@ -190,18 +192,20 @@ class Health:
         self._projected_at = self._clock()
         self.last_commit = time.time()
 
-    def committing(self) -> None:
-        """Record that a commit begins."""
-        self._committing = True
+    def writing(self) -> None:
+        """Record that a transaction begins to write."""
+        self._writing_since = self._clock()
+
+    def written(self) -> None:
+        """Record that the transaction ended."""
+        self._writing_since = None
 
     def committed(self) -> None:
         """Record that the database committed a transaction, of whatever kind."""
-        self._committing = False
         self._locked_at = float("-inf")
 
     def locked(self) -> None:
         """Record that an attempt met another process's lock."""
-        self._committing = False
         now = self._clock()
         if not self._meets_locks(now):
             self._locked_since = now
@@ -245,18 +249,30 @@ class Health:
         )
 
     def _state(self, now: float, since: float, idle_for: float) -> tuple[str, str]:
-        readiness = self._readiness
         if self._meets_locks(now) and now - self._locked_since > _LONG_LOCK:
-            return DATABASE_BLOCKED, readiness.problem or "another process has the lock"
+            return DATABASE_BLOCKED, self._readiness.problem or "another process has the lock"
         if self.phase != RUNNING:
             return self.phase, ""
+        return self._obstacle(now) or self._work_state(now, since, idle_for)
+
+    def _obstacle(self, now: float) -> tuple[str, str] | None:
+        """Return what prevents projection now, or None if nothing is known to."""
+        readiness = self._readiness
         if now - self._turned_at > self._patience:
             return HUNG, "the event loop of the consumer thread is blocked"
+        # The session waits for the commit as well, so this comes before a session that hangs.
+        if self._writing_since is not None:
+            waited = now - self._writing_since
+            if waited > _LONG_WRITE + self._busy_timeout:
+                return (
+                    DATABASE_BLOCKED,
+                    f"a commit has been waiting for the disk for {waited:.0f} s",
+                )
         if now - self._stepped_at > self._patience + _SLOWEST_STEP:
             return HUNG, "the session with the broker makes no progress"
         if readiness.problem is not None:
             return readiness.cause, readiness.problem
-        return self._recovery_state() or self._work_state(now, since, idle_for)
+        return self._recovery_state()
 
     def _recovery_state(self) -> tuple[str, str] | None:
         if self._shared is not None:
@@ -271,8 +287,6 @@ class Health:
             return WORKING, ""
         if readiness.last_problem_at > since:
             return readiness.cause, readiness.last_problem
-        if self._committing:
-            return DATABASE_BLOCKED, "a commit has not finished"
         if self.outstanding == 0 and now - self._heard_at < _RECENT_SIGN:
             return STARVED, "the broker delivers none of the pending messages"
         return STALLED, f"messages are waiting, but none was projected for {idle_for:.0f} s"

@@ -46,8 +46,11 @@ class WorkerStatus(Observer):
 
     # --- the database ---
 
-    def committing(self) -> None:
-        self.health.committing()
+    def writing(self) -> None:
+        self.health.writing()
+
+    def written(self) -> None:
+        self.health.written()
 
     def committed(self, seconds: float) -> None:
         self.health.committed()
