@@ -12,8 +12,11 @@ from tests.integration.conftest import MakeServer, RunUntilIdle, StartWorker
 from tests.support import events
 from tests.support.broker import Broker
 from tests.support.endpoints import OBSERVED, NotifySocket, Port
+from tests.support.nats_server import NatsServer
+from tests.support.proxy import Proxy
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
+from tests.support.worker_process import UNCLOSED
 from worker.projections.manifests import REASONS
 
 IMPATIENT = (*OBSERVED, "--stalled-after", "1s", "--busy-timeout", "100ms", "--retry-for", "500ms")
@@ -45,7 +48,8 @@ def test_the_metrics_after_a_drain_equal_the_counters_of_the_stop_line(
     worker = start_worker(rows, *OBSERVED, "--batch", "100")
     port = Port(worker)
     worker.until(lambda: port.metrics()['projector_acks_total{outcome="sent"}'] == published)
-    worker.until(lambda: port.metrics()["projector_ack_pending"] == 0)
+    worker.until(lambda: port.metrics().get("projector_pending") == 0)
+    worker.until(lambda: port.metrics().get("projector_ack_pending") == 0)
     metrics = port.metrics()
     assert worker.stop() == 0
     counters = worker.counters
@@ -120,7 +124,7 @@ def test_lag_includes_messages_that_another_worker_has_not_acked(
     stream.publish()
     stream.fetch(1, ack=False)
     port = Port(start_worker(rows, *OBSERVED))
-    eventually(lambda: port.metrics()["projector_lag_seconds"] > 0.5, 5)
+    eventually(lambda: port.metrics().get("projector_lag_seconds", 0) > 0.5, 5)
     assert port.metrics()["projector_outstanding"] == 0
     assert port.livez().state == "idle"
 
@@ -150,7 +154,7 @@ def test_a_worker_is_live_and_ready_while_idle_and_while_it_works_through_a_back
     stream.publish_starts(events.start() for _ in range(3000))
     working = port.wait_for("working", 200)
     assert working.document["restart_helps"] is False
-    eventually(lambda: port.livez().document["lag_seconds"] > 0, 5)
+    eventually(lambda: port.livez().document["lag_seconds"], 5)
     # This takes longer than --stalled-after, but every batch is progress.
     while rows.count() < 3000:
         assert port.livez().status == 200
@@ -178,6 +182,65 @@ def test_a_worker_without_a_broker_is_live_but_not_ready_and_keeps_its_watchdog(
     port.wait_for("idle", 200)
     eventually(lambda: port.readyz().status == 200, 5)
     assert port.metrics()["projector_reconnects_total"] >= 1
+    assert worker.stop() == 0
+
+
+ASKED_OF_THE_BROKER = ("lag_seconds", "pending", "ack_pending")
+
+
+def assert_unknown(port: Port) -> None:
+    """Assert that nothing is claimed that only the broker knows."""
+    document, metrics = port.readyz().document, port.metrics()
+    assert document["state"] == "broker_unreachable"
+    assert {name: document[name] for name in ASKED_OF_THE_BROKER} == dict.fromkeys(
+        ASKED_OF_THE_BROKER
+    )
+    assert not {f"projector_{name}" for name in ASKED_OF_THE_BROKER} & set(metrics)
+    assert metrics['projector_state{state="broker_unreachable"}'] == 1
+
+
+def test_in_a_network_partition_what_only_the_broker_knows_is_unknown(
+    server: NatsServer,
+    deployment: Broker,
+    rows: Rows,
+    start_worker: StartWorker,
+    notify: NotifySocket,
+) -> None:
+    with Proxy(server.port) as proxy:
+        environment = {**supervised(notify), **UNCLOSED}
+        worker = start_worker(rows, *OBSERVED, nats=proxy.url, environment=environment)
+        port = Port(worker)
+        port.wait_for("idle", 200)
+        with proxy.partitioned():
+            deployment.publish()
+            health = port.wait_for("broker_unreachable", 200)
+            # The pull and the client library notice later.
+            assert worker.logged("pull.lost") == worker.logged("broker.disconnected") == []
+            assert re.fullmatch(r"the broker has sent nothing for \d+ s", health.document["reason"])
+            assert port.readyz().status == 503
+            while not worker.logged("broker.unavailable"):
+                assert_unknown(port)
+            notify.wait_for("STATUS=broker_unreachable: lag unknown;")
+        port.wait_for("idle", 200)
+        assert port.readyz().document["pending"] == 0
+        assert rows.count() == 1
+        assert worker.stop() == 0
+
+
+def test_a_broker_that_was_killed_stays_unreachable_until_it_is_back(
+    make_server: MakeServer, rows: Rows, start_worker: StartWorker
+) -> None:
+    server = make_server().start()
+    worker = start_worker(rows, *OBSERVED, "--create-stream", nats=server.url, environment=UNCLOSED)
+    port = Port(worker)
+    port.wait_for("idle", 200)
+    server.kill()
+    port.wait_for("broker_unreachable", 200)
+    while not worker.logged("pull.lost"):
+        assert_unknown(port)
+    assert_unknown(port)
+    server.start()
+    port.wait_for("idle", 200)
     assert worker.stop() == 0
 
 

@@ -90,7 +90,7 @@ class Proxy(_Listener):
         self._target = port
         self._lock = threading.Lock()
         self._links: list[_Link] = []
-        self._refusing = False
+        self._refusing = self._dropping = False
 
     def __exit__(self, *exception: object) -> None:
         super().__exit__(*exception)
@@ -120,6 +120,17 @@ class Proxy(_Listener):
             for link in self._links:
                 link.dropping.set()
 
+    @contextmanager
+    def partitioned(self) -> Iterator[None]:
+        """Drop everything, also on new connections; all of them end with the partition."""
+        self._dropping = True
+        self.make_half_open()
+        yield
+        with self._lock:
+            self._dropping = False
+            for link in self._links:
+                link.close()
+
     def send(self, frame: bytes) -> None:
         """Send each client a frame in the server's name, while nothing else is on its way."""
         with self._lock:
@@ -137,6 +148,8 @@ class Proxy(_Listener):
         server.settimeout(None)
         with self._lock:
             self._links.append(_Link(client, server))
+            if self._dropping:
+                self._links[-1].dropping.set()
 
 
 class PlainServer(_Listener):

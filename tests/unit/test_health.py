@@ -5,9 +5,16 @@ import time
 
 import pytest
 
-from worker.errors import BROKER_UNREACHABLE, DATABASE_BLOCKED, PERMISSION_DENIED, STARTING
+from worker.errors import (
+    BROKER_UNREACHABLE,
+    DATABASE_BLOCKED,
+    PERMISSION_DENIED,
+    PULL_LOST,
+    STARTING,
+)
 from worker.status.health import (
     _LONG_WRITE,
+    _LONGEST_SILENCE,
     DRAINING,
     HUNG,
     IDLE,
@@ -34,10 +41,15 @@ class Worker:
             self.readiness, patience=PATIENCE, busy_timeout=BUSY_TIMEOUT, clock=lambda: self.now
         )
         self.health.enter(RUNNING)
+        self.health.broker_heard()
         self.readiness.ready()
 
-    def wait(self, seconds: float, *, turns: bool = True, steps: bool = True) -> None:
+    def wait(
+        self, seconds: float, *, turns: bool = True, steps: bool = True, hears: bool = True
+    ) -> None:
         self.now += seconds
+        if turns and hears:
+            self.health.broker_heard()
         if turns:
             self.health.loop_alive()
         if turns and steps:
@@ -136,6 +148,37 @@ def test_a_problem_is_the_state_and_no_reason_for_a_restart(
     assert worker.state_live_restart == (state, False, False)
 
 
+@pytest.mark.parametrize(
+    ("problem", "cause", "state"),
+    [
+        (None, "", BROKER_UNREACHABLE),
+        ("the consumer does not answer", PULL_LOST, BROKER_UNREACHABLE),
+        ("the server says: Authorization Violation", BROKER_UNREACHABLE, PERMISSION_DENIED),
+    ],
+)
+def test_a_broker_that_is_not_heard_of_wins_over_its_consequences(
+    worker: Worker, problem: str | None, cause: str, state: str
+) -> None:
+    health = worker.health
+    health.record_consumer(pending=5, ack_pending=1)
+    health.record_oldest(None)
+    known = [health.pending, health.ack_pending, health.lag]
+    worker.wait(_LONGEST_SILENCE, hears=False)
+    assert worker.state == WORKING
+    worker.wait(1, hears=False)
+    if problem is not None:
+        worker.readiness.not_ready(problem, cause)
+    verdict = health.verdict()
+    assert (verdict.state, verdict.is_ready, verdict.restart_helps) == (state, False, False)
+    unheard = [health.pending, health.ack_pending, health.lag]
+    worker.wait(0)
+    heard = [health.pending, health.ack_pending, health.lag]
+    health.forget_consumer()
+    forgotten = [health.pending, health.ack_pending, health.lag]
+    assert known == heard == [5, 1, 0.0]
+    assert unheard == forgotten == [None, None, None]
+
+
 def test_a_problem_that_comes_and_goes_stays_the_cause_until_a_batch_is_projected(
     worker: Worker,
 ) -> None:
@@ -219,9 +262,13 @@ def test_a_catch_up_and_a_shared_consumer_are_states_of_their_own(worker: Worker
 
 
 def test_lag_is_the_age_of_the_oldest_message_and_never_negative(worker: Worker) -> None:
-    assert worker.health.lag == 0
+    worker.health.record_consumer(pending=1, ack_pending=0)
+    seen = [worker.health.lag]
+    worker.health.record_oldest(None)
+    seen.append(worker.health.lag)
+    assert seen == [None, 0]
     worker.health.record_oldest(time.time_ns() - 3_500_000_000)
-    assert 3.5 <= worker.health.lag < 10
+    assert 3.5 <= (worker.health.lag or 0) < 10
     worker.health.record_oldest(time.time_ns() + 3_500_000_000)
     assert worker.health.lag == 0
 

@@ -11,13 +11,14 @@ import logging
 import re
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
 import nats.errors
 from nats.aio.client import Client, RawCredentials
 from nats.aio.msg import Msg
+from nats.protocol.parser import Parser
 
 from worker.errors import BrokerError, ConfigurationError, SettingError, describe
 from worker.logs import Repeats
@@ -33,7 +34,9 @@ CONNECT_TIMEOUT = 5.0
 CLOSE_TIMEOUT = 1.0
 _RECONNECT_WAIT = 1
 _FOR_EVER = -1
-_PING_INTERVAL = 5
+# The answers show that the broker is there; without any for so long, the connection is given up.
+_PING_INTERVAL = 1
+_MOST_PINGS = 14
 _LONGEST_RECONNECT = 30.0
 _TICK = 0.5
 _HANGS_UP_WITHIN = 2.0
@@ -60,6 +63,19 @@ class SecretUnreadable(nats.errors.Error):
     """The file of a secret or a certificate cannot be used now; it may be being replaced."""
 
 
+class _Listening(Parser):
+    """Reports whenever the broker sends anything, and reads it as the library does."""
+
+    def __init__(self, client: Client, heard: Callable[[], None]) -> None:
+        super().__init__(client)
+        self._heard = heard
+
+    async def parse(self, data: bytes = b"") -> None:
+        if data:
+            self._heard()
+        await super().parse(data)
+
+
 class Connection(Client):
     """A connection that keeps what the library reports, and lets tasks wait for it.
 
@@ -75,6 +91,7 @@ class Connection(Client):
 
     def __init__(self, settings: Settings, supervisor: Supervisor, status: WorkerStatus) -> None:
         super().__init__()
+        self._ps = _Listening(self, self._heard)
         self.disturbed = asyncio.Event()
         self.reconnections = 0
         self.presence_denied_at = float("-inf")
@@ -106,10 +123,16 @@ class Connection(Client):
             self._supervisor.fail(error)
         self.disturbed.set()
 
+    def _heard(self) -> None:
+        # On a slow link the answers to pings come behind data: anything shows that it is alive.
+        self._pings_outstanding = 0
+        self._worker_status.health.broker_heard()
+
     async def on_disconnected(self) -> None:
         self._disconnected_at = time.monotonic()
         if not self._closing:
             log.warning("broker.disconnected")
+            self._worker_status.health.broker_lost()
             self._worker_status.readiness.not_ready("the broker is disconnected")
         self.disturbed.set()
 
@@ -325,7 +348,7 @@ class Connection(Client):
             "max_reconnect_attempts": 1 if briefly else _FOR_EVER,
             "reconnect_time_wait": _RECONNECT_WAIT,
             "ping_interval": _PING_INTERVAL,
-            "max_outstanding_pings": 2,
+            "max_outstanding_pings": _MOST_PINGS,
             # Without the hook each connect is prepared above, so the library may not reconnect.
             "allow_reconnect": has_hook or not (self._tls_required or credentials.files),
             **_credentials(credentials),
@@ -340,6 +363,7 @@ class Connection(Client):
     async def shut_down(self) -> None:
         """Close the connection in whatever state it is, within a bound."""
         self._closing = True
+        self._worker_status.health.broker_lost()
         # The library's close can hang on a frozen peer, and can end in a cancellation of its own.
         # On a dead socket it raises whatever the transport does (TypeError on Python 3.12). None
         # of that matters to a connection that is given up.

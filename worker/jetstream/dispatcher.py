@@ -105,12 +105,14 @@ class Dispatcher:
         """Take what the broker has just reported of the bound consumer."""
         self.binding = binding
         self._looked_at = asyncio.get_running_loop().time()
+        self._status.health.record_consumer(binding.pending, binding.ack_pending)
 
     def unbind(self) -> None:
         """Ack nothing until it is known which consumer exists."""
         self.is_bound = False
         self.is_dispatching = False
         self.last_sign = _NEVER
+        self._status.health.forget_consumer()
 
     # --- the pull ---
 

@@ -57,10 +57,8 @@ class LagMonitor:
         while True:
             health.record_outstanding(len(dispatcher.outstanding), dispatcher.last_sign)
             binding = await self._binding() if connection.is_connected else None
-            if binding is not None:
-                health.record_consumer(binding.pending, binding.ack_pending)
-                if self._status.is_observed:
-                    health.record_oldest(await self._oldest(connection, binding))
+            if binding is not None and dispatcher.is_bound and self._status.is_observed:
+                health.record_oldest(await self._oldest(connection, binding))
             await asyncio.sleep(_LOOK_AFTER)
 
     async def _binding(self) -> Binding | None:

@@ -15,6 +15,7 @@ import nats.errors
 
 from repo.errors import RepositoryError, TransientError, UnavailableError
 from worker.errors import (
+    BROKER_UNREACHABLE,
     DATABASE_BLOCKED,
     BrokerError,
     ConnectionLost,
@@ -277,9 +278,10 @@ class Session:
 
     def _pull_failed(self, error: PullLost, connection: Connection, began: float) -> None:
         self.dispatcher.unbind()
-        cause = connection.problem_since(began)
-        problem = f"{describe(error)} <- {cause}" if cause else describe(error)
-        self._status.readiness.not_ready(problem, error.cause)
+        reported = connection.problem_since(began)
+        problem = f"{describe(error)} <- {reported}" if reported else describe(error)
+        cause = error.cause if connection.is_connected else BROKER_UNREACHABLE
+        self._status.readiness.not_ready(problem, cause)
         log.warning("pull.lost", extra={"error": problem})
         connection.check()
         # A missing right to subscribe that is granted by now counts for a new connection only.

@@ -98,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
             "reason": verdict.reason,
             "restart_helps": verdict.restart_helps,
             "without_progress_seconds": round(verdict.idle_for, 1),
-            "lag_seconds": round(health.lag, 1),
+            "lag_seconds": None if (lag := health.lag) is None else round(lag, 1),
             "pending": health.pending,
             "ack_pending": health.ack_pending,
             "outstanding": health.outstanding,

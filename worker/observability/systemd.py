@@ -84,8 +84,11 @@ class Notifier:
         return changes
 
     def _text(self, verdict: Verdict) -> str:
-        health = self._health
-        text = f"{verdict.state}: lag {health.lag:.0f} s, {health.pending} pending"
+        lag, pending = self._health.lag, self._health.pending
+        known = lag is not None and pending is not None
+        text = f"{verdict.state}: " + (
+            f"lag {lag:.0f} s, {pending} pending" if known else "lag unknown"
+        )
         return " ".join(f"{text}; {verdict.reason}".rstrip("; ").split())
 
 

@@ -4,6 +4,7 @@ Written by the thread that knows, one plain value at a time; read by any. Times 
 monotonic clock unless a name says that it is an instant.
 """
 
+import math
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -36,6 +37,11 @@ STATES = (
     *(BROKER_UNREACHABLE, PERMISSION_DENIED, STREAM_MISSING, PULL_LOST, DATABASE_BLOCKED),
 )
 
+# With these there is no connection yet, and they say why.
+_BEFORE_A_CONNECTION = (STARTING, PERMISSION_DENIED)
+
+# The broker answers a ping a second, also while it has nothing to deliver.
+_LONGEST_SILENCE = 3.0
 # The longest that one step of a session may take by its own bounds: reconnecting.
 _SLOWEST_STEP = 45.0
 # Between two attempts at a locked database, on top of the wait for the lock itself.
@@ -120,11 +126,12 @@ class Health:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.phase = STARTING
-        self.pending = 0
-        self.ack_pending = 0
         self.outstanding = 0
         self.last_commit: float | None = None  # an instant, in seconds
         self.is_caught_up: bool | None = None
+        # What the broker reported last, and whether that still holds.
+        self._pending = self._ack_pending = 0
+        self._is_consumer_known = self._is_oldest_known = False
         self._oldest: int | None = None  # an instant
         self._readiness = readiness
         self._patience = patience + busy_timeout
@@ -133,7 +140,8 @@ class Health:
         now = clock()
         self._turned_at = self._stepped_at = now
         self._projected_at = self._work_since = now
-        self._heard_at = self._locked_at = self._locked_since = float("-inf")
+        never = float("-inf")
+        self._broker_heard_at = self._heard_at = self._locked_at = self._locked_since = never
         self._shared: str | None = None
         self.catch_up: CatchUp | None = None
         self._writing_since: float | None = None
@@ -155,6 +163,14 @@ class Health:
         """Record that the session finished one of its bounded steps, or tried to."""
         self._stepped_at = self._clock()
 
+    def broker_heard(self) -> None:
+        """Record that the broker sent something; it does so once a second at least."""
+        self._broker_heard_at = self._clock()
+
+    def broker_lost(self) -> None:
+        """Record that there is no connection to the broker."""
+        self._broker_heard_at = float("-inf")
+
     def record_outstanding(self, outstanding: int, heard_at: float) -> None:
         """Record how many messages are outstanding, and when the consumer was last heard of."""
         had_work = self.has_work
@@ -165,12 +181,18 @@ class Health:
     def record_consumer(self, pending: int, ack_pending: int) -> None:
         """Record what the broker reports of the consumer."""
         had_work = self.has_work
-        self.pending, self.ack_pending = pending, ack_pending
+        self._pending, self._ack_pending = pending, ack_pending
+        self._is_consumer_known = True
         self._note_work(had_work)
+
+    def forget_consumer(self) -> None:
+        """Record that what the broker reported of the consumer may no longer hold."""
+        self._is_consumer_known = self._is_oldest_known = False
 
     def record_oldest(self, stored_at: int | None) -> None:
         """Record when the oldest message that is not projected was stored, as an instant."""
         self._oldest = stored_at
+        self._is_oldest_known = True
 
     def record_catch_up(self, catch_up: CatchUp | None, *, is_complete: bool = False) -> None:
         """Record how far a catch-up is, or None at its end, and whether nothing is left to read."""
@@ -221,16 +243,32 @@ class Health:
         ready; otherwise this worker may have nak'd it.
         """
         theirs = self._readiness.is_ready
-        return self.pending > 0 or self.outstanding > 0 or (self.ack_pending > 0 and not theirs)
+        return self._pending > 0 or self.outstanding > 0 or (self._ack_pending > 0 and not theirs)
 
     @property
-    def lag(self) -> float:
+    def pending(self) -> int | None:
+        """How many messages the broker has not delivered; None where that is unknown."""
+        return self._pending if self._is_known else None
+
+    @property
+    def ack_pending(self) -> int | None:
+        """How many messages any worker has not acked; None where that is unknown."""
+        return self._ack_pending if self._is_known else None
+
+    @property
+    def lag(self) -> float | None:
         """The age of the oldest message that is not projected, in seconds; 0 if there is none.
 
-        A committed message counts until the broker has its ack.
+        A committed message counts until the broker has its ack. None where it is unknown.
         """
+        if not (self._is_known and self._is_oldest_known):
+            return None
         oldest = self._oldest
         return 0.0 if oldest is None else max(0.0, time.time() - oldest / NANOSECONDS)
+
+    @property
+    def _is_known(self) -> bool:
+        return self._is_consumer_known and self._clock() - self._broker_heard_at <= _LONGEST_SILENCE
 
     def verdict(self) -> Verdict:
         """Return the state of the worker, from everything that was recorded."""
@@ -270,6 +308,11 @@ class Health:
                 )
         if now - self._stepped_at > self._patience + _SLOWEST_STEP:
             return HUNG, "the session with the broker makes no progress"
+        explained = readiness.problem is not None and readiness.cause in _BEFORE_A_CONNECTION
+        silent = self._turned_at - self._broker_heard_at
+        # Other problems with the broker are consequences of this one.
+        if silent > _LONGEST_SILENCE and not explained:
+            return BROKER_UNREACHABLE, self._unreachable(silent)
         if readiness.problem is not None:
             return readiness.cause, readiness.problem
         return self._recovery_state()
@@ -278,6 +321,14 @@ class Health:
         if self._shared is not None:
             return CONSUMER_SHARED, self._shared
         return None if self.catch_up is None else (CATCHING_UP, self.catch_up.text())
+
+    def _unreachable(self, silent: float) -> str:
+        readiness = self._readiness
+        if readiness.problem is not None and readiness.cause == BROKER_UNREACHABLE:
+            return readiness.problem
+        if math.isinf(silent):
+            return "there is no connection to the broker"
+        return f"the broker has sent nothing for {silent:.0f} s"
 
     def _work_state(self, now: float, since: float, idle_for: float) -> tuple[str, str]:
         readiness = self._readiness
