@@ -1,6 +1,10 @@
 """Deadlines follow the manifests in the bucket, and a start never waits for the bucket."""
 
-from tests.integration.conftest import RunUntilIdle, StartWorker
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import Projector, RunUntilIdle, StartWorker
 from tests.support.broker import Broker
 from tests.support.deadlines import Deadlines, manifest, seconds_to_deadline
 from tests.support.rows import Rows
@@ -80,3 +84,48 @@ def test_a_manifest_without_a_valid_timeout_means_no_deadline_and_is_logged_and_
     for reason in set(reasons.values()):
         runs = 2 * sum(1 for other in reasons.values() if other == reason)
         assert worker.counters[f"deadline_missing_{reason}"] == runs
+
+
+TRANSFORM = {"subject_transforms": [{"src": "$KV.other.>", "dest": "$KV.jobs.>"}]}
+OWN = {"subjects": ["$KV.jobs.>"]}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"mirror": {"name": "KV_other"}},
+        {"sources": [{"name": "KV_other"}]},
+        {"sources": [{"name": "KV_other"}], **OWN},
+        {"sources": [{"name": "KV_other", **TRANSFORM}], **OWN},
+    ],
+    ids=["mirror", "source", "source beside keys of its own", "source with a subject transform"],
+)
+def test_the_keys_of_a_bucket_that_mirrors_or_sources_another_one_count(
+    stream: Broker,
+    rows: Rows,
+    start_worker: StartWorker,
+    projector: Projector,
+    config: dict[str, Any],
+) -> None:
+    stream.make_bucket_like("other", **config)
+    worker = start_worker(rows, pulling=True)
+    deadlines = Deadlines(stream, rows, worker)
+    stream.put_into("$KV.other.job", manifest("20s"))
+    deadlines.wait_for("job", 140, 5)
+    if "subjects" in config:
+        stream.put_manifest("own", manifest("1h"))
+        assert deadlines.of_a_start("own") == 5400
+    checked = projector("check", "--json").document["findings"]
+    (found,) = [finding for finding in checked if finding["name"] == "manifests"]
+    assert found["level"] == "ok"
+    assert worker.stop() == 0
+
+
+def test_a_bucket_that_has_messages_but_no_key_is_a_warning(
+    stream: Broker, rows: Rows, projector: Projector, run_until_idle: RunUntilIdle
+) -> None:
+    stream.publish()
+    stream.make_bucket_like("other", mirror={"name": "EVENTS"})
+    worker = run_until_idle(rows)
+    worker.wait_for("manifests.without_key", level="warning", messages=1)
+    assert "none of its 1 messages is that of a key" in projector("check").output

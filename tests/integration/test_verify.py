@@ -2,6 +2,7 @@
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from tests.support.commands import Done
 from tests.support.nats_server import NatsServer
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
+from tests.support.worker_process import PROJECTOR
 
 
 @pytest.fixture
@@ -191,3 +193,23 @@ def test_a_work_queue_cannot_be_read_beside_its_consumer_which_is_exit_78(
         assert any(reason in problem for problem in explained.document["problems"])
         run_until_idle(rows)
     assert rows.result_ids() == ["r1"]
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGKILL"])
+def test_a_command_that_is_ended_while_it_reads_leaves_no_consumer(
+    broker: Broker, rows: Rows, server: NatsServer, number: str, deployment: Broker
+) -> None:
+    broker.publish_starts(events.start() for _ in range(2000))
+    command = [PROJECTOR, "verify", "--json", "--database", rows.url, "--nats", server.url]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # It is held up by its output, which nobody reads yet.
+    eventually(lambda: broker.readers("EVENTS"), 10)
+    process.send_signal(signal.Signals[number])
+    process.communicate(timeout=10)
+    assert process.returncode in (-signal.Signals[number], 130)
+    names = [*broker.readers("EVENTS"), *broker.readers()]
+    if number == "SIGKILL":
+        assert all(name.startswith("projector-") for name in names)
+        eventually(lambda: not broker.readers("EVENTS") and not broker.readers(), 12)
+    else:
+        assert names == []

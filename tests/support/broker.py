@@ -9,7 +9,9 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Self, TypeVar
 
 import nats
+import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, SequenceInfo, StreamConfig, StreamInfo
 from nats.js.errors import NotFoundError
@@ -199,10 +201,12 @@ class Broker:
         eventually(lambda: self.stream_info().state.last_seq >= last, _BOUND)
         return before + 1
 
-    def _send(self, published: Sequence[tuple[str, bytes]]) -> None:
+    def _send(
+        self, published: Sequence[tuple[str, bytes]], headers: dict[str, str] | None = None
+    ) -> None:
         async def send(part: Sequence[tuple[str, bytes]]) -> None:
             for subject, payload in part:
-                await self._client.publish(subject, payload)
+                await self._client.publish(subject, payload, headers=headers)
             await self._client.flush()
 
         for start in range(0, len(published), 500):
@@ -214,8 +218,8 @@ class Broker:
 
     # --- manifests ---
 
-    def make_bucket(self) -> None:
-        self.run(self._js.create_key_value(bucket=BUCKET))
+    def make_bucket(self, **config: Any) -> None:
+        self.run(self._js.create_key_value(bucket=BUCKET, **config))
 
     def delete_bucket(self) -> None:
         self.run(self._js.delete_key_value(BUCKET))
@@ -223,10 +227,30 @@ class Broker:
     def _bucket(self) -> KeyValue:
         return self.run(self._js.key_value(BUCKET))
 
-    def put_manifest(self, manifest_id: str, value: object) -> None:
+    def make_bucket_like(self, bucket: str, **config: Any) -> None:
+        """Create the bucket with the server's own settings, such as `mirror` and `sources`."""
+        self.run(self._js.create_key_value(bucket=bucket))
+        given = {"name": f"KV_{BUCKET}", "max_msgs_per_subject": 1, **config}
+        self._ask(f"STREAM.CREATE.KV_{BUCKET}", **given)
+
+    def put_into(self, subject: str, value: object) -> None:
+        self.run(self._js.publish(subject, json.dumps(value).encode()))
+
+    def make_bucket_with_ttl(self) -> None:
+        """Create the bucket so that each key may have a TTL; skips the test on an old server."""
+        if self._client.connected_server_version.minor < 11:
+            pytest.skip("keys have a TTL from nats-server 2.11 on; NATS_SERVER names another one")
+        config = StreamConfig(
+            name=f"KV_{BUCKET}", subjects=[f"$KV.{BUCKET}.>"], max_msgs_per_subject=1
+        )
+        config.allow_msg_ttl = config.allow_rollup_hdrs = config.allow_direct = True
+        self.run(self._js.add_stream(config))
+
+    def put_manifest(self, manifest_id: str, value: object, ttl: str = "") -> None:
         """Put a manifest: bytes as they are, any other value as JSON."""
         raw = value if isinstance(value, bytes) else json.dumps(value).encode()
-        self.run(self._bucket().put(manifest_id, raw))
+        headers = {"Nats-TTL": ttl} if ttl else None
+        self.run(self._js.publish(f"$KV.{BUCKET}.{manifest_id}", raw, headers=headers))
 
     def put_manifests(self, manifest_ids: Iterable[str], value: object) -> None:
         *others, last = manifest_ids
@@ -234,18 +258,60 @@ class Broker:
         self._send([(f"$KV.{BUCKET}.{manifest_id}", raw) for manifest_id in others])
         self.put_manifest(last, raw)  # its ack covers the messages before it
 
+    def delete_manifests(self, manifest_ids: Sequence[str]) -> None:
+        subjects = [f"$KV.{BUCKET}.{manifest_id}" for manifest_id in manifest_ids[:-1]]
+        self._send([(subject, b"") for subject in subjects], {"KV-Operation": "DEL"})
+        self.delete_manifest(manifest_ids[-1])
+
     def delete_manifest(self, manifest_id: str) -> None:
         self.run(self._bucket().delete(manifest_id))
 
     def purge_manifest(self, manifest_id: str) -> None:
         self.run(self._bucket().purge(manifest_id))
 
-    def break_watches(self) -> int:
-        """Delete the consumers behind all watches of the bucket and return their number."""
-        watches = self.run(self._js.consumers_info(f"KV_{BUCKET}"))
-        for watch in watches:
-            self.run(self._js.delete_consumer(f"KV_{BUCKET}", watch.name))
-        return len(watches)
+    def purge_bucket(self, **purge: Any) -> None:
+        """Remove messages without a marker, as their expiry does."""
+        self.run(self._js.purge_stream(f"KV_{BUCKET}", **purge))
+
+    def manifests_left(self) -> int:
+        """Return how many messages the bucket has, markers of deleted keys included."""
+        return self.run(self._js.stream_info(f"KV_{BUCKET}")).state.messages
+
+    def readers(self, stream: str = f"KV_{BUCKET}") -> list[str]:
+        """Return the names of all consumers of a stream but the worker's."""
+        found = self.run(self._js.consumers_info(stream))
+        return [consumer.name for consumer in found if consumer.name != CONSUMER]
+
+    def save_bucket(self) -> dict[str, Any]:
+        """Return a snapshot of the bucket, as `nats stream backup` takes it."""
+        chunks: list[bytes] = []
+        done = asyncio.Event()
+
+        async def take(message: Msg) -> None:
+            if message.data:
+                chunks.append(message.data)
+                await message.respond(b"")
+            else:
+                done.set()
+
+        async def save() -> dict[str, Any]:
+            inbox = self._client.new_inbox()
+            subscription = await self._client.subscribe(inbox, cb=take)
+            request = json.dumps({"deliver_subject": inbox, "no_consumers": True}).encode()
+            subject = f"$JS.API.STREAM.SNAPSHOT.KV_{BUCKET}"
+            answer = json.loads((await self._client.request(subject, request, 5)).data)
+            await asyncio.wait_for(done.wait(), 5)
+            await subscription.unsubscribe()
+            return {"config": answer["config"], "state": answer["state"]}
+
+        return {"request": self.run(save()), "chunks": chunks}
+
+    def restore_bucket(self, saved: dict[str, Any]) -> None:
+        """Replace the bucket by a snapshot of it; its creation time comes with it."""
+        self.delete_bucket()
+        place = self._ask(f"STREAM.RESTORE.KV_{BUCKET}", **saved["request"])["deliver_subject"]
+        for chunk in (*saved["chunks"], b""):
+            self.run(self._client.request(place, chunk, 5))
 
 
 class Publisher:

@@ -8,7 +8,7 @@ from worker.projections import manifests
 from worker.projections.manifests import Manifest, ManifestCache, NoTimeout, Timeout, read_timeout
 
 SECOND = 10**9
-THIRTY = Manifest(1, Timeout(30 * SECOND))
+THIRTY = Manifest(1, Timeout(30 * SECOND), 0)
 
 
 def with_timeout(timeout: object) -> bytes:
@@ -92,7 +92,7 @@ def test_manifests_are_unavailable_without_a_snapshot_of_the_bucket() -> None:
 
 def test_a_snapshot_replaces_all_manifests_even_if_it_is_empty() -> None:
     cache, problem = cached(old=THIRTY), NoTimeout(manifests.TIMEOUT_INVALID, "soon")
-    snapshot = {"new": Manifest(1, problem)}
+    snapshot = {"new": Manifest(1, problem, 0)}
     cache.replace(snapshot)
     snapshot.clear()  # the cache has its own copy
     assert cache.timeout("new") == problem
@@ -102,21 +102,13 @@ def test_a_snapshot_replaces_all_manifests_even_if_it_is_empty() -> None:
     assert len(cache) == 0
 
 
-def test_only_a_higher_revision_changes_deletes_or_restores_a_manifest() -> None:
-    cache = cached(job=Manifest(5, Timeout(1)))
-    cache.apply("job", Manifest(4, Timeout(2)))
-    assert cache.timeout("job") == Timeout(1)
-    for change in (Manifest(7, None), Manifest(6, Timeout(3))):
-        cache.apply("job", change)
-        assert reason(cache.timeout("job")) == manifests.MANIFEST_UNKNOWN
-        assert len(cache) == 0
-    cache.apply("job", Manifest(8, Timeout(4)))
-    assert cache.timeout("job") == Timeout(4)
-
-
-@given(st.permutations(range(1, 7)))
-def test_changes_in_any_order_end_with_the_highest_revision(revisions: list[int]) -> None:
-    known: dict[str, Manifest] = {}
-    for revision in revisions:
-        manifests.put_later(known, "job", Manifest(revision, Timeout(revision)))
-    assert known == {"job": Manifest(6, Timeout(6))}
+def test_a_deleted_and_an_expired_manifest_leave_nothing_behind() -> None:
+    old, new = Manifest(5, Timeout(1), 0), Manifest(7, Timeout(2), 0)
+    cache = cached(deleted=old, expired=old, kept=new)
+    cache.apply("deleted", None)
+    cache.apply("deleted", None)
+    assert cache.remove_below(6) == 1
+    assert cache.remove_below(7) == 0
+    assert [cache.find(name) for name in ("deleted", "expired", "kept")] == [None, None, new]
+    cache.apply("deleted", new)
+    assert cache.timeout("deleted") == Timeout(2)

@@ -207,16 +207,19 @@ def _workers(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
 def _manifests(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
     manifests = ManifestCache()
     try:
-        read_manifests(client, settings.bucket, manifests)
+        without_key = read_manifests(client, settings.bucket, manifests)
     except (BrokerError, ConfigurationError) as error:
         text = f"runs will have no deadlines: {user_message(error)}"
         yield Finding("manifests", Level.WARNING, text)
         return
     without = manifests.without_timeout()
     text = f"{len(manifests)} in bucket {settings.bucket}"
-    if without:
+    no_key = without_key and not len(manifests)
+    if no_key:
+        text += f"; none of its {without_key} messages is that of a key ($KV.<bucket>.<key>)"
+    elif without:
         text += f", {len(without)} without a readable timeout, such as {without[0]}"
-    yield Finding("manifests", Level.WARNING if without else Level.OK, text)
+    yield Finding("manifests", Level.WARNING if without or no_key else Level.OK, text)
 
 
 def _guarded(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

@@ -5,8 +5,11 @@ enough for the broker, which waits for minutes for an answer to its pings.
 """
 
 import asyncio
+import signal
+import threading
 import time
 from collections.abc import Coroutine
+from types import FrameType
 from typing import Any, Self, TypeVar
 
 from worker.errors import BrokerError
@@ -44,12 +47,14 @@ class BrokerClient:
         self.connection: Connection
 
     def __enter__(self) -> Self:
+        self._catch_signals()
         self._runner = asyncio.Runner()
         try:
             self._failure = self._runner.get_loop().create_future()
             self.connection = self._runner.run(self._guarded(self._connect()))
         except BaseException:
             self._runner.close()
+            self._end_by_signal()
             raise
         return self
 
@@ -60,6 +65,30 @@ class BrokerClient:
             if self._failure.done():
                 self._failure.exception()  # it was raised, or came too late to matter
             self._runner.close()
+            self._end_by_signal()
+
+    def _catch_signals(self) -> None:
+        """Leave in order on signals that would kill the command: consumers would stay for a while.
+
+        Until the end of the `with` they count as Ctrl-C; then the signal kills the process.
+        """
+        self._signal: int | None = None
+        self._handlers: dict[int, Any] = {}
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                self._handlers[number] = signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._signal = number
+        signal.raise_signal(signal.SIGINT)
+
+    def _end_by_signal(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if self._signal is not None:
+            signal.raise_signal(self._signal)
 
     def do(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Return what `work` returns.

@@ -189,6 +189,8 @@ class Dispatcher:
 
     def _ready(self) -> int:
         """Return how many messages the manifests are as new as: the first ones that wait."""
+        if not self._manifests.is_fresh:
+            return 0
         too_new = self.outstanding.arrived - self._synced_with
         return max(0, self.outstanding.waiting - too_new)
 
@@ -204,15 +206,14 @@ class Dispatcher:
         self._pool.submit(self.outstanding.next_batch(most, position))
 
     async def keep_manifests_synced(self) -> None:
-        """Make the manifests as new as what arrives, while other batches are written."""
+        """Make the manifests as new as what waits, while other batches are written."""
         while True:
             await self._behind.wait()
             self._behind.clear()
             arrived = self.outstanding.arrived
-            if arrived > self._synced_with:
-                await self._manifests.catch_up()
-                self._synced_with = arrived
-                self._work.set()
+            await self._manifests.catch_up()
+            self._synced_with = arrived
+            self._work.set()
 
     # --- acks ---
 
@@ -287,6 +288,8 @@ class Dispatcher:
         replies = self.outstanding.remove_waiting()
         self._status.counters.add(naks=len(replies))
         await self._publish_all((reply, b"-NAK") for reply in replies)
+        if self.outstanding.waiting:
+            await self._manifests.be_fresh_or_empty()
         while self.outstanding.waiting:
             self._submit(self._settings.batch)
 

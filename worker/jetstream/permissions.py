@@ -64,12 +64,11 @@ def _looking_permissions(stream: str, consumer: str) -> list[Permission]:
 
 
 def manifest_permissions(bucket: str) -> list[Permission]:
-    """Return what reading and watching the manifests needs."""
+    """Return what reading the manifests needs."""
     return [
-        Permission(f"{API}.STREAM.INFO.KV_{bucket}", "find the bucket of the manifests"),
-        Permission(f"{API}.CONSUMER.CREATE.KV_{bucket}", "watch the manifests"),
-        Permission(f"{API}.CONSUMER.INFO.KV_{bucket}.*", "see the watch's position"),
-        Permission(f"$JS.FC.KV_{bucket}.>", "control the flow of a large bucket"),
+        Permission(f"{API}.STREAM.INFO.KV_{bucket}", "see changes of the manifests"),
+        Permission(f"{API}.CONSUMER.CREATE.KV_{bucket}.*", "create a consumer to read them"),
+        Permission(f"{API}.CONSUMER.MSG.NEXT.KV_{bucket}.*", "read the manifests"),
     ]
 
 
@@ -91,7 +90,7 @@ def reader_permissions(stream: str, consumer: str, bucket: str) -> list[Permissi
 def reading_permissions(stream: str) -> list[Permission]:
     """Return what `verify`, `rebuild` and `explain` need for a consumer of their own."""
     return [
-        Permission(f"{API}.CONSUMER.CREATE.{stream}", "create a consumer that ends by itself"),
+        Permission(f"{API}.CONSUMER.CREATE.{stream}.>", "create a consumer that ends by itself"),
         Permission(f"{API}.CONSUMER.MSG.NEXT.{stream}.*", "read the stream through it"),
     ]
 

@@ -25,7 +25,7 @@ from worker.errors import (
     WorkerError,
     describe,
 )
-from worker.jetstream.connection import API, API_TIMEOUT, Connection, connect
+from worker.jetstream.connection import API, Connection, connect
 from worker.jetstream.consumer import Binding, Consumer, differences, wanted_consumer
 from worker.jetstream.dispatcher import Dispatcher
 from worker.jetstream.lag import LagMonitor
@@ -134,11 +134,10 @@ class Session:
         )
         self._note_connected(connection)
         await self._presence.open(connection)
-        js = connection.jetstream(timeout=API_TIMEOUT)
         consumer = Consumer(connection, self._settings, self._projection)
         dispatcher.attach(connection, consumer)
         helpers = [
-            self._manifests.run(connection, js),
+            self._manifests.run(connection),
             dispatcher.extend_ack_wait(),
             self._lag.run(connection),
         ]
@@ -300,7 +299,7 @@ class Session:
         binding = await self._bind(consumer)
         await self.dispatcher.pool_idle()
         health.session_progressed()
-        await self._manifests.first_attempt()
+        await self._manifests.catch_up()
         await self._recovery.begin(connection, consumer, binding)
         health.session_progressed()
         self._log_differences(binding)

@@ -1,6 +1,5 @@
 """The messages of a stream as they came, for a command, through a consumer of its own.
 
-The consumer acks nothing, keeps its state in memory, and ends by itself when it is read no more.
 The worker's consumer is not touched.
 """
 
@@ -8,24 +7,16 @@ import time
 from collections.abc import Iterator
 from typing import Any, Self
 
-import nats.errors
-from nats.aio.msg import Msg
-from nats.js import JetStreamContext
-
-from worker.codec.timestamps import NANOSECONDS, format_instant
-from worker.errors import BrokerError, ConfigurationError
+from worker.codec.timestamps import format_instant
+from worker.errors import ConfigurationError
 from worker.jetstream.client import BrokerClient
-from worker.jetstream.connection import API, API_TIMEOUT
-from worker.jetstream.stream import ApiError, request
-from worker.messages import Message, is_marker, read_delivery
+from worker.jetstream.ephemeral import ConsumerGone, EphemeralConsumer, Received
+from worker.jetstream.stream import ApiError
+from worker.messages import Message, is_marker
 
-PAGE_MESSAGES = 250
-_INACTIVE_AFTER = 60
-_FETCH_TIMEOUT = 10.0
 # https://github.com/nats-io/nats-server/blob/main/server/errors.json: explicit acks required, not
 # unique.
 _WORK_QUEUE = (10084, 10098, 10099, 10100)
-_UNREADABLE = "the stream cannot be read any further"
 
 
 class StreamReader:
@@ -52,79 +43,60 @@ class StreamReader:
         self._filter = filter_subject
         self._last_sequence = last_sequence
         self._since = since
-        self._name = ""
-        self._subscription: JetStreamContext.PullSubscription
+        self._next = 1
+        self._consumer = EphemeralConsumer(client.connection, stream)
 
     def __enter__(self) -> Self:
-        self._client.do(self._open())
+        try:
+            self._client.do(self._open())
+        except BaseException:
+            self.__exit__()
+            raise
+        self.expected = self._consumer.pending
         return self
 
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if not isinstance(error, BrokerError):
-            self._client.do(self._leave())
+    def __exit__(self, *_: object) -> None:
+        self._client.do(self._consumer.close(delete=True))
 
     def pages(self) -> Iterator[list[Message]]:
         """Yield the messages, a bounded number at a time."""
-        left = self.expected
-        while left > 0:
-            page, left = self._client.do(self._page(left))
-            if page:
-                yield page
+        while self._next <= self._last_sequence:
+            page = self._client.do(self._page())
+            if not page:
+                return
+            self._next = page[-1].stream_sequence + 1
+            if wanted := [m for m in page if m.stream_sequence <= self._last_sequence]:
+                yield wanted
 
     async def _open(self) -> None:
-        config: dict[str, Any] = {
-            "deliver_policy": "all",
-            "ack_policy": "none",
-            "filter_subject": self._filter,
-            "inactive_threshold": _INACTIVE_AFTER * NANOSECONDS,
-            "mem_storage": True,
-        }
-        if self._since is not None:
-            config["deliver_policy"] = "by_start_time"
+        config: dict[str, Any] = {"deliver_policy": "all"}
+        if self._next > 1:
+            config = {"deliver_policy": "by_start_sequence", "opt_start_seq": self._next}
+        elif self._since is not None:
             # The server counts nanoseconds in 64 bits: a time far from now would wrap around.
-            config["opt_start_time"] = format_instant(max(0, min(self._since, time.time_ns())))
-        body = {"stream_name": self._stream, "config": config}
-        subject = f"{API}.CONSUMER.CREATE.{self._stream}"
+            start = format_instant(max(0, min(self._since, time.time_ns())))
+            config = {"deliver_policy": "by_start_time", "opt_start_time": start}
         try:
-            info = await request(self._client.connection, subject, body)
+            await self._consumer.open(self._filter, **config)
         except ApiError as error:
             if error.code in _WORK_QUEUE:
                 raise ConfigurationError(
                     f"stream {self._stream} is a work queue, which only its own consumer can read"
                 ) from error
             raise
-        self._name, self.expected = info["name"], info["num_pending"]
-        js = self._client.connection.jetstream(timeout=API_TIMEOUT)
-        self._subscription = await js.pull_subscribe_bind(self._name, self._stream)
 
-    async def _page(self, left: int) -> tuple[list[Message], int]:
-        """Return the next messages, and how many are left."""
+    async def _page(self) -> list[Message]:
         try:
-            fetched = await self._subscription.fetch(min(left, PAGE_MESSAGES), _FETCH_TIMEOUT)
-        except (nats.errors.Error, TimeoutError) as error:
-            raise BrokerError(_UNREADABLE) from error
-        if not fetched:  # the library reports a deleted consumer in the same way
-            raise BrokerError(_UNREADABLE)
-        page = [_message(message) for message in fetched]
-        # Messages may arrive and expire while this reads.
-        left = min(left - len(page), fetched[-1].metadata.num_pending)
-        wanted = [m for m in page if m.stream_sequence <= self._last_sequence]
-        return wanted, left if len(wanted) == len(page) else 0
-
-    async def _leave(self) -> None:
-        """Delete the consumer at once where that is permitted, without waiting for the answer."""
-        subject = f"{API}.CONSUMER.DELETE.{self._stream}.{self._name}"
-        connection = self._client.connection
-        try:
-            await connection.publish(subject, b"{}", connection.new_inbox())
-            await self._subscription.unsubscribe()
-        except nats.errors.Error as error:
-            raise BrokerError("the connection is lost") from error
+            page = await self._consumer.page(self._last_sequence)
+        except ConsumerGone:  # what is done with a page may take long
+            await self._consumer.close(delete=True)
+            self._consumer = EphemeralConsumer(self._client.connection, self._stream)
+            await self._open()
+            page = await self._consumer.page(self._last_sequence)
+        return [_message(one) for one in page]
 
 
-def _message(message: Msg) -> Message:
-    read = read_delivery(message.reply)
-    if read is None:
-        raise BrokerError(f"not a reply subject of JetStream: {message.reply}")
+def _message(received: Received) -> Message:
+    read, message = received
     marker = is_marker(message.data, message.headers)
     return Message(message.subject, message.data, read.stream_sequence, 1, read.stored_at, marker)

@@ -106,6 +106,6 @@ class Metrics(Collector):
         yield "live", "The answer of /livez.", verdict.is_live
         yield "ready", "The answer of /readyz.", verdict.is_ready
         yield "manifests", "Manifests in memory.", len(manifests)
-        text = "Age of the last snapshot of the manifests; changes are applied to it."
+        text = "Time since the manifests in memory were last found equal to the bucket."
         yield "manifests_snapshot_age_seconds", text, manifests.age
         yield from self._database.usage()

@@ -43,29 +43,26 @@ class NoTimeout:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One entry of the bucket at one revision; `timeout` is None for a deleted key.
-
-    `put_at` is when it was put, in seconds since 1970, or 0 where that is unknown.
-    """
+    """One entry of the bucket at one revision; `put_at` is when it was put, an instant."""
 
     revision: int
-    timeout: Timeout | NoTimeout | None
-    put_at: float = 0.0
+    timeout: Timeout | NoTimeout
+    put_at: int
 
 
 class ManifestCache:
-    """The contents of the bucket: a snapshot, and every change since."""
+    """The manifests that the bucket holds; deleted ones leave no trace."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._manifests: dict[str, Manifest] | None = None
-        self._replaced_at: float | None = None
+        self._equal_at: float | None = None
 
     @property
     def age(self) -> float | None:
-        """How long ago the snapshot was taken, in seconds; None before the first one."""
-        replaced_at = self._replaced_at
-        return None if replaced_at is None else time.monotonic() - replaced_at
+        """How long ago this was found equal to the bucket, in seconds; None without manifests."""
+        equal_at = self._equal_at
+        return None if equal_at is None else time.monotonic() - equal_at
 
     def timeout(self, manifest_id: str) -> Timeout | NoTimeout:
         """Return a manifest's timeout, or why it has none."""
@@ -73,30 +70,44 @@ class ManifestCache:
         if manifests is None:
             return NoTimeout(MANIFESTS_UNAVAILABLE)
         manifest = manifests.get(manifest_id)
-        if manifest is None or manifest.timeout is None:
-            return NoTimeout(MANIFEST_UNKNOWN)
-        return manifest.timeout
+        return NoTimeout(MANIFEST_UNKNOWN) if manifest is None else manifest.timeout
 
-    def replace(self, snapshot: dict[str, Manifest]) -> None:
-        """Replace everything by a snapshot, at once: a reader never sees half of one."""
+    def replace(self, manifests: dict[str, Manifest]) -> None:
+        """Replace everything at once: a reader never sees half of it."""
         with self._lock:
-            self._manifests = dict(snapshot)
-            self._replaced_at = time.monotonic()
+            self._manifests = dict(manifests)
+
+    def confirm(self) -> None:
+        """Note that this is equal to the bucket now."""
+        self._equal_at = time.monotonic()
 
     def clear(self) -> None:
-        """Forget everything: the bucket was deleted."""
+        """Forget everything: the bucket was deleted, or cannot be read."""
         with self._lock:
             self._manifests = None
-            self._replaced_at = None
+            self._equal_at = None
 
-    def apply(self, manifest_id: str, manifest: Manifest) -> None:
-        """Apply one change, unless a later one was applied already."""
+    def apply(self, manifest_id: str, manifest: Manifest | None) -> None:
+        """Apply one change; None is a key that was deleted."""
         with self._lock:
-            if self._manifests is not None:
-                put_later(self._manifests, manifest_id, manifest)
+            if self._manifests is None:
+                return
+            if manifest is None:
+                self._manifests.pop(manifest_id, None)
+            else:
+                self._manifests[manifest_id] = manifest
+
+    def remove_below(self, revision: int) -> int:
+        """Remove the manifests of lower revisions, which have expired; returns their number."""
+        with self._lock:
+            manifests = self._manifests or {}
+            gone = [name for name, one in manifests.items() if one.revision < revision]
+            for name in gone:
+                del manifests[name]
+            return len(gone)
 
     def find(self, manifest_id: str) -> Manifest | None:
-        """Return a manifest's entry, also that of a deleted one, or None."""
+        """Return a manifest's entry, or None."""
         with self._lock:
             return (self._manifests or {}).get(manifest_id)
 
@@ -112,8 +123,7 @@ class ManifestCache:
 
     def __len__(self) -> int:
         with self._lock:
-            manifests = self._manifests or {}
-            return sum(1 for manifest in manifests.values() if manifest.timeout is not None)
+            return len(self._manifests or {})
 
 
 class Deadlines:
@@ -133,13 +143,6 @@ class Deadlines:
             self.missing[manifest_id, timeout] += 1
             return None
         return format_instant(deadline(stored_at, timeout.nanoseconds))
-
-
-def put_later(manifests: dict[str, Manifest], manifest_id: str, manifest: Manifest) -> None:
-    """Put a manifest into a dict, unless the dict holds a later revision of it."""
-    known = manifests.get(manifest_id)
-    if known is None or known.revision < manifest.revision:
-        manifests[manifest_id] = manifest
 
 
 def read_timeout(value: bytes) -> Timeout | NoTimeout:

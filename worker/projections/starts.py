@@ -6,7 +6,7 @@ from repo import queries
 from repo.execution_results import START_WRITER, Run
 from repo.queries import FoundRun
 from worker.codec.jsontext import kind_of, parse_members
-from worker.codec.timestamps import NANOSECONDS, format_instant, parse_instant, parse_stored
+from worker.codec.timestamps import format_instant, parse_instant, parse_stored
 from worker.messages import Message
 from worker.projections.base import (
     Comparison,
@@ -135,9 +135,9 @@ def _deadline_outcome(expected: Run, found: Run, manifests: ManifestCache) -> st
     if found.expires_at < format_instant(deadline(parse_stored(found.recorded_at), 0)):
         return DIFFERENT
     manifest = manifests.find(expected.job_id)
-    changed_at = manifest.put_at if manifest is not None else 0.0
+    changed_at = manifest.put_at if manifest is not None else 0
     is_gone = expected.expires_at is None
-    put_after = format_instant(int(changed_at * NANOSECONDS)) > expected.recorded_at
+    put_after = format_instant(changed_at) > expected.recorded_at
     return DEADLINE_CHANGED if is_gone or put_after else DIFFERENT
 
 

@@ -1,0 +1,283 @@
+"""Make the manifest cache equal to the bucket, with one small request while nothing has changed.
+
+A bucket is a stream. What the server says of it (creation, first and last message, number of
+messages) shows whether the cache is still the bucket: also where keys went without a message, by
+age, TTL or purge, and where the bucket was recreated or restored. Then what changed is read, or all
+of it. There is no watch, which could fall silent without an error. Consumer thread only.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from nats.aio.msg import Msg
+
+from worker.codec.timestamps import parse_instant
+from worker.errors import BrokerError, ConfigurationError
+from worker.jetstream.connection import API, Connection
+from worker.jetstream.ephemeral import Received, reading
+from worker.logs import Repeats
+from worker.projections.manifests import Manifest, ManifestCache, NoTimeout, read_timeout
+
+log = logging.getLogger(__name__)
+
+_STREAM_NOT_FOUND = 10059
+_ROUNDS = 10
+_TRIES = 3
+_RECENT = 16
+_WARN_AGAIN_AFTER = 60.0
+
+
+class BucketMissing(ConfigurationError):
+    """The bucket does not exist."""
+
+
+class State(NamedTuple):
+    """A bucket's stream: sequences of the first and last message, and the last one's store time.
+
+    `history` is how many revisions it keeps of a key.
+    """
+
+    created_at: str
+    first: int
+    last: int
+    last_at: int
+    messages: int
+    history: int
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.last, self.last_at
+
+
+class Entry(NamedTuple):
+    """A message of the bucket. `key` is None for a message that has none."""
+
+    sequence: int
+    stored_at: int
+    key: str | None
+    message: Msg
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """What tells this message from any other that has been in the bucket."""
+        return self.sequence, self.stored_at
+
+
+class Bucket:
+    """Reads one bucket into a cache.
+
+    `without_key` is how many messages without a key the last full read found. `delete` is whether
+    to delete the consumers that read, instead of leaving that to the server.
+    """
+
+    def __init__(self, name: str, cache: ManifestCache, *, delete: bool = False) -> None:
+        self.without_key = 0
+        self._name = name
+        self._stream = f"KV_{name}"
+        self._cache = cache
+        self._delete = delete
+        self._repeats = Repeats(_WARN_AGAIN_AFTER)
+        # The state that the cache is of; what the server says next must be equal, or is read.
+        self._seen: State | None = None
+        # The places of the last messages by subject, oldest first: those of deleted keys as well.
+        self._recent: dict[str, tuple[int, int]] = {}
+
+    async def sync(self, connection: Connection) -> None:
+        """Make the cache hold what the bucket holds now.
+
+        Raises BucketMissing, and BrokerError, ValueError or the library's errors where the broker
+        does not answer.
+        """
+        state = await self._state(connection)
+        if state != self._seen and not await self._follow(connection, state):
+            await self._load(connection, state)
+
+    def forget(self) -> None:
+        """Read everything the next time: the cache was cleared."""
+        self._seen = None
+
+    async def _state(self, connection: Connection) -> State:
+        info = await connection.ask(f"{API}.STREAM.INFO.{self._stream}")
+        if "error" in info:
+            error = info["error"]
+            if error.get("err_code") == _STREAM_NOT_FOUND:
+                raise BucketMissing("does not exist")
+            raise BrokerError(f"the broker refused the request: {error.get('description')}")
+        state = info["state"]
+        return State(
+            info["created"],
+            state["first_seq"],
+            state["last_seq"],
+            parse_instant(state["last_ts"]),
+            state["messages"],
+            info["config"].get("max_msgs_per_subject", -1),
+        )
+
+    # --- what has changed ---
+
+    async def _follow(self, connection: Connection, state: State) -> bool:
+        """Apply what has changed; returns False where only reading everything can show it.
+
+        With one message a key, the number of messages proves that no key is gone unnoticed.
+        """
+        seen = self._seen
+        if seen is None or state.history != 1 or state.created_at != seen.created_at:
+            return False
+        tail: dict[str, Entry] = {}
+        if state.last > seen.last:
+            state, tail = await self._tail(connection, state)
+            if not self._continues(seen, tail, state.first):
+                return False
+        if state.place != max([seen.place, *(entry.place for entry in tail.values())]):
+            return False
+        messages = seen.messages - self._cache.remove_below(state.first)
+        self._recent = {s: place for s, place in self._recent.items() if place[0] >= state.first}
+        messages += sum(self._is_new(subject, entry) for subject, entry in tail.items())
+        self._apply(tail)
+        self._seen = state
+        return state.messages == messages
+
+    async def _tail(self, connection: Connection, state: State) -> tuple[State, dict[str, Entry]]:
+        """Return the last entry of each subject, from the oldest message that is remembered."""
+        tail: dict[str, Entry] = {}
+        first = min((sequence for sequence, _ in self._recent.values()), default=1)
+        config = {"deliver_policy": "by_start_sequence", "opt_start_seq": max(first, 1)}
+
+        def take(entry: Entry) -> None:
+            tail[entry.message.subject] = entry
+
+        return await self._read(connection, state, take, **config), tail
+
+    def _continues(self, seen: State, tail: dict[str, Entry], first: int) -> bool:
+        """Return whether the tail is of the bucket that the cache holds.
+
+        It is if it has, up to what was seen, the messages that are remembered and no others. A
+        bucket restored from a copy has others there, even once it has grown beyond what was seen.
+        """
+        old = {s: entry.place for s, entry in tail.items() if entry.sequence <= seen.last}
+        expected = {
+            subject: place
+            for subject, place in self._recent.items()
+            if place[0] >= first and (subject not in tail or subject in old)
+        }
+        return bool(old) and old == expected
+
+    def _is_new(self, subject: str, entry: Entry) -> bool:
+        return subject not in self._recent and (
+            entry.key is None or self._cache.find(entry.key) is None
+        )
+
+    def _apply(self, tail: dict[str, Entry]) -> None:
+        for entry in sorted(tail.values(), key=lambda entry: entry.sequence):
+            self._remember(entry)
+            if entry.key is not None:
+                self._cache.apply(entry.key, self._manifest(entry.key, entry))
+
+    # --- everything ---
+
+    async def _load(self, connection: Connection, state: State) -> None:
+        """Read the whole bucket into the cache."""
+        self._seen = None
+        for _ in range(_TRIES):
+            manifests, messages, after = await self._read_all(connection, state)
+            # Where something has changed meanwhile, what was read must add up.
+            if after == state or (state.history == 1 and messages == after.messages):
+                self._seen = after
+                break
+            state = after
+        self._cache.replace(manifests)
+        self._log_loaded(after)
+
+    async def _read_all(
+        self, connection: Connection, state: State
+    ) -> tuple[dict[str, Manifest], int, State]:
+        """Return all manifests, how many messages there are, and the state afterwards."""
+        manifests: dict[str, Manifest] = {}
+        messages = self.without_key = 0
+        self._recent = {}
+
+        def take(entry: Entry) -> None:
+            nonlocal messages
+            messages += entry.sequence <= state.last or entry.key not in manifests
+            self._remember(entry)
+            self._take(manifests, entry)
+
+        after = await self._read(connection, state, take)
+        return manifests, messages, after
+
+    def _take(self, manifests: dict[str, Manifest], entry: Entry) -> None:
+        """Add the entry to what is read; the last one of a key counts."""
+        if entry.key is None:
+            self.without_key += 1
+            return
+        manifest = self._manifest(entry.key, entry)
+        if manifest is None:
+            manifests.pop(entry.key, None)
+        else:
+            manifests[entry.key] = manifest
+
+    def _log_loaded(self, state: State) -> None:
+        if not self._repeats.due((state.created_at, len(self._cache) > 0)):
+            return
+        figures = {"bucket": self._name, "manifests": len(self._cache), "revision": state.last}
+        log.info("manifests.loaded", extra=figures)
+        if self.without_key and not figures["manifests"]:
+            log.warning("manifests.without_key", extra={"messages": self.without_key, **figures})
+
+    # --- messages ---
+
+    async def _read(
+        self, connection: Connection, state: State, take: Callable[[Entry], None], **config: Any
+    ) -> State:
+        """Read the bucket, from its beginning unless `config` says otherwise.
+
+        Returns the server's state afterwards, once it shows nothing that was put meanwhile: what
+        such a message has replaced was not read.
+        """
+        async with reading(connection, self._stream, delete=self._delete, **config) as consumer:
+            for _ in range(_ROUNDS):
+                while page := await consumer.page(state.last):
+                    for one in page:
+                        take(_entry(one))
+                before, state = state, await self._state(connection)
+                if state.last <= before.last:
+                    break
+        return state
+
+    def _remember(self, entry: Entry) -> None:
+        subject = entry.message.subject
+        self._recent.pop(subject, None)
+        self._recent[subject] = entry.place
+        if len(self._recent) > _RECENT:
+            del self._recent[next(iter(self._recent))]
+
+    def _manifest(self, key: str, entry: Entry) -> Manifest | None:
+        """Return the manifest of an entry, or None where the entry says that the key is gone."""
+        if _is_deletion(entry.message.headers):
+            return None
+        known = self._cache.find(key)
+        if known is not None and (known.revision, known.put_at) == entry.place:
+            return known
+        timeout = read_timeout(entry.message.data)
+        if isinstance(timeout, NoTimeout) and self._repeats.due(key):
+            log.warning(
+                "manifest.without_timeout",
+                extra={"manifest_id": key, "reason": timeout.reason, "error": timeout.problem},
+            )
+        return Manifest(entry.sequence, timeout, entry.stored_at)
+
+
+def _entry(received: Received) -> Entry:
+    read, message = received
+    # A bucket that mirrors or sources another one has the other one's subjects.
+    prefix, _, key = message.subject.removeprefix("$KV.").partition(".")
+    is_key = message.subject.startswith("$KV.") and prefix and key
+    return Entry(read.stream_sequence, read.stored_at, key if is_key else None, message)
+
+
+def _is_deletion(headers: dict[str, Any] | None) -> bool:
+    """Return whether a message marks its key as deleted, by a client or, expired, by the server."""
+    return headers is not None and (
+        headers.get("KV-Operation") in ("DEL", "PURGE") or "Nats-Marker-Reason" in headers
+    )
