@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import MakeServer, RunUntilIdle, StartWorker
+from tests.integration.conftest import MakeServer, Projector, RunUntilIdle, StartWorker
 from tests.support import events
 from tests.support.broker import Broker
 from tests.support.endpoints import OBSERVED, NotifySocket, Port
@@ -382,3 +382,25 @@ def test_a_notify_socket_without_a_listener_does_not_stop_the_worker(
     stream: Broker, rows: Rows, tmp_path: Path, run_until_idle: RunUntilIdle
 ) -> None:
     run_until_idle(rows, environment={"NOTIFY_SOCKET": str(tmp_path / "none")})
+
+
+def test_a_consumer_paused_while_a_worker_runs_is_shown_until_it_is_resumed(
+    stream: Broker, rows: Rows, start_worker: StartWorker, projector: Projector
+) -> None:
+    if stream.version < (2, 11):
+        pytest.skip("needs nats-server 2.11; set NATS_SERVER")
+    worker = start_worker(rows, *OBSERVED, pulling=True)
+    port = Port(worker)
+    worker.until(lambda: port.readyz().status == 200)
+    until = "2999-01-01T00:00:00Z"
+    stream.pause_consumer(until)
+    assert worker.wait_for("consumer.paused", level="warning")["until"] == until
+    health = port.readyz()
+    assert (health.status, health.state) == (503, "consumer_paused")
+    assert until in health.document["reason"]
+    assert projector("status", "--json").document["consumer"]["paused_until"] == until
+    stream.pause_consumer("1999-01-01T00:00:00Z")
+    worker.wait_for("consumer.resumed")
+    assert port.readyz().status == 200
+    assert projector("status", "--json").document["consumer"]["paused_until"] is None
+    assert len(worker.logged("consumer.paused")) == 1

@@ -119,6 +119,10 @@ class Broker:
         info: ConsumerInfo = self.run(self._js.consumer_info(STREAM, name))
         return info
 
+    def pause_consumer(self, until: str) -> None:
+        """Pause the consumer; a time in the past resumes it. Needs a server from 2.11 on."""
+        self._ask(f"CONSUMER.PAUSE.{STREAM}.{CONSUMER}", pause_until=until)
+
     def has_consumer(self) -> bool:
         return _is_found(self.consumer)
 

@@ -209,6 +209,7 @@ def _consumer_members(settings: Settings, binding: Binding | None) -> Members | 
         "pull_requests": binding.pull_requests,
         "delivered": binding.delivered.stream_seq,
         "ack_floor": binding.ack_floor.stream_seq,
+        "paused_until": binding.paused_until,
     }
 
 

@@ -52,7 +52,8 @@ class Binding:
 
     `delivered` and `ack_floor` have two sequences each: the stream's, and the consumer's own, which
     counts deliveries. `pull_requests` is how many pull requests of any client wait, `is_new`
-    whether the consumer was missing and has just been created.
+    whether the consumer was missing and has just been created. `paused_until` is RFC 3339 text
+    while the consumer is paused, else None.
     """
 
     stream: StreamState
@@ -64,6 +65,7 @@ class Binding:
     delivered: SequenceInfo
     ack_floor: SequenceInfo
     is_new: bool = False
+    paused_until: str | None = None
 
     @property
     def not_acked(self) -> int:
@@ -214,6 +216,7 @@ def as_binding(consumer: Info, stream: StreamState) -> Binding:
         pull_requests=consumer.num_waiting or 0,
         delivered=consumer.delivered or SequenceInfo(0, 0),
         ack_floor=consumer.ack_floor or SequenceInfo(0, 0),
+        paused_until=consumer.config.pause_until if consumer.paused else None,
     )
 
 

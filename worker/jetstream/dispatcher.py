@@ -106,6 +106,7 @@ class Dispatcher:
         self.binding = binding
         self._looked_at = asyncio.get_running_loop().time()
         self._status.health.record_consumer(binding.pending, binding.ack_pending)
+        self._status.health.record_pause(binding.paused_until)
 
     def unbind(self) -> None:
         """Ack nothing until it is known which consumer exists."""

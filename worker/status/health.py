@@ -4,6 +4,7 @@ Written by the thread that knows, one plain value at a time; read by any. Times 
 monotonic clock unless a name says that it is an instant.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from worker.errors import (
 )
 from worker.status.readiness import Readiness
 
+log = logging.getLogger(__name__)
+
 RUNNING = "running"
 DRAINING = "draining"
 
@@ -28,12 +31,24 @@ IDLE = "idle"
 WORKING = "working"
 STARVED = "starved"
 STALLED = "stalled"
+CONSUMER_PAUSED = "consumer_paused"
 CATCHING_UP = "catching_up"
 CONSUMER_SHARED = "consumer_shared"
 HUNG = "hung"
 
 STATES = (
-    *(STARTING, IDLE, WORKING, CATCHING_UP, CONSUMER_SHARED, DRAINING, STARVED, STALLED, HUNG),
+    *(
+        STARTING,
+        IDLE,
+        WORKING,
+        CATCHING_UP,
+        CONSUMER_SHARED,
+        CONSUMER_PAUSED,
+        DRAINING,
+        STARVED,
+        STALLED,
+        HUNG,
+    ),
     *(BROKER_UNREACHABLE, PERMISSION_DENIED, STREAM_MISSING, PULL_LOST, DATABASE_BLOCKED),
 )
 
@@ -143,6 +158,7 @@ class Health:
         never = float("-inf")
         self._broker_heard_at = self._heard_at = self._locked_at = self._locked_since = never
         self._shared: str | None = None
+        self._paused_until: str | None = None
         self.catch_up: CatchUp | None = None
         self._writing_since: float | None = None
 
@@ -188,6 +204,15 @@ class Health:
     def forget_consumer(self) -> None:
         """Record that what the broker reported of the consumer may no longer hold."""
         self._is_consumer_known = self._is_oldest_known = False
+
+    def record_pause(self, until: str | None) -> None:
+        """Record until when the consumer is paused, as RFC 3339 text; logged when it changes."""
+        if until != self._paused_until:
+            self._paused_until = until
+            if until is not None:
+                log.warning("consumer.paused", extra={"until": until})
+            else:
+                log.info("consumer.resumed")
 
     def record_oldest(self, stored_at: int | None) -> None:
         """Record when the oldest message that is not projected was stored, as an instant."""
@@ -320,6 +345,8 @@ class Health:
     def _recovery_state(self) -> tuple[str, str] | None:
         if self._shared is not None:
             return CONSUMER_SHARED, self._shared
+        if self._paused_until is not None:
+            return CONSUMER_PAUSED, f"the consumer is paused until {self._paused_until}"
         return None if self.catch_up is None else (CATCHING_UP, self.catch_up.text())
 
     def _unreachable(self, silent: float) -> str:
