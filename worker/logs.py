@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
@@ -101,7 +102,7 @@ class _Background(logging.Handler):
 def _write(text: str) -> None:
     """Write to standard error, around its buffer: the exit would wait for a lock on that."""
     stream = sys.stderr
-    if stream is not sys.__stderr__:  # replaced by a progress bar
+    if stream is not None and not isinstance(stream, TextIOWrapper):  # that of a progress bar
         stream.write(text)
         stream.flush()
         return

@@ -12,7 +12,7 @@ from tests.support.credentials import Certificates, User, make_certificates
 from tests.support.proxy import PlainServer
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
-from tests.support.worker_process import WorkerProcess
+from tests.support.worker_process import UNCLOSED, WorkerProcess
 
 SUPPORT = Path(__file__).parents[1] / "support"
 PASSWORD = "s3cret @:/?#% ☃"
@@ -114,7 +114,7 @@ def test_a_server_that_stops_offering_tls_gets_no_credentials_at_a_reconnect(
         rows,
         *("--create-stream", "--user", "me", "--tls-ca-file", str(certificates.ca)),
         nats=f"tls://127.0.0.1:{server.port}",
-        environment={"PROJECTOR_PASSWORD": PASSWORD},
+        environment={"PROJECTOR_PASSWORD": PASSWORD, **UNCLOSED},
         pulling=True,
     )
     server.stop()

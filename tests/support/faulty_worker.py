@@ -27,14 +27,14 @@ _ROOT = Path(__file__).parents[2]
 
 # Where a bug is raised or a thread hangs: a module and a name in it.
 PLACES = {
-    "decode in a pool thread": ("worker.projections.starts", "parse_json"),
+    "decode in a pool thread": ("worker.projections.starts", "parse_members"),
     "batch in a pool thread": ("worker.processing.processor", "BatchProcessor.process"),
     "message arrives": ("worker.jetstream.outstanding", "OutstandingMessages.arrive"),
     "batch begins": ("worker.jetstream.outstanding", "OutstandingMessages.next_batch"),
     "batch is acked": ("worker.jetstream.outstanding", "OutstandingMessages.finish"),
     "reply subject is read": ("worker.jetstream.pull", "read_delivery"),
     "consumer is bound": ("worker.jetstream.consumer", "Consumer.bind"),
-    "manifest is read": ("worker.jetstream.manifest_sync", "read_timeout"),
+    "manifest is read": ("worker.jetstream.bucket", "read_timeout"),
 }
 
 

@@ -16,7 +16,8 @@ from nats.aio.subscription import Subscription
 
 from tests.support.proxy import PlainServer
 from worker.errors import BrokerError, ConfigurationError
-from worker.jetstream.connection import Connection, _check_tls_is_offered, connect
+from worker.jetstream.connection import CONNECT_TIMEOUT, Connection, connect
+from worker.jetstream.greeting import check_tls_is_offered
 from worker.settings import Credentials, Settings, Tls
 from worker.status.worker_status import WorkerStatus
 from worker.supervisor import Supervisor
@@ -272,7 +273,7 @@ def test_a_server_that_demands_tls_passes_the_check_and_unreachable_ones_are_lef
         pass
     with PlainServer(more=TLS_REQUIRED) as server, PlainServer(greeting=b"SSH-2.0\r\n") as other:
         urls = [closed.url, other.url, server.url]
-        assert asyncio.run(_check_tls_is_offered(urls)) == [server.url]
+        assert asyncio.run(check_tls_is_offered(urls, CONNECT_TIMEOUT)) == [server.url]
     assert server.received == other.received == b""
 
 
@@ -281,5 +282,5 @@ def test_a_server_that_demands_tls_passes_the_check_and_unreachable_ones_are_lef
 )
 def test_a_greeting_that_is_not_info_json_is_a_broker_error(greeting: bytes) -> None:
     with PlainServer(greeting=greeting) as server, pytest.raises(BrokerError) as raised:
-        asyncio.run(_check_tls_is_offered([server.url]))
+        asyncio.run(check_tls_is_offered([server.url], CONNECT_TIMEOUT))
     assert "does not greet as a NATS server" in str(raised.value.__cause__)

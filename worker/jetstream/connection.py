@@ -13,7 +13,6 @@ import ssl
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
 import nats.errors
 from nats.aio.client import Client, RawCredentials
@@ -21,6 +20,7 @@ from nats.aio.msg import Msg
 from nats.protocol.parser import Parser
 
 from worker.errors import BrokerError, ConfigurationError, SettingError, describe
+from worker.jetstream.greeting import TlsNotOffered, check_tls_is_offered
 from worker.logs import Repeats
 from worker.settings import Credentials, Settings
 from worker.status.worker_status import WorkerStatus
@@ -50,13 +50,6 @@ _PRESENCE = re.compile(
     r'permissions violation for (subscription to "\$SRV\.|publish to "(\$SRV|_INBOX)\.)',
     re.IGNORECASE,
 )
-
-
-class TlsNotOffered(nats.errors.Error):
-    """TLS is required by the settings, and the server would go on in plaintext."""
-
-    def __str__(self) -> str:
-        return "TLS is required, but the server does not offer it"
 
 
 class SecretUnreadable(nats.errors.Error):
@@ -336,7 +329,7 @@ class Connection(Client):
             raise BrokerError(str(error)) from error
         urls = list(settings.nats_urls)
         if self._tls_required and not has_hook:
-            urls = await _check_tls_is_offered(urls)
+            urls = await check_tls_is_offered(urls, CONNECT_TIMEOUT)
         options: dict[str, Any] = {
             "servers": urls,
             "name": "start-projector",
@@ -403,45 +396,6 @@ async def connect(
         "broker.connected", extra={"server": connection.server(), "tls": settings.tls.required}
     )
     return connection
-
-
-async def _check_tls_is_offered(urls: Iterable[str]) -> list[str]:
-    """Return the URLs of the servers that demand TLS; those that do not greet are left out.
-
-    Raises ConfigurationError where a server greets without demanding TLS, and BrokerError where
-    none greets. Only for a version of the library without `_connect_command`.
-    """
-    checked: list[str] = []
-    problem: Exception | None = None
-    for url in urls:
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                info = await _greeting(url)
-        except (BrokerError, OSError, TimeoutError) as error:
-            problem = error
-            continue
-        if not info.get("tls_required"):
-            raise ConfigurationError(f"{TlsNotOffered()}: {url}")
-        checked.append(url)
-    if not checked:
-        raise BrokerError("the broker cannot be reached") from problem
-    return checked
-
-
-async def _greeting(url: str) -> dict[str, Any]:
-    """Return what a server sends first; raises BrokerError if that is not INFO with JSON."""
-    parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    try:
-        line = await reader.readline()
-        if not line.startswith(b"INFO {"):
-            raise ValueError("the first line is not INFO")
-        info: dict[str, Any] = json.loads(line.removeprefix(b"INFO "))
-    except ValueError as error:
-        raise BrokerError(f"{url} does not greet as a NATS server") from error
-    finally:
-        writer.close()
-    return info
 
 
 def _credentials(given: Credentials) -> dict[str, Any]:
