@@ -93,6 +93,7 @@ class Settings:
     threads: int = 2
     max_outstanding: int = 4000
     ack_wait: float = 30.0
+    max_ack_pending: int = 10_000
     busy_timeout: float = 1.0
     retry_for: float = 10.0
     drain_timeout: float = 20.0

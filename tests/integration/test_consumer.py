@@ -1,11 +1,12 @@
 """The worker creates a missing consumer or stream, and never changes or deletes an existing one."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType
 
-from tests.integration.conftest import Projector, RunUntilIdle, StartWorker
+from tests.integration.conftest import MakeServer, Projector, RunUntilIdle, StartWorker
 from tests.support.broker import CONSUMER, Broker
 from tests.support.events import start
 from tests.support.outcome import recovery_lines
@@ -167,3 +168,32 @@ def test_create_stream_changes_no_existing_stream_and_reports_one_with_the_same_
     failing = start_worker(rows, "--create-stream", "--stream", "OTHER")
     assert failing.exit_code() == 78
     assert "stream OTHER cannot be created" in failing.logged("worker.failed")[0]["error"]
+
+
+def test_a_stream_that_takes_no_more_consumers_is_waited_for(
+    broker: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    broker.make_stream(max_consumers=1)
+    broker.make_consumer(durable_name="other")
+    broker.publish()
+    worker = start_worker(rows)
+    worker.wait_for_error("pull.lost", "maximum consumers limit reached", "the worker waits until")
+    broker.delete_consumer("other")
+    worker.until(lambda: rows.count() == 1)
+    assert worker.stop() == 0
+
+
+def test_a_limit_of_ack_pending_messages_names_the_option_that_fits_it(
+    make_server: MakeServer, tmp_path: Path, rows: Rows, start_worker: StartWorker
+) -> None:
+    store = f'store_dir: "{tmp_path}/store", limits: {{ max_ack_pending: 100 }}'
+    server = make_server(f"jetstream {{ {store} }}", jetstream=False).start()
+    with Broker(server.url) as broker:
+        broker.make_stream()
+        worker = start_worker(rows, nats=server.url)
+        assert worker.exit_code() == 78
+        assert "--max-ack-pending" in worker.wait_for("worker.failed")["error"]
+        fitting = start_worker(rows, "--max-ack-pending", "100", "--until-idle", nats=server.url)
+        assert fitting.exit_code() == 0, fitting.text
+        assert broker.consumer().config.max_ack_pending == 100
+        assert not fitting.logged("consumer.differs")

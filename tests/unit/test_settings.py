@@ -34,7 +34,15 @@ DURATIONS = ["--ack-wait", "--busy-timeout", "--retry-for", "--drain-timeout", "
 DURATIONS.append("--upkeep-every")
 OPTIONS = [
     *("--nats", "--database", "--stream", "--consumer", "--bucket", *FLAGS, *DURATIONS, *FILES),
-    *("--batch", "--threads", "--max-outstanding", "--metrics-port", "--metrics-host", "--user"),
+    *(
+        "--batch",
+        "--threads",
+        "--max-outstanding",
+        "--max-ack-pending",
+        "--metrics-port",
+        "--metrics-host",
+        "--user",
+    ),
     *("--log-level", "--log-format"),
 ]
 VARIABLES = {one: f"PROJECTOR_{one[2:].replace('-', '_').upper()}" for one in OPTIONS}
@@ -152,15 +160,16 @@ SERVERS = ("nats://a:4222", "tls://b:1", "nats://[::1]:4222")
 VALUES = {
     "--nats": "nats://a, tls://b:1 ,nats://[::1]", "--database": "sqlite:////var/lib/x.db",
     "--stream": "OTHER-1_x", "--consumer": "other", "--bucket": "jobs_2", "--batch": "10000",
-    "--threads": "64", "--max-outstanding": "1", "--ack-wait": "1m 30s", "--retry-for": "2.5",
+    "--threads": "64", "--max-outstanding": "1", "--max-ack-pending": "100", "--ack-wait": "1m 30s",
+    "--retry-for": "2.5",
     "--busy-timeout": "500ms", "--drain-timeout": "7", "--stalled-after": "5m",
     "--metrics-port": "9464", "--metrics-host": "::1",
 }  # fmt: skip
 CHOSEN = Settings(
     SERVERS, "sqlite:////var/lib/x.db", "OTHER-1_x", "other", "jobs_2",
-    batch=10_000, threads=64, max_outstanding=1, ack_wait=90.0, retry_for=2.5, busy_timeout=0.5,
-    drain_timeout=7.0, stalled_after=300.0, metrics_port=9464, metrics_host="::1",
-    tls=Tls(required=True),
+    batch=10_000, threads=64, max_outstanding=1, max_ack_pending=100, ack_wait=90.0,
+    retry_for=2.5, busy_timeout=0.5, drain_timeout=7.0, stalled_after=300.0, metrics_port=9464,
+    metrics_host="::1", tls=Tls(required=True),
 )  # fmt: skip
 
 
@@ -210,6 +219,7 @@ INVALID: list[tuple[Sequence[str], list[str], str]] = [
     (["--batch"], ["0", "10001", "many", "1.5", "1_0x"], "1<=x<=10000"),
     (["--threads"], ["0", "65", "many"], "1<=x<=64"),
     (["--max-outstanding"], ["-1", "100001", "many"], "1<=x<=100000"),
+    (["--max-ack-pending"], ["0", "1000001", "many"], "1<=x<=1000000"),
     (["--metrics-port"], ["65536", "http"], "0<=x<=65535"),
     (["--metrics-host"], ["a host"], "host name"),
     (DURATIONS, [*_DURATIONS.split(), "9" * 400], "30s"),

@@ -71,6 +71,11 @@ def command() -> None:
     *("--ack-wait", SECONDS),
     "Let the broker redeliver after this long without an ack. Used to create the consumer.",
 )
+@option(
+    *("--max-ack-pending", Whole(1, 1_000_000)),
+    "Let the broker deliver at most this many messages, for all workers together, before an ack. "
+    "Used to create the consumer.",
+)
 @options.patience
 @option("--drain-timeout", SECONDS, "Wait this long for started batches when stopping.")
 @option("--upkeep-every", SECONDS, "Promote executions whose rows came late at this interval.")

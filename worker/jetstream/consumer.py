@@ -30,14 +30,15 @@ from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# Messages that are ack pending for all workers together. The server stops delivering at this
-# number, and messages that wait for a delayed redelivery count as well.
-MAX_ACK_PENDING = 10_000
 # The value of the client that the fleet used before; it serves as well.
 _ALSO_RIGHT = {"max_ack_pending": 1_000}
 
 # The server's default. Each worker has up to three pull requests waiting.
 _MAX_WAITING = 512
+
+# https://github.com/nats-io/nats-server/blob/main/server/errors.json
+_TOO_MANY_CONSUMERS = 10026
+_TOO_MANY_ACK_PENDING = 10121
 
 
 class StreamMissing(PullLost):
@@ -198,9 +199,13 @@ class Consumer:
         try:
             await self._js.add_consumer(settings.stream, wanted)
         except BadRequestError as error:
-            raise ConfigurationError(
-                f"consumer {settings.consumer} cannot be created: {error}"
-            ) from error
+            problem = f"consumer {settings.consumer} cannot be created: {error.description}"
+            if error.err_code == _TOO_MANY_CONSUMERS:
+                problem += "; the worker waits until another one is deleted"
+                raise PullLost(problem) from error
+            if error.err_code == _TOO_MANY_ACK_PENDING:
+                problem += "; pass a smaller --max-ack-pending"
+            raise ConfigurationError(problem) from error
         log.info("consumer.created", extra={"consumer": settings.consumer})
         return await consumer_info(*place)
 
@@ -230,7 +235,7 @@ def wanted_consumer(settings: Settings, projection: Projection[Any, Any]) -> Con
         ack_wait=settings.ack_wait,
         max_deliver=-1,
         replay_policy=ReplayPolicy.INSTANT,
-        max_ack_pending=MAX_ACK_PENDING,
+        max_ack_pending=settings.max_ack_pending,
     )
 
 
