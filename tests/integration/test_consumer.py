@@ -197,3 +197,42 @@ def test_a_limit_of_ack_pending_messages_names_the_option_that_fits_it(
         assert fitting.exit_code() == 0, fitting.text
         assert broker.consumer().config.max_ack_pending == 100
         assert not fitting.logged("consumer.differs")
+
+
+@pytest.mark.parametrize(
+    ("edited", "named"),
+    [
+        ({"filter_subject": "events.started.one.>"}, "filters events.started.one.>"),
+        ({"headers_only": True}, "headers only"),
+    ],
+    ids=["narrower filter", "headers only"],
+)
+def test_a_consumer_that_is_edited_under_a_worker_ends_it_and_costs_no_row(
+    stream: Broker, rows: Rows, start_worker: StartWorker, edited: dict[str, Any], named: str
+) -> None:
+    worker = start_worker(rows, pulling=True)
+    stream.publish_starts(start() for _ in range(2))
+    worker.until(lambda: rows.count() == 2 and stream.is_acked())
+    stream.make_consumer(**edited)
+    stream.publish_starts(start() for _ in range(10))
+    assert worker.exit_code(10) == 78
+    assert named in worker.wait_for("worker.failed")["error"]
+    assert rows.rejected() == []
+
+    stream.make_consumer()
+    again = start_worker(rows)
+    again.until(lambda: rows.count() == 12)
+    assert again.stop() == 0
+    assert rows.rejected() == []
+
+
+def test_a_setting_that_changes_under_a_worker_is_logged_and_kept(
+    stream: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    worker = start_worker(rows, pulling=True)
+    stream.make_consumer(ack_wait=12.0)
+    line = worker.wait_for("consumer.differs", level="warning", setting="ack_wait")
+    assert (line["expected"], line["found"]) == (30, 12)
+    stream.publish()
+    worker.until(lambda: rows.count() == 1)
+    assert worker.stop() == 0
