@@ -3,9 +3,11 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +18,14 @@ from tests.support.broker import Broker
 from tests.support.commands import others_environment
 from tests.support.endpoints import NotifySocket
 from tests.support.rows import Rows
+from tests.support.worker_process import PROJECTOR
+
+# A user without an entry in /etc/passwd. It may read the interpreter, wherever that is installed.
+_STRANGER = 54321
+OTHER_USER = (
+    *("setpriv", f"--reuid={_STRANGER}", f"--regid={_STRANGER}", "--clear-groups"),
+    *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", PROJECTOR),
+)
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}(\d{3})?)?\+00:00")
 _LEVELS = {"debug", "info", "warning", "error", "critical"}
@@ -141,3 +151,27 @@ def test_an_event_in_the_text_format_is_one_line_whatever_its_fields_hold(
     assert r"manifest_id='two\nlines \x1b[31m'" in missing
     assert "worker.stopped" in lines[-1]
     assert "runs_inserted=1" in lines[-1]
+
+
+def test_a_worker_needs_no_name_no_home_and_no_folder_but_that_of_its_data(
+    stream: Broker, rows: Rows, tmp_path: Path, start_worker: StartWorker
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can start a process of another user")
+    data = Path(tempfile.mkdtemp())
+    try:
+        database = Rows(data / "projector.db")
+        shutil.copyfile(rows.path, database.path)
+        for path in (data, database.path):
+            os.chown(path, _STRANGER, _STRANGER)
+        stream.publish()
+        environment = {"HOME": "", "USER": "", "LOGNAME": "", "USERNAME": ""}
+        worker = start_worker(
+            database, "--migrate", "--until-idle", command=OTHER_USER, environment=environment
+        )
+        assert worker.exit_code() == 0, worker.text
+        assert database.count() == 1
+        assert database.path.stat().st_uid == _STRANGER
+        assert {path.name for path in tmp_path.iterdir()} == {rows.path.name, "worker-1.log"}
+    finally:
+        shutil.rmtree(data)
