@@ -321,6 +321,9 @@ class Recovery:
 
     def _request(self, binding: Binding) -> None:
         """Have everything read again that the consumer has handed out by now."""
+        if self.is_complete or self._wanted is None:
+            # Until it is known that nothing is missing, the worker is not idle.
+            self._status.health.record_catch_up(CatchUp(time.monotonic()))
         self.is_complete = False
         self._wanted = binding
         self._wake.set()

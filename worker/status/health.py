@@ -102,6 +102,8 @@ class CatchUp(NamedTuple):
 
     def text(self) -> str:
         """Return the figures as one phrase."""
+        if not self.messages:
+            return "reading the stream again"
         figures = self.figures()
         return (
             f"reading the stream again: {self.messages} of {self.expected} messages, "
