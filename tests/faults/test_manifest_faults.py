@@ -96,6 +96,8 @@ def test_an_expired_manifest_gives_no_deadline(
     stream: Broker, rows: Rows, start_worker: StartWorker, way: str
 ) -> None:
     if way == "key":
+        if stream.version < (2, 11):
+            pytest.skip("keys have a TTL from nats-server 2.11 on; NATS_SERVER names another one")
         stream.make_bucket_with_ttl()
         stream.put_manifest("kept", manifest("1h"))
         stream.put_manifest("job", manifest("20s"), ttl="2s")
