@@ -76,7 +76,7 @@ def test_an_empty_database_does_not_join_a_program_that_announces_nothing(
         worker = start_worker(rows)
         assert worker.exit_code() == 78
     error = worker.wait_for("worker.failed")["error"]
-    assert "pull requests wait" in error
+    assert "its pull requests wait" in error
     assert "--consumer NAME" in error
 
 

@@ -37,7 +37,9 @@ log = logging.getLogger(__name__)
 # A predecessor's last pull requests are served for a second after it is gone.
 _PREDECESSOR = 5.0
 _WATCH_FOR = 3.0
-_WATCH_EVERY = 0.25
+_WATCH_EVERY = 0.1
+_QUIET = 0.7
+_GLANCE = 0.2
 # A worker whose database was just replaced announces the new place within one look.
 _FOREIGN_AFTER = 3.0
 _SHARED_FOR = 60.0
@@ -119,14 +121,24 @@ class Recovery:
         peers = self._presence.peers()
         if foreign := [peer for peer in peers if peer.place != place]:
             raise ConfigurationError(self._mistake(f"a worker on {foreign[0]}"))
-        began = time.monotonic()
-        while binding.pull_requests and not peers:
-            if time.monotonic() - began > _WATCH_FOR:
-                raise ConfigurationError(
-                    self._mistake(f"another program ({binding.pull_requests} pull requests wait)")
-                )
+        if not peers and not binding.is_new and not await self._falls_quiet(consumer, binding):
+            raise ConfigurationError(self._mistake("another program (its pull requests wait)"))
+
+    async def _falls_quiet(self, consumer: Consumer, binding: Binding) -> bool:
+        """Return whether the consumer has no pull request for a while, within three seconds.
+
+        One look is not enough: a program that fetches in a loop has none between two of them.
+        """
+        began = quiet_since = time.monotonic()
+        enough = _GLANCE
+        while (now := time.monotonic()) - began < _WATCH_FOR:
+            if binding.pull_requests:
+                quiet_since, enough = now, _QUIET
+            elif now - quiet_since >= enough:
+                return True
             await asyncio.sleep(_WATCH_EVERY)
             binding = await consumer.look(binding)
+        return False
 
     def _mistake(self, who: str) -> str:
         settings = self._settings
