@@ -118,27 +118,30 @@ class Recovery:
         An empty database that joins them is a mistake: it would take their messages.
         """
         await self._presence.answered()
-        peers = self._presence.peers()
-        if foreign := [peer for peer in peers if peer.place != place]:
-            raise ConfigurationError(self._mistake(f"a worker on {foreign[0]}"))
-        if not peers and not binding.is_new and not await self._falls_quiet(consumer, binding):
-            raise ConfigurationError(self._mistake("another program (its pull requests wait)"))
-
-    async def _falls_quiet(self, consumer: Consumer, binding: Binding) -> bool:
-        """Return whether the consumer has no pull request for a while, within three seconds.
-
-        One look is not enough: a program that fetches in a loop has none between two of them.
-        """
         began = quiet_since = time.monotonic()
         enough = _GLANCE
-        while (now := time.monotonic()) - began < _WATCH_FOR:
+        while True:
+            now, peers = time.monotonic(), self._presence.peers()
+            if foreign := [peer for peer in peers if peer.place != place]:
+                raise ConfigurationError(self._mistake(f"a worker on {foreign[0]}"))
+            if peers or binding.is_new:
+                return
+            # One look is not enough: a program that fetches in a loop has no pull request between
+            # two of them.
             if binding.pull_requests:
                 quiet_since, enough = now, _QUIET
             elif now - quiet_since >= enough:
-                return True
+                return
+            if now - began > _WATCH_FOR:
+                # Without the permission to announce, only the row shows the worker beside this one.
+                recalled = await self._ask(lambda repository: repository.recall())
+                if recalled.stored is not None:
+                    return
+                raise ConfigurationError(self._mistake("another program (its pull requests wait)"))
+            # A worker on this database may have begun at the same moment.
+            await self._presence.ask()
             await asyncio.sleep(_WATCH_EVERY)
             binding = await consumer.look(binding)
-        return False
 
     def _mistake(self, who: str) -> str:
         settings = self._settings
