@@ -1,11 +1,26 @@
 """What the broker or another worker does while this worker runs normally."""
 
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
 from tests.integration.conftest import RunUntilIdle, StartWorker
 from tests.support import events
 from tests.support.broker import Broker
 from tests.support.nats_server import NatsServer
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
+from worker.errors import PullLost
+from worker.jetstream.catch_up import CatchUpReader
+from worker.jetstream.connection import Connection, connect
+from worker.jetstream.presence import Presence
+from worker.projections.starts import STARTS
+from worker.settings import Settings
+from worker.status.worker_status import WorkerStatus
+from worker.supervisor import Supervisor
 
 
 def test_a_consumer_that_is_deleted_while_no_pull_request_is_open_is_recreated(
@@ -52,3 +67,36 @@ def test_the_broker_does_not_disconnect_a_worker_with_a_backlog_of_large_message
     assert "Slow Consumer" not in server.log[before:]
     assert worker.logged("broker.disconnected") == []
     assert worker.counters["redelivered"] == 0
+
+
+async def _announce(connection: Connection, settings: Settings) -> None:
+    presence = Presence(settings)
+    with contextlib.suppress(PullLost):
+        await presence.open(connection)
+    await presence.announce("a place")
+
+
+async def _ask(connection: Connection, settings: Settings) -> None:
+    await Presence(settings).open(connection)
+
+
+async def _read(connection: Connection, settings: Settings) -> None:
+    subject = STARTS.filter_subject
+    async with CatchUpReader(connection, settings.stream, settings.consumer, subject, 10):
+        pass
+
+
+@pytest.mark.parametrize("use", [_announce, _ask, _read])
+def test_a_connection_that_has_closed_is_a_lost_pull_and_no_bug(
+    server: NatsServer, use: Callable[[Connection, Settings], Coroutine[Any, Any, None]]
+) -> None:
+    settings = Settings((server.url,), "sqlite:///x.db")
+    status = WorkerStatus(stalled_after=1, busy_timeout=1, is_observed=False)
+
+    async def use_closed() -> None:
+        connection = await connect(settings, Supervisor(), status)
+        await connection.shut_down()
+        with pytest.raises(PullLost):
+            await use(connection, settings)
+
+    asyncio.run(use_closed())

@@ -4,6 +4,7 @@ The server deletes that consumer soon after the last request. Consumer thread on
 """
 
 import asyncio
+import contextlib
 import json
 import secrets
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from nats.aio.subscription import Subscription
 from worker.codec.timestamps import NANOSECONDS
 from worker.errors import NoResponse, PullLost
 from worker.jetstream.connection import API, Connection
+from worker.jetstream.consumer_info import usual_bytes
 from worker.jetstream.stream import first_message, request
 from worker.messages import Message, is_marker, read_delivery
 
@@ -51,15 +53,17 @@ class CatchUpReader:
         self._last = 0
 
     async def __aenter__(self) -> Self:
-        self._subscription = await self._connection.subscribe(self._inbox, cb=self._take)
+        try:
+            self._subscription = await self._connection.subscribe(self._inbox, cb=self._take)
+        except (nats.errors.Error, OSError) as error:
+            raise PullLost("the catch-up lost its connection") from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._subscription is not None and not self._connection.is_closed:
-            try:
+        if self._subscription is not None:
+            # Without the connection there is nothing to leave, and the body's error counts.
+            with contextlib.suppress(nats.errors.Error, OSError):
                 await self._subscription.unsubscribe()
-            except (nats.errors.Error, OSError) as error:
-                raise PullLost("the catch-up lost its connection") from error
 
     async def pages(self, first: int, last: int) -> AsyncIterator[list[Message]]:
         """Yield the messages; the next page is on its way while one is handled."""
@@ -101,7 +105,7 @@ class CatchUpReader:
         body = {
             "batch": self._page,
             "expires": int(_EXPIRES * NANOSECONDS),
-            "max_bytes": max(8 * 1024 * 1024, 2 * self._connection.max_payload),
+            "max_bytes": usual_bytes(self._connection.max_payload),
         }
         subject = f"{API}.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
         try:

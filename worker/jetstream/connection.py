@@ -233,6 +233,11 @@ class Connection(Client):
         when, problem = self._problem
         return problem if problem and when >= moment else None
 
+    def explained(self, error: Exception, moment: float) -> str:
+        """Return an error on one line, with what the library has reported since a moment."""
+        problem = self.problem_since(moment)
+        return f"{describe(error)} <- {problem}" if problem else describe(error)
+
     def forget_problem_since(self, moment: float) -> str | None:
         """Return the last problem since a moment, and let it explain nothing else."""
         problem = self.problem_since(moment)

@@ -5,27 +5,25 @@
 
 import asyncio
 import json
-import logging
 import os
 import socket
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
 import nats.errors
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.micro import add_service
 from nats.micro.service import Service
 
 from worker import __version__
 from worker.codec.timestamps import present_second
+from worker.errors import PullLost, no_response
 from worker.jetstream.connection import Connection
 from worker.settings import Settings
-
-log = logging.getLogger(__name__)
 
 SERVICE = "projector"
 ASK = f"$SRV.INFO.{SERVICE}"
@@ -92,7 +90,6 @@ class Presence:
             "started": present_second(),
         }
         self._service: Service | None = None
-        self._answers: Subscription | None = None
         self._connection: Connection | None = None
         self._inbox = ""
         self._own_ids: set[str] = set()
@@ -100,41 +97,43 @@ class Presence:
         self._asked_at = 0.0
 
     async def open(self, connection: Connection) -> None:
-        """Announce this worker over a connection, and ask who else is there."""
-        self._connection = connection
-        inbox = connection.new_inbox()
-        self._answers = await connection.subscribe(inbox, cb=self._take)
-        self._inbox = inbox
+        """Ask over a connection who is there; raises PullLost, as all of these do without it."""
+        self._connection, self._inbox = connection, connection.new_inbox()
+        with _translated():
+            await connection.subscribe(self._inbox, cb=self._take)
         await self.ask()
 
     async def announce(self, place: str) -> None:
         """Announce this worker with the place of its database, or the new place."""
         self._metadata["place"] = place
         if self._service is None and self._connection is not None:
-            self._service = await add_service(
-                self._connection, name=SERVICE, version=__version__, metadata=self._metadata
-            )
+            with _translated():
+                self._service = await add_service(
+                    self._connection, name=SERVICE, version=__version__, metadata=self._metadata
+                )
             self._own_ids.add(self._service.id)
 
     def close(self) -> None:
         """Forget the connection, whose end also ends the announcement."""
-        self._connection = self._service = self._answers = None
+        self._connection = self._service = None
 
     def show(self, state: str) -> None:
         """Announce another state from now on."""
         self._metadata["state"] = state
 
     async def ask(self) -> None:
-        """Ask who is there; answers arrive by and by."""
+        """Ask who is there; the answers arrive later."""
         if self._connection is not None and self._connection.is_connected:
             self._asked_at = time.monotonic()
-            await self._connection.publish(ASK, b"", self._inbox)
+            with _translated():
+                await self._connection.publish(ASK, b"", self._inbox)
 
     async def answered(self) -> None:
         """Return when those who are there have most likely answered."""
         assert self._connection is not None
         began = time.monotonic()
-        await self._connection.flush()
+        with _translated():
+            await self._connection.flush()
         round_trip = time.monotonic() - began
         # An answer takes as long as the server's, and then some.
         await asyncio.sleep(self._asked_at + _ANSWERS_WITHIN + 2 * round_trip - time.monotonic())
@@ -161,12 +160,25 @@ class Presence:
         self._seen[peer.service_id] = (peer, since, now)
 
 
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        raise no_response("the other workers cannot be asked", error) from error
+
+
+def elsewhere(peers: Iterable[Peer], place: str) -> list[Peer]:
+    """Return the workers whose database is not the one in this place."""
+    return [peer for peer in peers if peer.place != place]
+
+
 async def ask_peers(connection: Connection, settings: Settings) -> list[Peer]:
     """Return the workers that answer on a consumer, for a command; empty without the rights."""
     presence = Presence(settings)
     try:
         await presence.open(connection)
         await presence.answered()
-    except (nats.errors.Error, OSError, TimeoutError):
+    except PullLost:
         return []
     return presence.peers()

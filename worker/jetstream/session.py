@@ -133,17 +133,17 @@ class Session:
             connect(self._settings, self._supervisor, self._status)
         )
         self._note_connected(connection)
-        await self._presence.open(connection)
         consumer = Consumer(connection, self._settings, self._projection)
         dispatcher.attach(connection, consumer)
-        helpers = [
-            self._manifests.run(connection),
-            dispatcher.extend_ack_wait(),
-            self._lag.run(connection),
-        ]
-        if self._settings.until_idle:
-            helpers.append(self._stop_when_idle(connection))
         try:
+            await self._presence.open(connection)
+            helpers = [
+                self._manifests.run(connection),
+                dispatcher.extend_ack_wait(),
+                self._lag.run(connection),
+            ]
+            if self._settings.until_idle:
+                helpers.append(self._stop_when_idle(connection))
             async with self._helped_by(*helpers):
                 with contextlib.suppress(Stopped):
                     await self._pull_until_stopped(connection, consumer)
@@ -277,8 +277,7 @@ class Session:
 
     def _pull_failed(self, error: PullLost, connection: Connection, began: float) -> None:
         self.dispatcher.unbind()
-        reported = connection.problem_since(began)
-        problem = f"{describe(error)} <- {reported}" if reported else describe(error)
+        problem = connection.explained(error, began)
         cause = error.cause if connection.is_connected else BROKER_UNREACHABLE
         self._status.readiness.not_ready(problem, cause)
         log.warning("pull.lost", extra={"error": problem})
@@ -383,7 +382,7 @@ class Session:
             try:
                 binding = await dispatcher.look()
                 if not dispatcher.is_bound or binding is None:
-                    raise PullLost("cannot tell whether the consumer is still the same")
+                    raise PullLost("the consumer may be another one by now")
                 pull.clear_doubt()
                 self._log_differences(binding)
                 await self._recovery.look(binding)
