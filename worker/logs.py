@@ -102,12 +102,12 @@ class _Background(logging.Handler):
 def _write(text: str) -> None:
     """Write to standard error, around its buffer: the exit would wait for a lock on that."""
     stream = sys.stderr
-    if stream is not None and not isinstance(stream, TextIOWrapper):  # that of a progress bar
+    if stream is None:
+        raise ValueError("standard error is closed")
+    if not isinstance(stream, TextIOWrapper):  # that of a progress bar
         stream.write(text)
         stream.flush()
         return
-    if stream is None:
-        raise ValueError("standard error is closed")
     descriptor, data = stream.fileno(), memoryview(text.encode(stream.encoding, "backslashreplace"))
     while data:
         try:

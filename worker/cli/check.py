@@ -28,6 +28,7 @@ from worker.jetstream.permissions import (
     reading_permissions,
     worker_permissions,
 )
+from worker.jetstream.presence import elsewhere
 from worker.projections.manifests import ManifestCache
 from worker.projections.starts import STARTS
 from worker.schema import check_schema
@@ -178,7 +179,7 @@ def _workers(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
     database = open_database(settings.database)
     found = workers(client, settings)
     place = database.place()
-    foreign = [one for one in found if one.place != place]
+    foreign = elsewhere(found, place)
     shared = [one for one in found if one.state == CONSUMER_SHARED]
     if foreign:
         text = (

@@ -19,7 +19,7 @@ from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError,
 from worker.jetstream.client import BrokerClient
 from worker.jetstream.consumer import Binding
 from worker.jetstream.inspect import BrokerView, inspect_broker, workers
-from worker.jetstream.presence import Peer
+from worker.jetstream.presence import Peer, elsewhere
 from worker.jetstream.recovery import has_gone_back
 from worker.jetstream.stream import StreamState, first_message
 from worker.projections.starts import STARTS
@@ -95,7 +95,7 @@ class _Answers:
     @property
     def foreign(self) -> list[Peer]:
         """The workers that project the consumer into another database than this one."""
-        return [one for one in self.workers if self.place and one.place != self.place]
+        return elsewhere(self.workers, self.place) if self.place else []
 
     @property
     def is_caught_up(self) -> bool | None:

@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 from nats.aio.msg import Msg
 
 from worker.codec.timestamps import parse_instant
-from worker.errors import BrokerError, ConfigurationError
-from worker.jetstream.connection import API, Connection
+from worker.errors import ConfigurationError
+from worker.jetstream.connection import Connection
 from worker.jetstream.ephemeral import Received, reading
+from worker.jetstream.stream import stream_info
 from worker.logs import Repeats
 from worker.projections.manifests import Manifest, ManifestCache, NoTimeout, read_timeout
 
 log = logging.getLogger(__name__)
 
-_STREAM_NOT_FOUND = 10059
 _ROUNDS = 10
 _TRIES = 3
 _RECENT = 16
@@ -86,8 +86,7 @@ class Bucket:
     async def sync(self, connection: Connection) -> None:
         """Make the cache hold what the bucket holds now.
 
-        Raises BucketMissing, and BrokerError, ValueError or the library's errors where the broker
-        does not answer.
+        Raises BucketMissing, and BrokerError where the broker does not answer.
         """
         state = await self._state(connection)
         if state != self._seen and not await self._follow(connection, state):
@@ -98,12 +97,9 @@ class Bucket:
         self._seen = None
 
     async def _state(self, connection: Connection) -> State:
-        info = await connection.ask(f"{API}.STREAM.INFO.{self._stream}")
-        if "error" in info:
-            error = info["error"]
-            if error.get("err_code") == _STREAM_NOT_FOUND:
-                raise BucketMissing("does not exist")
-            raise BrokerError(f"the broker refused the request: {error.get('description')}")
+        info = await stream_info(connection, self._stream)
+        if info is None:
+            raise BucketMissing("does not exist")
         state = info["state"]
         return State(
             info["created"],

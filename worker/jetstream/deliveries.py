@@ -1,7 +1,7 @@
 """Which of a consumer's deliveries came to this worker. Pure.
 
-A consumer numbers its deliveries, whoever receives them. A number that does not arrive here was
-handed to another client: an ack of it says nothing about this worker's database.
+A consumer numbers its deliveries, whichever client receives them. A number that does not arrive
+here was handed to another client: an ack of it says nothing about this worker's database.
 """
 
 

@@ -20,12 +20,12 @@ from nats.aio.subscription import Subscription
 from worker.codec.timestamps import NANOSECONDS
 from worker.errors import BrokerError
 from worker.jetstream.connection import API, Connection
+from worker.jetstream.consumer_info import usual_bytes
 from worker.jetstream.stream import request
 from worker.messages import Delivery, read_delivery
 
 _INACTIVE_AFTER = 5
 _PAGE_MESSAGES = 500
-_PAGE_BYTES = 8 * 1024 * 1024
 _EXPIRES = 0.1
 _EXPIRES_ONCE_MORE = 2.0
 _SILENT_AFTER = 5.0
@@ -120,12 +120,11 @@ class EphemeralConsumer:
         self._wanted, self._status = min(_PAGE_MESSAGES, self.pending) or _PAGE_MESSAGES, {}
         self._ended.clear()
         self._requests += 1
-        most = max(_PAGE_BYTES, 2 * self._connection.max_payload)
         body = {
             "batch": self._wanted,
             "expires": int(expires * NANOSECONDS),
             "no_wait": True,
-            "max_bytes": most,
+            "max_bytes": usual_bytes(self._connection.max_payload),
         }
         subject = f"{API}.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
         reply = f"{self._inbox}.{self._requests}"

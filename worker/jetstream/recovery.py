@@ -22,7 +22,7 @@ from worker.jetstream.consumer import Binding, Consumer
 from worker.jetstream.deliveries import Deliveries
 from worker.jetstream.dispatcher import Dispatcher
 from worker.jetstream.manifest_sync import ManifestSync
-from worker.jetstream.presence import Peer, Presence
+from worker.jetstream.presence import Peer, Presence, elsewhere
 from worker.jetstream.stream import StreamState, stored_at
 from worker.logs import Repeats
 from worker.messages import Batch, StreamPosition
@@ -100,7 +100,8 @@ class Recovery:
             await self._check_alone(consumer, binding, recalled.place)
         self._place = recalled.place
         await self._presence.announce(recalled.place)
-        went_back = await self._has_gone_back(binding, recalled)
+        stored = recalled.stored
+        went_back = stored is not None and await self._contradicts(stored.checkpoint, binding)
         self._log_stream(binding, recalled, went_back=went_back)
         created_at = binding.stream.created_at
         self._checkpoint = await self._ask(
@@ -122,7 +123,7 @@ class Recovery:
         enough = _GLANCE
         while True:
             now, peers = time.monotonic(), self._presence.peers()
-            if foreign := [peer for peer in peers if peer.place != place]:
+            if foreign := elsewhere(peers, place):
                 raise ConfigurationError(self._mistake(f"a worker on {foreign[0]}"))
             if peers or binding.is_new:
                 return
@@ -151,13 +152,11 @@ class Recovery:
             "own with --consumer NAME"
         )
 
-    async def _has_gone_back(self, binding: Binding, recalled: Recalled) -> bool:
-        """Return whether the stream went back since the checkpoint was written."""
-        stored, stream = recalled.stored, binding.stream
+    async def _contradicts(self, checkpoint: Checkpoint, binding: Binding) -> bool:
+        """Return whether the stream went back since a checkpoint was written."""
         assert self._connection is not None
-        return stored is not None and await has_gone_back(
-            self._connection, self._settings.stream, stored.checkpoint, stream
-        )
+        place = self._connection, self._settings.stream
+        return await has_gone_back(*place, checkpoint, binding.stream)
 
     def _log_stream(self, binding: Binding, recalled: Recalled, *, went_back: bool) -> None:
         stored, stream = recalled.stored, binding.stream
@@ -184,10 +183,7 @@ class Recovery:
         """
         await self._presence.ask()
         self._presence.show(self._status.health.verdict().state)
-        assert self._connection is not None
-        if await has_gone_back(
-            self._connection, self._settings.stream, self._checkpoint, binding.stream
-        ):
+        if await self._contradicts(self._checkpoint, binding):
             raise PullLost("the stream went back to an older state")
         is_ours = self._follow_deliveries(binding)
         await self._note_lost_while_running(binding)
@@ -203,14 +199,14 @@ class Recovery:
         deliveries, delivered = self.deliveries, binding.delivered.consumer_seq
         deliveries.looked(delivered, binding.ack_floor.consumer_seq)
         had_peers, peers = self._had_peers, self._presence.peers()
-        foreign = [peer for peer in peers if peer.place != self._place]
+        foreign = elsewhere(peers, self._place)
         self._had_peers = bool(peers) and not foreign
         if self._had_peers or (had_peers and not foreign):
             # What went to them is in this database as well.
             deliveries.account_for(delivered)
             return True
         lasting = self._presence.peers(present_for=_FOREIGN_AFTER)
-        if others := [peer for peer in lasting if peer.place != self._place]:
+        if others := elsewhere(lasting, self._place):
             self._note_shared(others)
         if deliveries.foreign and not foreign:
             self._status.counters.add(foreign_deliveries=deliveries.foreign)
@@ -298,7 +294,7 @@ class Recovery:
         self._reached = max(last, self._checkpoint.caught_up_to)
 
     async def _note_lost_while_running(self, binding: Binding) -> None:
-        """Report what the stream lost since the last look, before anybody read it."""
+        """Report what the stream lost since the last look, before it was read."""
         stream = binding.stream
         if not stream.keeps_acked:
             return
@@ -364,8 +360,8 @@ class Recovery:
                 self._request(self._wanted or binding)
 
     def _log_failed(self, error: PullLost, began: float) -> None:
-        cause = self._connection.problem_since(began) if self._connection else None
-        problem = f"{describe(error)} <- {cause}" if cause else describe(error)
+        assert self._connection is not None
+        problem = self._connection.explained(error, began)
         level = logging.WARNING if self._errors.due("catch-up") else logging.DEBUG
         log.log(level, "catch_up.failed", extra={"error": problem})
 

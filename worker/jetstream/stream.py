@@ -58,14 +58,21 @@ async def request(
     return answer
 
 
-async def read_state(connection: Connection, stream: str) -> StreamState | None:
-    """Return the state of a stream, or None if it does not exist; raises as `request`."""
+async def stream_info(connection: Connection, stream: str) -> dict[str, Any] | None:
+    """Return what the API says of a stream, or None if it does not exist; raises as `request`."""
     try:
-        answer = await request(connection, f"{API}.STREAM.INFO.{stream}")
+        return await request(connection, f"{API}.STREAM.INFO.{stream}")
     except ApiError as error:
         if error.code == _STREAM_NOT_FOUND:
             return None
         raise
+
+
+async def read_state(connection: Connection, stream: str) -> StreamState | None:
+    """Return the state of a stream, or None if it does not exist; raises as `request`."""
+    answer = await stream_info(connection, stream)
+    if answer is None:
+        return None
     state = answer["state"]
     return StreamState(
         created_at=_stored(answer["created"]),
