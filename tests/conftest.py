@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.broker import Broker
+from tests.support.broker import Broker, Publisher
 from tests.support.faulty_worker import faulty
 from tests.support.nats_server import NatsServer
 from tests.support.rows import Rows
@@ -16,6 +16,7 @@ from tests.support.worker_process import PROJECTOR, WorkerProcess
 StartWorker = Callable[..., WorkerProcess]
 RunUntilIdle = Callable[..., WorkerProcess]
 MakeServer = Callable[..., NatsServer]
+StartPublisher = Callable[..., Publisher]
 
 
 @pytest.fixture(scope="session")
@@ -112,6 +113,20 @@ def start_worker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Sta
     yield start
     for process in started:
         process.kill()
+
+
+@pytest.fixture
+def start_publisher() -> Iterator[StartPublisher]:
+    """Return a function that starts a Publisher; none publishes into the next test's stream."""
+    started: list[Publisher] = []
+
+    def start(url: str, **options: Any) -> Publisher:
+        started.append(Publisher(url, **options))
+        return started[-1]
+
+    yield start
+    for publisher in started:
+        publisher.stop()
 
 
 @pytest.fixture

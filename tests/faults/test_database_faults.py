@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import RunUntilIdle, StartWorker
+from tests.conftest import RunUntilIdle, StartPublisher, StartWorker
 from tests.support import events
-from tests.support.broker import Broker, Publisher
+from tests.support.broker import Broker
 from tests.support.commands import run_projector
 from tests.support.nats_server import NatsServer
 from tests.support.outcome import assert_complete
@@ -94,10 +94,15 @@ def test_a_lock_that_outlasts_every_retry_causes_no_ack_no_rejection_and_few_red
 
 @short_and_long("locks", short=3, long=40, timeout=600)
 def test_locks_of_any_length_under_load_lose_no_message(
-    server: NatsServer, stream: Broker, rows: Rows, start_worker: StartWorker, locks: int
+    server: NatsServer,
+    stream: Broker,
+    rows: Rows,
+    start_worker: StartWorker,
+    locks: int,
+    start_publisher: StartPublisher,
 ) -> None:
     lengths = random.Random(new_seed())
-    publisher = Publisher(server.url, malformed_every=50, rest=0.2)
+    publisher = start_publisher(server.url, malformed_every=50, rest=0.2)
     worker = start_worker(rows, "--ack-wait", "3s", "--busy-timeout", "0.1s", "--retry-for", "0.5s")
     for _ in range(locks):
         seen = rows.count()
@@ -308,10 +313,15 @@ def test_a_full_folder_of_temporary_files_is_named_and_the_migration_goes_on_wit
 
 @short_and_long("times", short=2, long=15, timeout=400)
 def test_a_database_that_is_replaced_under_load_holds_all_messages_acked_from_then_on(
-    server: NatsServer, stream: Broker, rows: Rows, start_worker: StartWorker, times: int
+    server: NatsServer,
+    stream: Broker,
+    rows: Rows,
+    start_worker: StartWorker,
+    times: int,
+    start_publisher: StartPublisher,
 ) -> None:
     empty = Path(shutil.copy(rows.path, rows.path.with_name("empty.db")))
-    publisher = Publisher(server.url, malformed_every=50, rest=0.2)
+    publisher = start_publisher(server.url, malformed_every=50, rest=0.2)
     worker = start_worker(rows, "--ack-wait", "2s", "--batch", "50")
     result_ids: set[str] = set()
     rejected: set[bytes] = set()

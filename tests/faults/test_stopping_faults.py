@@ -4,9 +4,9 @@ import random
 import signal
 import time
 
-from tests.conftest import MakeServer, RunUntilIdle, StartWorker
+from tests.conftest import MakeServer, RunUntilIdle, StartPublisher, StartWorker
 from tests.support import events
-from tests.support.broker import Broker, Publisher
+from tests.support.broker import Broker
 from tests.support.nats_server import NatsServer
 from tests.support.outcome import assert_complete
 from tests.support.proxy import Proxy
@@ -20,10 +20,15 @@ LEEWAY = 2.0
 
 @short_and_long("stops", short=4, long=40, timeout=400)
 def test_a_stop_at_any_instant_under_load_ends_in_time_and_leaves_no_message_stuck(
-    server: NatsServer, stream: Broker, rows: Rows, start_worker: StartWorker, stops: int
+    server: NatsServer,
+    stream: Broker,
+    rows: Rows,
+    start_worker: StartWorker,
+    stops: int,
+    start_publisher: StartPublisher,
 ) -> None:
     instants = random.Random(new_seed())
-    publisher = Publisher(server.url, malformed_every=50, rest=0.1)
+    publisher = start_publisher(server.url, malformed_every=50, rest=0.1)
     # The test would time out if a message had to wait for its redelivery.
     options = ("--ack-wait", "120s", "--drain-timeout", "5s", "--batch", "20")
     workers = []

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from tests.conftest import RunUntilIdle, StartWorker
+from tests.conftest import RunUntilIdle, StartPublisher, StartWorker
 from tests.support import events
-from tests.support.broker import Broker, Publisher
+from tests.support.broker import Broker
 from tests.support.nats_server import NatsServer
 from tests.support.outcome import assert_complete, recovery_lines, wait_for_more
 from tests.support.rows import Rows
@@ -20,7 +20,12 @@ ACK_WAIT = ("--ack-wait", "2s")
 
 @short_and_long("kills", short=5, long=50, timeout=400)
 def test_the_successor_of_workers_that_were_killed_under_load_completes_their_work(
-    server: NatsServer, stream: Broker, rows: Rows, start_worker: StartWorker, kills: int
+    server: NatsServer,
+    stream: Broker,
+    rows: Rows,
+    start_worker: StartWorker,
+    kills: int,
+    start_publisher: StartPublisher,
 ) -> None:
     instants = random.Random(new_seed())
     rows.write(
@@ -28,7 +33,7 @@ def test_the_successor_of_workers_that_were_killed_under_load_completes_their_wo
         " (exec_id, job_id, version, initiated_by, initiated_at, target_count)"
         " VALUES ('execution-1', 'job-1', '1', 'me', '2026-05-20T12:00:00+00:00', 1)"
     )
-    publisher = Publisher(server.url, malformed_every=50, rest=0.1)
+    publisher = start_publisher(server.url, malformed_every=50, rest=0.1)
     for _ in range(kills):
         worker = start_worker(rows, *ACK_WAIT, "--batch", str(instants.choice((1, 20, 500))))
         # From the first moments of the process to the middle of its work.
@@ -62,9 +67,14 @@ def test_the_successor_of_a_worker_that_was_killed_around_its_commit_completes_i
 
 @short_and_long("kills", short=3, long=25, timeout=400)
 def test_two_workers_that_share_a_consumer_take_over_from_each_other_when_one_is_killed(
-    server: NatsServer, stream: Broker, rows: Rows, start_worker: StartWorker, kills: int
+    server: NatsServer,
+    stream: Broker,
+    rows: Rows,
+    start_worker: StartWorker,
+    kills: int,
+    start_publisher: StartPublisher,
 ) -> None:
-    publisher = Publisher(server.url, malformed_every=50, rest=0.1)
+    publisher = start_publisher(server.url, malformed_every=50, rest=0.1)
     workers = [start_worker(rows, *ACK_WAIT, "--batch", "50") for _ in range(2)]
     for number in range(kills):
         for worker in workers:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import StartPublisher
 from tests.integration.conftest import StartWorker
-from tests.support.broker import Broker, Publisher
+from tests.support.broker import Broker
 from tests.support.commands import Done, run_projector
 from tests.support.nats_server import NatsServer
 from tests.support.rows import Row, Rows
@@ -31,9 +32,14 @@ def projector(rows: Rows, *arguments: object) -> Done:
 
 
 def test_a_backup_taken_under_load_is_restored_and_the_stream_fills_in_the_rest(
-    server: NatsServer, deployment: Broker, rows: Rows, start_worker: StartWorker, tmp_path: Path
+    server: NatsServer,
+    deployment: Broker,
+    rows: Rows,
+    start_worker: StartWorker,
+    tmp_path: Path,
+    start_publisher: StartPublisher,
 ) -> None:
-    publisher = Publisher(server.url)
+    publisher = start_publisher(server.url)
     worker = start_worker(rows)
     eventually(lambda: rows.count() > 500, 10)
     done = projector(rows, "backup", "middle.db")

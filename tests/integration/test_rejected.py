@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import StartPublisher
 from tests.integration.conftest import MakeServer, Projector, RunUntilIdle, StartWorker
 from tests.support import events
-from tests.support.broker import Broker, Publisher
+from tests.support.broker import Broker
 from tests.support.commands import Done
 from tests.support.events import stored_text
 from tests.support.nats_server import NatsServer
@@ -174,9 +175,10 @@ def test_retry_handles_several_transactions_of_events_beside_a_busy_worker(
     deployment: Broker,
     start_worker: StartWorker,
     server: NatsServer,
+    start_publisher: StartPublisher,
 ) -> None:
     worker = start_worker(rows, pulling=True)
-    publisher = Publisher(server.url)
+    publisher = start_publisher(server.url)
     names = {n: f"again-{n:04}" for n in range(1300) if n % 13}
     payloads = (events.payload(result_id=names[n]) if n in names else b"no" for n in range(1300))
     reject(rows, *payloads, first=10**9)

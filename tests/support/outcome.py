@@ -67,3 +67,10 @@ def assert_published(
     worker.until(broker.is_acked, 60)
     assert set(result_ids) - set(rows.result_ids()) == set(), worker.text
     assert set(publisher.malformed) <= {row["payload"] for row in rows.rejected()}, worker.text
+
+
+def assert_counted(worker: WorkerProcess) -> None:
+    """Assert that a worker that has stopped counted an ack, sent or dropped, for each message."""
+    counters = worker.counters
+    acks = counters["acks_sent"] + counters["acks_dropped"]
+    assert acks == counters["messages"] + counters["naks"], worker.text

@@ -315,16 +315,16 @@ class Dispatcher:
         config = self.binding.config
         return min(config.backoff or [config.ack_wait or self._settings.ack_wait])
 
-    async def _publish_all(self, acks: Iterable[tuple[str, bytes]]) -> None:
+    async def _publish_all(self, acks: Iterable[tuple[str | None, bytes]]) -> None:
         """Ack messages; what cannot be sent is delivered again, which is harmless."""
-        batch = list(acks)
-        try:
-            if self._connection is None:
-                raise nats.errors.ConnectionClosedError
-            await self._connection.publish_all(batch)
-            self._status.counters.add(acks_sent=len(batch))
-        except (nats.errors.Error, OSError):
-            self._status.counters.add(acks_dropped=len(batch))
+        everything = list(acks)
+        batch = [(reply, verb) for reply, verb in everything if reply is not None]
+        sent = 0
+        with contextlib.suppress(nats.errors.Error, OSError):
+            if self._connection is not None:
+                await self._connection.publish_all(batch)
+                sent = len(batch)
+        self._status.counters.add(acks_sent=sent, acks_dropped=len(everything) - sent)
 
 
 def _verb(decision: Decision) -> bytes:

@@ -88,7 +88,7 @@ class OutstandingMessages:
         messages = tuple(one.message for one in taken)
         return Batch(self._last_number, messages, None if is_deleted else position)
 
-    def finish(self, result: BatchResult) -> list[tuple[str, Decision]]:
+    def finish(self, result: BatchResult) -> list[tuple[str | None, Decision]]:
         """Remove the messages of a batch; returns each one's reply subject with its decision.
 
         A message without a reply subject waits again unless it is committed: nothing would deliver
@@ -96,14 +96,13 @@ class OutstandingMessages:
         """
         batch = self._dispatched.pop(result.batch.number, [])
         self._dispatched_messages -= len(batch)
-        replies: list[tuple[str, Decision]] = []
+        replies: list[tuple[str | None, Decision]] = []
         for one, decision in zip(batch, result.decisions, strict=False):
             if one.reply is None and isinstance(decision, Nak):
                 self._wait(one)
                 continue
             self._bytes -= len(one.message.payload)
-            if one.reply is not None:
-                replies.append((one.reply, decision))
+            replies.append((one.reply, decision))
         return replies
 
     def _wait(self, one: _Outstanding) -> None:

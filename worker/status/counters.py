@@ -22,7 +22,7 @@ NAMES = (
     "database_retries",  # of those, the ones that were made again
     "naks",  # messages nak'd: after a database fault, or not begun at the stop
     "acks_sent",  # acks and naks
-    "acks_dropped",  # acks and naks that could not be sent; the broker delivers again
+    "acks_dropped",  # of those, not sent: no connection, or they would ack another message
     "reconnects",
     "catch_up_messages",  # read again from the stream and committed; not among `messages`
     "lost_sequences",  # taken from the stream by limits or a purge before they were read
