@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,8 @@ def projector(rows: Rows, server: NatsServer, tmp_path: Path) -> Projector:
     """Return a function that runs a command on the test's database and the session's server."""
     places = {"PROJECTOR_DATABASE": rows.url, "PROJECTOR_NATS_URL": server.url}
 
-    def run(*arguments: object, **environment: str) -> Done:
-        return run_projector(*arguments, cwd=tmp_path, **{**places, **environment})
+    def run(*arguments: object, **more: Any) -> Done:
+        return run_projector(*arguments, cwd=tmp_path, **{**places, **more})
 
     return run
 

@@ -3,6 +3,7 @@
 import re
 import socket
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.integration.conftest import MakeServer, Projector, RunUntilIdle, Star
 from tests.support import events
 from tests.support.broker import Broker
 from tests.support.endpoints import OBSERVED, NotifySocket, Port
+from tests.support.faulty_worker import faulty
 from tests.support.nats_server import NatsServer
 from tests.support.proxy import Proxy
 from tests.support.rows import Rows
@@ -127,6 +129,73 @@ def test_lag_includes_messages_that_another_worker_has_not_acked(
     eventually(lambda: port.metrics().get("projector_lag_seconds", 0) > 0.5, 5)
     assert port.metrics()["projector_outstanding"] == 0
     assert port.livez().state == "idle"
+
+
+@pytest.mark.parametrize("has_bucket", [True, False])
+@pytest.mark.parametrize("seconds_off", [3600, -3600])
+def test_lag_is_measured_by_the_brokers_clock(
+    stream: Broker,
+    rows: Rows,
+    start_worker: StartWorker,
+    projector: Projector,
+    seconds_off: int,
+    has_bucket: bool,
+) -> None:
+    if has_bucket:
+        stream.make_bucket()
+    fault = ("wrong-clock", seconds_off)
+    environment, command = faulty(*fault)
+    port = Port(start_worker(rows, *OBSERVED, fault=fault))
+    port.wait_for("idle", 200)
+    with rows.locked():
+        began = time.monotonic()
+        stream.publish()
+
+        def is_true(lag: float | None) -> bool:
+            return lag is not None and lag > 1 and abs(lag - (time.monotonic() - began)) < 1
+
+        eventually(lambda: is_true(port.readyz().document["lag_seconds"]), 10)
+        eventually(lambda: is_true(port.metrics().get("projector_lag_seconds")), 10)
+        done = projector("status", "--json", command=command, **environment)
+        assert is_true(done.document["behind_seconds"]), done
+        assert "s behind" in projector("status", command=command, **environment).output
+    eventually(lambda: port.livez().document["lag_seconds"] == 0, 10)
+
+
+def test_the_brokers_clock_is_read_again_after_a_reconnect(
+    make_server: MakeServer, rows: Rows, start_worker: StartWorker
+) -> None:
+    server = make_server().start()
+    with Broker(server.url) as broker:
+        broker.make_stream()
+        broker.make_bucket()
+    port = Port(start_worker(rows, *OBSERVED, nats=server.url))
+    port.wait_for("idle", 200)
+    server.stop()
+    port.wait_for("broker_unreachable", 200)
+    server.start()
+    port.wait_for("idle", 200, within=30)
+    with rows.locked(), Broker(server.url) as broker:
+        broker.publish()
+        eventually(lambda: port.metrics().get("projector_lag_seconds", 0) > 0.5, 10)
+
+
+def test_lag_is_unknown_where_the_broker_does_not_tell_its_time(
+    broker: Broker, rows: Rows, start_worker: StartWorker, projector: Projector
+) -> None:
+    if broker.version >= (2, 10):
+        pytest.skip("servers since 2.10 tell their time in each answer")
+    # No second consumer may be created, and there is no bucket.
+    broker.make_stream(retention="workqueue")
+    port = Port(start_worker(rows, *OBSERVED))
+    port.wait_for("idle", 200)
+    with rows.locked():
+        broker.publish()
+        eventually(lambda: port.livez().document["lag_seconds"] is None, 10)
+        assert "projector_lag_seconds" not in port.metrics()
+        assert projector("status", "--json").document["behind_seconds"] is None
+        assert "events wait; since when is unknown" in projector("status").output
+    eventually(lambda: port.livez().document["lag_seconds"] == 0, 10)
 
 
 def test_metrics_show_what_was_read_again(

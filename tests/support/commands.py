@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,12 @@ class Done:
         return document
 
 
-def run_projector(*arguments: object, cwd: Path, **environment: str) -> Done:
+def run_projector(
+    *arguments: object, cwd: Path, command: Sequence[str] = (PROJECTOR,), **environment: str
+) -> Done:
     """Run a command in a process without a terminal and without this process's PROJECTOR_*."""
     done = subprocess.run(
-        [PROJECTOR, *map(str, arguments)],
+        [*command, *map(str, arguments)],
         cwd=cwd,
         env=clean_environment(**environment),
         stdin=subprocess.DEVNULL,

@@ -96,6 +96,13 @@ def _run_slow_statement(rows: str) -> None:
     _use_own_connection(before_begin=lambda connection: connection.execute(count, (int(rows),)))
 
 
+def _shift_clock(seconds: str) -> None:
+    """Let the machine's clock be wrong; its monotonic clock is not."""
+    now, now_ns = time.time, time.time_ns
+    time.time = lambda: now() + float(seconds)
+    time.time_ns = lambda: now_ns() + round(float(seconds) * 1e9)
+
+
 def _wait_while(file: str) -> None:
     """Hang in every commit while a file exists, as a frozen disk does."""
 
@@ -163,6 +170,7 @@ FAULTS: dict[str, Callable[[str], None]] = {
     "page-limit": _limit_pages,
     "slow-statement": _run_slow_statement,
     "slow-commits": lambda s: _use_own_connection(before_commit=lambda: time.sleep(float(s))),
+    "wrong-clock": _shift_clock,
     "frozen-disk": _wait_while,
     "killed-before-commit": lambda n: _use_own_connection(before_commit=_killing_at(int(n))),
     "killed-after-commit": lambda n: _use_own_connection(after_commit=_killing_at(int(n))),

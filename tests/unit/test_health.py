@@ -261,16 +261,34 @@ def test_a_catch_up_and_a_shared_consumer_are_states_of_their_own(worker: Worker
     assert (worker.state, health.is_caught_up) == ("idle", True)
 
 
-def test_lag_is_the_age_of_the_oldest_message_and_never_negative(worker: Worker) -> None:
-    worker.health.record_consumer(pending=1, ack_pending=0)
-    seen = [worker.health.lag]
-    worker.health.record_oldest(None)
-    seen.append(worker.health.lag)
-    assert seen == [None, 0]
-    worker.health.record_oldest(time.time_ns() - 3_500_000_000)
-    assert 3.5 <= (worker.health.lag or 0) < 10
-    worker.health.record_oldest(time.time_ns() + 3_500_000_000)
-    assert worker.health.lag == 0
+def test_lag_is_the_age_of_the_oldest_message_by_the_brokers_clock_and_never_negative(
+    worker: Worker,
+) -> None:
+    health, seen = worker.health, []
+    health.record_consumer(pending=1, ack_pending=0)
+    seen.append(health.lag)
+    health.record_oldest(None)
+    seen.append(health.lag)
+    health.record_oldest(5_000_000_000)
+    seen.append(health.lag)
+    health.broker_clock.set(8_500_000_000)
+    seen.append(health.lag)
+    worker.wait(2)
+    seen.append(health.lag)
+    health.broker_clock.set(4_000_000_000)
+    seen.append(health.lag)
+    assert seen == [None, 0, None, pytest.approx(3.5), pytest.approx(5.5), 0]
+
+
+def test_a_lost_connection_takes_the_brokers_time_with_it(worker: Worker) -> None:
+    health = worker.health
+    health.record_consumer(pending=1, ack_pending=0)
+    health.record_oldest(5_000_000_000)
+    health.broker_clock.set(8_500_000_000)
+    assert health.lag is not None
+    health.broker_lost()
+    health.broker_heard()
+    assert health.lag is None
 
 
 def test_readiness_logs_changes_only(caplog: pytest.LogCaptureFixture) -> None:

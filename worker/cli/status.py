@@ -1,5 +1,6 @@
 """`projector status`: how far the projection is, whether a worker runs or not."""
 
+import contextlib
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from worker.cli.output import Members, json_text, paragraph, safe, user_message
 from worker.codec.timestamps import NANOSECONDS, format_instant, parse_instant
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError, exit_code
 from worker.jetstream.client import BrokerClient
+from worker.jetstream.clock import broker_time
 from worker.jetstream.consumer import Binding
 from worker.jetstream.inspect import BrokerView, inspect_broker, workers
 from worker.jetstream.presence import Peer, elsewhere
@@ -84,6 +86,7 @@ class _Answers:
     stored: Stored | None = None
     counted: Counted | None = None
     oldest: int | None = None  # when the first event that is not acked was stored, an instant
+    broker_time: int | None = None  # an instant
     went_back: bool = False
     unread: int | None = None  # the first acked event above the checkpoint
     errors: list[BrokerError | ConfigurationError | RepositoryError] = field(default_factory=list)
@@ -116,6 +119,7 @@ def _ask(settings: Settings) -> _Answers:
             # would seem to be ahead of the database.
             answers.broker = inspect_broker(client, settings)
             answers.workers = workers(client, settings)
+            answers.broker_time = client.connection.clock.now
             _ask_database(settings, answers)
             _compare(client, settings, answers)
     except (BrokerError, ConfigurationError) as error:
@@ -127,7 +131,8 @@ def _ask(settings: Settings) -> _Answers:
 
 def _ask_database(settings: Settings, answers: _Answers) -> None:
     position = Position(settings.stream, settings.consumer)
-    now = format_instant(time.time_ns())
+    # Deadlines are by the broker's clock, but the database is read without a broker as well.
+    now = format_instant(answers.broker_time or time.time_ns())
     database = database_of(settings)
     try:
         with database.reader() as reader:
@@ -147,7 +152,11 @@ def _compare(client: BrokerClient, settings: Settings, answers: _Answers) -> Non
     if binding.has_work:
         above = binding.ack_floor.stream_seq + 1
         first = client.do(first_message(*stream, above, STARTS.filter_subject))
-        answers.oldest = parse_instant(first["time"]) if first is not None else None
+        if first is not None:
+            answers.oldest = parse_instant(first["time"])
+            with contextlib.suppress(BrokerError):
+                time_now = broker_time(client.connection, settings, STARTS.filter_subject)
+                answers.broker_time = client.do(time_now)
     if not answers.is_read:
         return
     checkpoint = _checkpoint(answers.stored, binding.stream)
@@ -173,10 +182,8 @@ def _code(answers: _Answers) -> int:
 
 
 def _members(settings: Settings, answers: _Answers) -> Members:
-    broker, oldest = answers.broker, answers.oldest
+    broker = answers.broker
     stream = broker.stream if broker else None
-    # The age of the oldest event that is not acked.
-    behind = (time.time_ns() - oldest) / NANOSECONDS if oldest is not None else 0.0
     return {
         "server": broker.server if broker else None,
         "stream": {"name": settings.stream, **asdict(stream)} if stream else None,
@@ -185,9 +192,19 @@ def _members(settings: Settings, answers: _Answers) -> Members:
         "workers": [_worker_members(one, answers) for one in answers.workers],
         "caught_up": answers.is_caught_up,
         "finding": _finding(settings, answers),
-        "behind_seconds": round(behind, 3) if answers.consumer else None,
+        "behind_seconds": _seconds_behind(answers),
         "problems": [user_message(error) for error in answers.errors],
     }
+
+
+def _seconds_behind(answers: _Answers) -> float | None:
+    """Return the age of the oldest event that is not acked, by the broker's clock alone."""
+    if answers.consumer is None:
+        return None
+    if answers.oldest is None:
+        return 0.0
+    now = answers.broker_time
+    return None if now is None else max(0.0, round((now - answers.oldest) / NANOSECONDS, 3))
 
 
 def _worker_members(worker: Peer, answers: _Answers) -> Members:
@@ -269,6 +286,8 @@ def _text(members: Members) -> str:
     behind = members["behind_seconds"]
     if behind is not None:
         parts.append(f"{behind:.1f} s behind" if behind else "no events waiting")
+    elif members["consumer"]:
+        parts.append("events wait; since when is unknown: the broker does not tell its time")
     parts.append(f"state: {members['finding']}")
     if members["server"]:
         parts.append(f"server: nats-server {members['server']}")

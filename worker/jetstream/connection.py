@@ -19,6 +19,7 @@ from nats.aio.client import Client, RawCredentials
 from nats.aio.msg import Msg
 from nats.protocol.parser import Parser
 
+from worker.codec.timestamps import parse_instant
 from worker.errors import BrokerError, ConfigurationError, SettingError, describe
 from worker.jetstream.greeting import TlsNotOffered, check_tls_is_offered
 from worker.logs import Repeats
@@ -92,6 +93,7 @@ class Connection(Client):
         self._tls_required = settings.tls.required
         self._supervisor = supervisor
         self._worker_status = status
+        self.clock = status.health.broker_clock
         self._repeats = Repeats(_REPEAT_WARNING_AFTER)
         self._was_connected = False
         self._closing = False
@@ -185,7 +187,19 @@ class Connection(Client):
         payload = b"" if body is None else json.dumps(body).encode()
         answer = await self.request(subject, payload, timeout=API_TIMEOUT)
         parsed: dict[str, Any] = json.loads(answer.data)
+        self._note_time(parsed, is_new=".CONSUMER.CREATE." in subject)
         return parsed
+
+    def _note_time(self, answer: dict[str, Any], *, is_new: bool) -> None:
+        """Note the broker's clock where an answer tells it.
+
+        Servers since 2.10 say when they answered. All say when a consumer was created: just now
+        for one that `is_new`, since nothing creates one of these twice by the same name.
+        """
+        told = answer.get("ts") or (answer.get("created") if is_new else None)
+        if told is not None:
+            with contextlib.suppress(ValueError):
+                self.clock.set(parse_instant(told))
 
     async def publish(
         self,

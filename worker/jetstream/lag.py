@@ -1,4 +1,4 @@
-"""The age of the oldest message that is not projected. Consumer thread only.
+"""The age of the oldest message that is not projected, by the broker's clock. Consumer thread only.
 
 The broker is asked only while messages are pending or ack pending, and only when the ack floor has
 passed what was found before: a worker that makes no progress asks nothing.
@@ -11,11 +11,13 @@ import time
 from typing import NamedTuple
 
 from worker.codec.timestamps import parse_instant
-from worker.errors import PullLost, describe
+from worker.errors import BrokerError, PullLost, describe
+from worker.jetstream.clock import broker_time
 from worker.jetstream.connection import Connection
 from worker.jetstream.consumer import Binding
 from worker.jetstream.dispatcher import Dispatcher
 from worker.jetstream.stream import first_message
+from worker.settings import Settings
 from worker.status.worker_status import WorkerStatus
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 _LOOK_AFTER = 1.0
 # Without the right to ask, every question takes its whole timeout.
 _ASK_AGAIN_AFTER = 600.0
+_ASK_TIME_AGAIN_AFTER = 60.0
 
 
 class _Found(NamedTuple):
@@ -41,14 +44,15 @@ class LagMonitor:
     """Records once a second how many messages are outstanding, and how old the oldest work is."""
 
     def __init__(
-        self, stream: str, filter_subject: str, dispatcher: Dispatcher, status: WorkerStatus
+        self, settings: Settings, filter_subject: str, dispatcher: Dispatcher, status: WorkerStatus
     ) -> None:
-        self._stream = stream
+        self._settings = settings
+        self._stream = settings.stream
         self._filter = filter_subject
         self._dispatcher = dispatcher
         self._status = status
         self._found = _NOTHING_FOUND
-        self._not_before = 0.0
+        self._not_before = self._no_time_before = 0.0
         self._behind_since: int | None = None
 
     async def run(self, connection: Connection) -> None:
@@ -58,7 +62,8 @@ class LagMonitor:
             health.record_outstanding(len(dispatcher.outstanding), dispatcher.last_sign)
             binding = await self._binding() if connection.is_connected else None
             if binding is not None and dispatcher.is_bound and self._status.is_observed:
-                health.record_oldest(await self._oldest(connection, binding))
+                oldest = await self._oldest(connection, binding)
+                health.record_oldest(oldest, is_known=not (binding.has_work and oldest is None))
             await asyncio.sleep(_LOOK_AFTER)
 
     async def _binding(self) -> Binding | None:
@@ -69,6 +74,18 @@ class LagMonitor:
                 await self._dispatcher.look()
         return self._dispatcher.binding
 
+    async def _ask_time(self, connection: Connection) -> None:
+        """Let the broker tell its time where that is not known."""
+        now = time.monotonic()
+        if now < self._no_time_before:
+            return
+        try:
+            await broker_time(connection, self._settings, self._filter)
+        except BrokerError as error:
+            self._no_time_before = now + _ASK_TIME_AGAIN_AFTER
+            cause = connection.forget_problem_since(now)
+            log.info("lag.unknown", extra={"error": cause or describe(error)})
+
     async def _oldest(self, connection: Connection, binding: Binding) -> int | None:
         """Return the instant at which the oldest message that is not projected was stored, or None.
 
@@ -76,11 +93,13 @@ class LagMonitor:
         there has been work.
         """
         outstanding = self._dispatcher.outstanding.oldest
+        if binding.has_work or outstanding is not None:
+            await self._ask_time(connection)
         if not binding.has_work:
             self._behind_since = None
             return outstanding
         if self._behind_since is None:
-            self._behind_since = time.time_ns()
+            self._behind_since = self._status.health.broker_clock.now
         first = await self._first_above(connection, binding)
         known = [instant for instant in (outstanding, first) if instant is not None]
         return min(known, default=self._behind_since)

@@ -103,7 +103,7 @@ class Session:
             status=status,
         )
         self.upkeep = Upkeep(settings.upkeep_every, self.dispatcher, pool.work, status.counters)
-        self._lag = LagMonitor(settings.stream, projection.filter_subject, self.dispatcher, status)
+        self._lag = LagMonitor(settings, projection.filter_subject, self.dispatcher, status)
         self._was_connected = False
         self._differing: dict[str, tuple[Any, Any]] = {}
         self._is_idle = False

@@ -19,6 +19,7 @@ from worker.errors import (
     STARTING,
     STREAM_MISSING,
 )
+from worker.status.broker_clock import BrokerClock
 from worker.status.readiness import Readiness
 
 log = logging.getLogger(__name__)
@@ -149,7 +150,8 @@ class Health:
         # What the broker reported last, and whether that still holds.
         self._pending = self._ack_pending = 0
         self._is_consumer_known = self._is_oldest_known = False
-        self._oldest: int | None = None  # an instant
+        self._oldest: int | None = None  # an instant of the broker's clock
+        self.broker_clock = BrokerClock(lambda: round(clock() * NANOSECONDS))
         self._readiness = readiness
         self._patience = patience + busy_timeout
         self._busy_timeout = busy_timeout
@@ -188,6 +190,7 @@ class Health:
     def broker_lost(self) -> None:
         """Record that there is no connection to the broker."""
         self._broker_heard_at = float("-inf")
+        self.broker_clock.forget()
 
     def record_outstanding(self, outstanding: int, heard_at: float) -> None:
         """Record how many messages are outstanding, and when the consumer was last heard of."""
@@ -216,10 +219,10 @@ class Health:
             else:
                 log.info("consumer.resumed")
 
-    def record_oldest(self, stored_at: int | None) -> None:
+    def record_oldest(self, stored_at: int | None, *, is_known: bool = True) -> None:
         """Record when the oldest message that is not projected was stored, as an instant."""
         self._oldest = stored_at
-        self._is_oldest_known = True
+        self._is_oldest_known = is_known
 
     def record_catch_up(self, catch_up: CatchUp | None, *, is_complete: bool = False) -> None:
         """Record how far a catch-up is, or None at its end, and whether nothing is left to read."""
@@ -286,12 +289,15 @@ class Health:
     def lag(self) -> float | None:
         """The age of the oldest message that is not projected, in seconds; 0 if there is none.
 
-        A committed message counts until the broker has its ack. None where it is unknown.
+        By the broker's clock alone. A committed message counts until the broker has its ack. None
+        where it is unknown.
         """
         if not (self._is_known and self._is_oldest_known):
             return None
-        oldest = self._oldest
-        return 0.0 if oldest is None else max(0.0, time.time() - oldest / NANOSECONDS)
+        if self._oldest is None:
+            return 0.0
+        now = self.broker_clock.now
+        return None if now is None else max(0.0, (now - self._oldest) / NANOSECONDS)
 
     @property
     def _is_known(self) -> bool:
