@@ -205,8 +205,9 @@ def test_what_the_stream_lost_exactly_up_to_the_checkpoint_is_not_reported(
     assert lost(run_until_idle(projected)) == [(112, 112, 1)]
 
 
+@pytest.mark.parametrize("below", [51, 13])
 def test_what_limits_take_while_the_worker_is_blocked_is_reported(
-    stream: Broker, rows: Rows, start_worker: StartWorker
+    stream: Broker, rows: Rows, start_worker: StartWorker, below: int
 ) -> None:
     options = ("--max-outstanding", "10", "--retry-for", "60s")
     worker = start_worker(rows, *options, pulling=True)
@@ -216,10 +217,10 @@ def test_what_limits_take_while_the_worker_is_blocked_is_reported(
         publish(stream, 2, 101)
         worker.until(lambda: stream.consumer().num_ack_pending == 10)
         until(time.monotonic() + 2.5)  # until the worker has seen how far that is
-        stream.purge(below=51)
-        worker.until(lambda: lost(worker) == [(12, 50, 39)])
-    worker.until(lambda: rows.count() == 62 and stream.is_acked(), 30)
-    assert lost(worker) == [(12, 50, 39)]
+        stream.purge(below=below)
+        worker.until(lambda: lost(worker) == [(12, below - 1, below - 12)])
+    worker.until(lambda: rows.count() == 101 - (below - 12) and stream.is_acked(), 30)
+    assert lost(worker) == [(12, below - 1, below - 12)]
 
 
 def test_other_subjects_that_are_purged_under_a_worker_are_not_reported(
