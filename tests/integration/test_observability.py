@@ -180,13 +180,14 @@ def test_the_brokers_clock_is_read_again_after_a_reconnect(
         eventually(lambda: port.metrics().get("projector_lag_seconds", 0) > 0.5, 10)
 
 
+@pytest.mark.parametrize("retention", ["workqueue", "interest"])
 def test_lag_is_unknown_where_the_broker_does_not_tell_its_time(
-    broker: Broker, rows: Rows, start_worker: StartWorker, projector: Projector
+    broker: Broker, rows: Rows, start_worker: StartWorker, projector: Projector, retention: str
 ) -> None:
     if broker.version >= (2, 10):
         pytest.skip("servers since 2.10 tell their time in each answer")
-    # No second consumer may be created, and there is no bucket.
-    broker.make_stream(retention="workqueue")
+    # A second consumer is refused, or would keep messages, and there is no bucket.
+    broker.make_stream(retention=retention)
     port = Port(start_worker(rows, *OBSERVED))
     port.wait_for("idle", 200)
     with rows.locked():

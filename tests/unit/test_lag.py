@@ -48,8 +48,21 @@ class Broker:
             return {"error": {"err_code": 10037}}
         return {"message": {"seq": found, "time": format_instant(self.stored[found])}}
 
+    def new_inbox(self) -> str:
+        return "_INBOX.x"
+
+    async def subscribe(self, _subject: str, **_options: Any) -> None:
+        self.asked += 1
+        raise nats.errors.ConnectionClosedError
+
     def forget_problem_since(self, _moment: float) -> str | None:
         return "not permitted"
+
+
+def binding(*, ack_floor: int = 0, pending: int = 0, ack_pending: int = 0) -> Binding:
+    stream = StreamState("2026-05-20T00:00:00+00:00", 9, 900, 1, 9, "", keeps_acked=True)
+    floor = SequenceInfo(ack_floor, ack_floor)
+    return Binding(stream, Config(), pending, ack_pending, 0, 0, floor, floor)
 
 
 class Monitored:
@@ -57,19 +70,24 @@ class Monitored:
 
     def __init__(self, stored: dict[int, int]) -> None:
         settings = Settings((), "sqlite:///x.db")
-        status = WorkerStatus(stalled_after=1, busy_timeout=1, is_observed=True)
+        self.status = status = WorkerStatus(stalled_after=1, busy_timeout=1, is_observed=True)
         pool: Any = None  # nothing is dispatched
         manifests = ManifestSync(settings.bucket, ManifestCache())
         self.dispatcher = Dispatcher(settings, pool, ResultQueue(), manifests, status)
         self.broker = Broker(stored)
         status.health.broker_clock = self.broker.clock
-        self.lag = LagMonitor(settings, STARTS.filter_subject, self.dispatcher, status)
+        self.monitor = LagMonitor(settings, STARTS.filter_subject, self.dispatcher, status)
 
-    def oldest(self, *, ack_floor: int = 0, pending: int = 0, ack_pending: int = 0) -> int | None:
-        stream = StreamState("2026-05-20T00:00:00+00:00", 9, 900, 1, 9, "", keeps_acked=True)
-        floor = SequenceInfo(ack_floor, ack_floor)
-        binding = Binding(stream, Config(), pending, ack_pending, 0, 0, floor, floor)
-        return asyncio.run(self.lag._oldest(cast(Connection, self.broker), binding))
+    def lag(self, **figures: int) -> float | None:
+        """Return the lag that is shown after a look."""
+        health = self.status.health
+        health.broker_heard()
+        health.record_consumer(figures.get("pending", 0), 0)
+        asyncio.run(self.monitor._record_oldest(cast(Connection, self.broker), binding(**figures)))
+        return health.lag
+
+    def oldest(self, **figures: int) -> int | None:
+        return asyncio.run(self.monitor._oldest(cast(Connection, self.broker), binding(**figures)))
 
     def arrive(self, stored_at: int) -> None:
         self.dispatcher.outstanding.arrive(Message("s", b"", 1, 1, stored_at), "reply", 0.0)
@@ -109,3 +127,14 @@ def test_without_the_permission_to_ask_the_lag_is_estimated_and_the_broker_rarel
     monitored.arrive(NOW - 2 * HOUR)
     assert monitored.oldest(pending=5) == NOW - 2 * HOUR
     assert monitored.broker.asked == 1
+
+
+def test_without_the_brokers_time_the_lag_is_unknown_and_the_broker_rarely_asked() -> None:
+    monitored = Monitored({1: NOW - HOUR})
+    monitored.broker.clock.forget()
+    monitored.broker.is_allowed = False
+    assert monitored.lag(pending=5) is None
+    asked = monitored.broker.asked
+    assert monitored.lag(pending=5) is None
+    assert monitored.broker.asked == asked
+    assert monitored.lag() == 0

@@ -62,8 +62,7 @@ class LagMonitor:
             health.record_outstanding(len(dispatcher.outstanding), dispatcher.last_sign)
             binding = await self._binding() if connection.is_connected else None
             if binding is not None and dispatcher.is_bound and self._status.is_observed:
-                oldest = await self._oldest(connection, binding)
-                health.record_oldest(oldest, is_known=not (binding.has_work and oldest is None))
+                await self._record_oldest(connection, binding)
             await asyncio.sleep(_LOOK_AFTER)
 
     async def _binding(self) -> Binding | None:
@@ -73,6 +72,11 @@ class LagMonitor:
             with contextlib.suppress(PullLost, OSError):  # the pull notices by itself
                 await self._dispatcher.look()
         return self._dispatcher.binding
+
+    async def _record_oldest(self, connection: Connection, binding: Binding) -> None:
+        oldest = await self._oldest(connection, binding)
+        is_known = oldest is not None or not binding.has_work
+        self._status.health.record_oldest(oldest, is_known=is_known)
 
     async def _ask_time(self, connection: Connection) -> None:
         """Let the broker tell its time where that is not known."""
