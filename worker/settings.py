@@ -7,11 +7,10 @@ adds the option, the variable and the value. Nothing here shows a secret.
 import configparser
 import re
 import ssl
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import nkeys
@@ -20,10 +19,11 @@ import yoyo.config
 from repo import check_url
 from worker.codec.durations import parse_duration
 from worker.codec.timestamps import NANOSECONDS, parse_instant
-from worker.errors import SettingError
+from worker.errors import ConfigurationError, SettingError
 from worker.projections.starts import STARTS
 
 _DEFAULT_PORT = 4222
+_LATEST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -168,18 +168,35 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-def parse_since(text: str) -> int:
-    """Return an RFC 3339 time, or a duration before now, in nanoseconds since 1970."""
+class Since(NamedTuple):
+    """A time: an instant in nanoseconds since 1970 or, where that is None, so long before now."""
+
+    instant: int | None = None
+    ago: int = 0
+
+    def before(self, now: int | None) -> int:
+        """Return the instant, at most `now` and at least 0, since the server counts in 64 bits.
+
+        Raises ConfigurationError for a duration where the broker does not tell what is now.
+        """
+        if now is None and self.instant is None:
+            text = "the broker does not tell its time; pass an RFC 3339 time with --since"
+            raise ConfigurationError(text)
+        now = _LATEST if now is None else now
+        return max(0, min(now - self.ago if self.instant is None else self.instant, now))
+
+
+def parse_since(text: str) -> Since:
+    """Read an RFC 3339 time, or a duration before now."""
     try:
-        return parse_instant(text)
+        return Since(instant=parse_instant(text))
     except ValueError as error:
         try:
-            ago = parse_duration(text)
+            return Since(ago=parse_duration(text))
         except ValueError:
             raise ValueError(
                 f"expected an RFC 3339 time or a duration before now, such as 2h ({error})"
             ) from None
-    return max(0, time.time_ns() - ago)
 
 
 def parse_creds(text: str) -> str:

@@ -1,9 +1,12 @@
 """`projector explain` for runs with a row, without one yet, and without one for ever."""
 
+from functools import partial
+
 import pytest
 
 from tests.integration.conftest import Projector, RunUntilIdle
 from tests.support.broker import Broker
+from tests.support.faulty_worker import faulty
 from tests.support.rows import Rows
 
 
@@ -53,6 +56,19 @@ def test_explain_shows_the_row_the_event_and_the_calculation_of_the_deadline(
         "problem": "manifest unknown",
     }
     assert none["next"] == "the run has no deadline: only its result ends it"
+
+
+@pytest.mark.usefixtures("projected")
+def test_a_deadline_passes_by_the_brokers_clock_or_the_text_says_otherwise(
+    projector: Projector,
+) -> None:
+    environment, command = faulty("wrong-clock", 3600)
+    ask = partial(projector, command=command, **environment)
+    assert "may be reaped in 5" in ask("explain", "r1", "--json").document["next"]
+    assert ask("status", "--json").document["database"]["overdue"] == 0
+    alone = partial(ask, PROJECTOR_NATS_URL="nats://127.0.0.1:1")
+    assert "ago by this machine's clock" in alone("explain", "r1", "--json").document["next"]
+    assert alone("status", "--json").document["database"]["overdue"] > 0
 
 
 def test_explain_shows_how_a_run_ended(projected: Rows, projector: Projector) -> None:

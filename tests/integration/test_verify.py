@@ -14,6 +14,7 @@ from tests.integration.conftest import Projector, RunUntilIdle, StartWorker
 from tests.support import events
 from tests.support.broker import Broker
 from tests.support.commands import Done
+from tests.support.faulty_worker import faulty
 from tests.support.nats_server import NatsServer
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
@@ -52,6 +53,13 @@ def test_verify_counts_matching_and_pending_events_and_changes_nothing(
     now = broker.consumer()
     assert (now.created, now.num_pending) == (consumer.created, consumer.num_pending)
     eventually(lambda: broker.stream_info().state.consumer_count == 1, 5)
+
+
+@pytest.mark.usefixtures("projected")
+def test_a_duration_before_now_is_by_the_brokers_clock(projector: Projector) -> None:
+    environment, command = faulty("wrong-clock", 3600)
+    done = projector("verify", "--since", "30m", "--json", command=command, **environment)
+    assert counts(done) == {"equal": 10, "rejected": 1, "existing": 1}
 
 
 def test_verify_lists_wrong_and_missing_rows_and_accepts_those_with_a_reason(

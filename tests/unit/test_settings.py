@@ -15,7 +15,8 @@ from worker import settings as settings_module
 from worker.cli import context as opening
 from worker.cli import main as command_line
 from worker.cli.main import main
-from worker.settings import Credentials, Settings, Tls, parse_seconds
+from worker.errors import ConfigurationError
+from worker.settings import Credentials, Settings, Since, Tls, parse_seconds, parse_since
 
 WriteFile = Callable[[str], str]
 ROOT = Path(__file__).parents[2]
@@ -258,6 +259,17 @@ def test_unknown_arguments_and_missing_values_are_refused(command: Command) -> N
     outcome = command("walk")
     assert (outcome.code, outcome.settings) == (64, None)
     assert "walk" in outcome.output
+
+
+def test_a_time_is_an_instant_or_so_long_before_now_and_never_later_than_now() -> None:
+    hour = 3_600_000_000_000
+    assert parse_since("1970-01-01T02:00:00Z") == Since(instant=2 * hour)
+    assert parse_since("2h") == Since(ago=2 * hour)
+    assert [Since(ago=2 * hour).before(now) for now in (hour, 5 * hour)] == [0, 3 * hour]
+    assert [Since(instant=2 * hour).before(now) for now in (hour, None)] == [hour, 2 * hour]
+    assert Since(instant=2**63).before(None) == 2**63 - 1
+    with pytest.raises(ConfigurationError, match="does not tell its time"):
+        Since(ago=hour).before(None)
 
 
 def test_seconds_are_a_number_or_a_duration() -> None:

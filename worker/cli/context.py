@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from tenacity import Retrying
@@ -18,6 +18,7 @@ from worker.cli.options import build_settings, chosen_database
 from worker.cli.output import user_message
 from worker.errors import BrokerError, ConfigurationError
 from worker.jetstream.client import BrokerClient
+from worker.jetstream.clock import broker_time
 from worker.jetstream.inspect import inspect_broker
 from worker.jetstream.manifest_sync import read_manifests
 from worker.jetstream.stream_reader import StreamReader
@@ -25,7 +26,7 @@ from worker.logs import JSON, TEXT, set_up_logging
 from worker.projections.manifests import ManifestCache
 from worker.projections.starts import STARTS
 from worker.schema import check_schema
-from worker.settings import Settings
+from worker.settings import Settings, Since
 
 
 def set_up_log(options: dict[str, Any]) -> None:
@@ -89,23 +90,34 @@ def database_of(settings: Settings) -> CheckedDatabase:
     return CheckedDatabase(database, settings.retry_for)
 
 
+def told_time(client: BrokerClient, settings: Settings) -> int | None:
+    """Return what the broker's clock shows, or None where the broker does not tell it."""
+    with suppress(BrokerError):
+        return client.do(broker_time(client.connection, settings, STARTS.filter_subject))
+    return None
+
+
 class OpenStream(NamedTuple):
-    """A stream to read, and the consumer's ack floor before the read: 0 without a consumer."""
+    """A stream to read, and the consumer's ack floor before the read: 0 without a consumer.
+
+    `now` is what the broker's clock shows, if it is read from a time on.
+    """
 
     reader: StreamReader
     ack_floor: int
     manifests: ManifestCache
+    now: int | None
 
 
 @contextmanager
 def open_stream(
     settings: Settings,
     *,
-    since: int | None = None,
+    since: Since | None = None,
     without_deadlines: bool = False,
     problems: list[str] | None = None,
 ) -> Iterator[OpenStream]:
-    """Open the stream for reading, from `since` in nanoseconds since 1970.
+    """Open the stream for reading, from `since` on, by the broker's clock.
 
     Raises BrokerError if the broker or the bucket cannot be read now, and ConfigurationError if the
     stream or the bucket does not exist. With a list of `problems`, the bucket's error is appended
@@ -121,8 +133,10 @@ def open_stream(
                 read_manifests(client, settings.bucket, manifests)
         ack_floor = view.consumer.ack_floor.stream_seq if view.consumer else 0
         place = settings.stream, STARTS.filter_subject, view.stream.last_sequence
-        with StreamReader(client, *place, since=since) as reader:
-            yield OpenStream(reader, ack_floor, manifests)
+        now = told_time(client, settings) if since is not None else None
+        start = since.before(now) if since is not None else None
+        with StreamReader(client, *place, since=start) as reader:
+            yield OpenStream(reader, ack_floor, manifests, now)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from worker.inspection.explanation import Calculation, Event, Evidence
 from worker.jetstream.stream_reader import StreamReader
 from worker.processing import rejections
 from worker.projections.manifests import ManifestCache
-from worker.settings import Settings
+from worker.settings import Settings, Since
 
 _MOST_EVENTS = 10
 _MOST_REJECTED = 10_000
@@ -60,9 +60,11 @@ def _search(settings: Settings, reader: Reader, result_id: str, found: FoundRun 
     evidence = Evidence()
     stored_at = _stored_at(found)
     try:
-        with open_stream(settings, since=stored_at, problems=evidence.problems) as stream:
+        since = None if stored_at is None else Since(stored_at)
+        with open_stream(settings, since=since, problems=evidence.problems) as stream:
             events, evidence.reaches_back = _read_events(stream.reader, result_id, stored_at)
             evidence.events, evidence.ack_floor = events, stream.ack_floor
+            evidence.now = stream.now
             evidence.calculation = _calculation(stream.manifests, found, stored_at, events)
     except (BrokerError, ConfigurationError) as error:
         evidence.problems.append(user_message(error))
@@ -139,7 +141,9 @@ def _members(result_id: str, found: FoundRun | None, evidence: Evidence) -> Memb
 
 def _next(found: FoundRun | None, evidence: Evidence) -> str:
     if found is not None:
-        return explanation.next_of_row(found, time.time_ns())
+        if evidence.now is not None:
+            return explanation.next_of_row(found, evidence.now)
+        return explanation.next_of_row(found, time.time_ns(), " by this machine's clock")
     if evidence.problems and not evidence.rejected and not evidence.events:
         return "unknown without the broker"
     return explanation.next_without_row(evidence)

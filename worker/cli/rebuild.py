@@ -15,6 +15,7 @@ from worker.errors import EXIT_OK
 from worker.messages import Message
 from worker.processing.processor import BatchProcessor
 from worker.projections.starts import STARTS
+from worker.settings import Since
 from worker.status.counters import Counters
 
 # About 100 MB of hashes. Beyond that, a run with two events is counted as new twice.
@@ -35,7 +36,7 @@ _COUNTS = {
 @without_deadlines_option
 @broker_command
 def rebuild(
-    *, since: int | None, dry_run: bool, without_deadlines: bool, as_json: bool, **options: Any
+    *, since: Since | None, dry_run: bool, without_deadlines: bool, as_json: bool, **options: Any
 ) -> int:
     """Project every event in the stream again, in the same way as a worker.
 

@@ -32,6 +32,8 @@ _COLUMNS = ("started_at", "job_id", "pc_id", "exec_id", "result_id", "expires_at
 def runs(*, by: str | None, everything: bool, as_json: bool, **options: Any) -> int:
     """List the runs in flight, earliest start first. A run must match every filter.
 
+    A deadline has passed where this machine's clock says so: the broker is not asked.
+
     \b
     projector runs --by job
     projector runs --overdue --pc pc-17

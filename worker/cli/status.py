@@ -1,6 +1,5 @@
 """`projector status`: how far the projection is, whether a worker runs or not."""
 
-import contextlib
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,13 +11,12 @@ from repo import queries as runs
 from repo.checkpoint import Checkpoint, Position, Stored
 from repo.errors import RepositoryError
 from repo.queries import Counted
-from worker.cli.context import chosen_settings, database_of
+from worker.cli.context import chosen_settings, database_of, told_time
 from worker.cli.options import SECONDS, broker_command
 from worker.cli.output import Members, json_text, paragraph, safe, user_message
 from worker.codec.timestamps import NANOSECONDS, format_instant, parse_instant
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError, exit_code
 from worker.jetstream.client import BrokerClient
-from worker.jetstream.clock import broker_time
 from worker.jetstream.consumer import Binding
 from worker.jetstream.inspect import BrokerView, inspect_broker, workers
 from worker.jetstream.presence import Peer, elsewhere
@@ -119,7 +117,8 @@ def _ask(settings: Settings) -> _Answers:
             # would seem to be ahead of the database.
             answers.broker = inspect_broker(client, settings)
             answers.workers = workers(client, settings)
-            answers.broker_time = client.connection.clock.now
+            if answers.consumer is not None:
+                answers.broker_time = told_time(client, settings)
             _ask_database(settings, answers)
             _compare(client, settings, answers)
     except (BrokerError, ConfigurationError) as error:
@@ -152,11 +151,7 @@ def _compare(client: BrokerClient, settings: Settings, answers: _Answers) -> Non
     if binding.has_work:
         above = binding.ack_floor.stream_seq + 1
         first = client.do(first_message(*stream, above, STARTS.filter_subject))
-        if first is not None:
-            answers.oldest = parse_instant(first["time"])
-            with contextlib.suppress(BrokerError):
-                time_now = broker_time(client.connection, settings, STARTS.filter_subject)
-                answers.broker_time = client.do(time_now)
+        answers.oldest = parse_instant(first["time"]) if first is not None else None
     if not answers.is_read:
         return
     checkpoint = _checkpoint(answers.stored, binding.stream)

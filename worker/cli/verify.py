@@ -12,6 +12,7 @@ from worker.errors import EXIT_OK, EXIT_PARTLY
 from worker.inspection.verification import OUTCOMES, WRONG, Verification
 from worker.processing.processor import BatchProcessor
 from worker.projections.starts import STARTS
+from worker.settings import Since
 from worker.status.counters import Counters
 
 
@@ -19,7 +20,7 @@ from worker.status.counters import Counters
 @since_option
 @without_deadlines_option
 @broker_command
-def verify(*, since: int | None, without_deadlines: bool, as_json: bool, **options: Any) -> int:
+def verify(*, since: Since | None, without_deadlines: bool, as_json: bool, **options: Any) -> int:
     """Compare every event in the stream with its row, and change nothing.
 
     \b

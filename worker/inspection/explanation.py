@@ -44,13 +44,15 @@ class Evidence:
     """What a search for a run found.
 
     `rejected` holds the ids of rejected events that contain the run's id; `ack_floor` is the
-    consumer's; `reaches_back` is when the oldest event in the stream was stored, as text.
+    consumer's; `reaches_back` is when the oldest event in the stream was stored, as text; `now` is
+    what the broker's clock shows, if known.
     """
 
     events: list[Event] = field(default_factory=list)
     rejected: list[int] = field(default_factory=list)
     ack_floor: int = 0
     reaches_back: str | None = None
+    now: int | None = None
     calculation: Calculation | None = None
     problems: list[str] = field(default_factory=list)
 
@@ -87,8 +89,11 @@ def compare(run: Run, today: Calculation) -> str:
     return "differs from what the current manifest gives; it stays as it is"
 
 
-def next_of_row(found: FoundRun, now: int) -> str:
-    """Return what will happen to a run that has a row; `now` in nanoseconds since 1970."""
+def next_of_row(found: FoundRun, now: int, whose: str = "") -> str:
+    """Return what will happen to a run that has a row; `now` in nanoseconds since 1970.
+
+    `whose` says by which clock, unless it is the broker's.
+    """
     if found.finished_at is not None:
         how = "the run was reaped after its deadline" if found.reaped else "the result arrived"
         return f"nothing: {how}, at {found.finished_at}"
@@ -99,8 +104,10 @@ def next_of_row(found: FoundRun, now: int) -> str:
     except ValueError:
         return "unknown: another program wrote the deadline, which is not in the stored form"
     if left < 0:
-        return f"the deadline passed {_shown(-left)} ago: the run may be reaped at any moment"
-    return f"the run may be reaped in {_shown(left)} unless its result arrives"
+        return (
+            f"the deadline passed {_shown(-left)} ago{whose}: the run may be reaped at any moment"
+        )
+    return f"the run may be reaped in {_shown(left)}{whose} unless its result arrives"
 
 
 def next_without_row(evidence: Evidence) -> str:

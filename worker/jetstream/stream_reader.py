@@ -3,7 +3,6 @@
 The worker's consumer is not touched.
 """
 
-import time
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -73,8 +72,7 @@ class StreamReader:
         if self._next > 1:
             config = {"deliver_policy": "by_start_sequence", "opt_start_seq": self._next}
         elif self._since is not None:
-            # The server counts nanoseconds in 64 bits: a time far from now would wrap around.
-            start = format_instant(max(0, min(self._since, time.time_ns())))
+            start = format_instant(self._since)
             config = {"deliver_policy": "by_start_time", "opt_start_time": start}
         try:
             await self._consumer.open(self._filter, **config)
