@@ -1,20 +1,25 @@
+import asyncio
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from nats.js.api import DeliverPolicy, ReplayPolicy, SequenceInfo
 
+from repo.checkpoint import Checkpoint
 from worker.errors import ConfigurationError
+from worker.jetstream.connection import Connection
 from worker.jetstream.consumer import (
     Binding,
     as_binding,
     check_usable,
     differences,
+    read_binding,
     wanted_consumer,
 )
 from worker.jetstream.consumer_info import Config, Info
+from worker.jetstream.recovery import has_gone_back
 from worker.jetstream.stream import StreamState
 from worker.projections.starts import STARTS
 from worker.settings import Settings
@@ -118,14 +123,50 @@ def test_a_reply_means_the_same_message_until_stream_or_deliveries_go_back(
     assert later.follows(BINDING) == same
 
 
+class Stream:
+    """Answers how far the stream is by now."""
+
+    def __init__(self, last: int) -> None:
+        self._last = last
+
+    async def ask(self, subject: str, _body: object = None) -> dict[str, Any]:
+        assert subject == "$JS.API.STREAM.INFO.EVENTS"
+        state = {"messages": 0, "bytes": 0, "first_seq": 1, "last_seq": self._last}
+        return {"created": "2026-05-20T00:00:00Z", "config": {}, "state": state}
+
+
+def delivered(sequence: int) -> Info:
+    position = SequenceInfo(sequence, sequence)
+    info = Info(name="c", stream_name="EVENTS", config=WANTED, created=datetime.now(UTC))
+    info.delivered = position
+    return info
+
+
 @pytest.mark.parametrize(
-    ("last", "is_ahead", "handed_out"), [(91, False, 90), (90, False, 90), (89, True, 89)]
+    ("last", "by_now", "is_ahead", "handed_out"),
+    [(91, 91, False, 90), (90, 90, False, 90), (89, 90, False, 89), (89, 89, True, 89)],
 )
-def test_a_consumer_above_the_streams_end_is_ahead(
-    last: int, is_ahead: bool, handed_out: int
+def test_a_consumer_above_the_streams_end_is_ahead_unless_the_stream_has_grown_since(
+    last: int, by_now: int, is_ahead: bool, handed_out: int
 ) -> None:
-    binding = replace(BINDING, stream=replace(STREAM, last_sequence=last))
+    stream = replace(STREAM, last_sequence=last)
+    connection = cast(Connection, Stream(by_now))
+    binding = asyncio.run(read_binding(connection, "EVENTS", delivered(90), stream))
     assert (binding.is_ahead, binding.handed_out) == (is_ahead, handed_out)
+
+
+@pytest.mark.parametrize(
+    ("reached", "last", "by_now", "went_back"),
+    [(90, 90, 90, False), (90, 89, 90, False), (90, 89, 89, True), (90, 91, 91, False)],
+)
+def test_a_stream_that_ends_below_the_checkpoint_went_back_unless_it_has_grown_since(
+    reached: int, last: int, by_now: int, went_back: bool
+) -> None:
+    stream = replace(STREAM, last_sequence=last)
+    checkpoint = Checkpoint(stream.created_at, reached)
+    connection = cast(Connection, Stream(by_now))
+    found = asyncio.run(has_gone_back(connection, "EVENTS", checkpoint, stream))
+    assert found == went_back
 
 
 def test_figures_that_a_server_leaves_out_are_zero() -> None:

@@ -24,7 +24,7 @@ from nats.js.errors import BadRequestError, NotFoundError, ServiceUnavailableErr
 from worker.errors import STREAM_MISSING, ConfigurationError, PullLost, no_response
 from worker.jetstream.connection import API_TIMEOUT, Connection
 from worker.jetstream.consumer_info import Config, Info, consumer_info
-from worker.jetstream.stream import StreamState, read_state
+from worker.jetstream.stream import StreamState, last_sequence, read_state
 from worker.projections.base import Projection
 from worker.settings import Settings
 
@@ -53,8 +53,9 @@ class Binding:
 
     `delivered` and `ack_floor` have two sequences each: the stream's, and the consumer's own, which
     counts deliveries. `pull_requests` is how many pull requests of any client wait, `is_new`
-    whether the consumer was missing and has just been created. `paused_until` is RFC 3339 text
-    while the consumer is paused, else None.
+    whether the consumer was missing and has just been created, `is_ahead` whether it stands above
+    the end of its stream, which went back then. `paused_until` is RFC 3339 text while the consumer
+    is paused, else None.
     """
 
     stream: StreamState
@@ -66,6 +67,7 @@ class Binding:
     delivered: SequenceInfo
     ack_floor: SequenceInfo
     is_new: bool = False
+    is_ahead: bool = False
     paused_until: str | None = None
 
     @property
@@ -76,11 +78,6 @@ class Binding:
     @property
     def has_work(self) -> bool:
         return self.not_acked > 0
-
-    @property
-    def is_ahead(self) -> bool:
-        """Whether the consumer stands above the end of its stream, which went back then."""
-        return self.delivered.stream_seq > self.stream.last_sequence
 
     @property
     def handed_out(self) -> int:
@@ -135,7 +132,8 @@ class Consumer:
         except (nats.errors.Error, TimeoutError) as error:
             raise no_response(f"stream {settings.stream} cannot be bound", error) from error
         check_usable(settings, self._projection, consumer.config, self._connection.max_payload)
-        return replace(as_binding(consumer, stream), is_new=found is None)
+        binding = await self._binding(consumer, stream)
+        return replace(binding, is_new=found is None)
 
     async def look(self, bound: Binding) -> Binding:
         """Return a bound consumer as it is now.
@@ -151,11 +149,14 @@ class Consumer:
             consumer = await consumer_info(self._connection, settings.stream, settings.consumer)
         except (nats.errors.Error, TimeoutError) as error:
             raise no_response("the consumer does not answer", error) from error
-        now = as_binding(consumer, stream)
+        now = await self._binding(consumer, stream)
         if not now.follows(bound):
             raise PullLost("the consumer went back: it was recreated, or its server lost its state")
         check_usable(settings, self._projection, now.config, self._connection.max_payload)
         return now
+
+    async def _binding(self, consumer: Info, stream: StreamState) -> Binding:
+        return await read_binding(self._connection, self._settings.stream, consumer, stream)
 
     async def _stream(self) -> StreamState:
         settings, spec = self._settings, self._projection.stream
@@ -210,8 +211,23 @@ class Consumer:
         return await consumer_info(*place)
 
 
+async def read_binding(
+    connection: Connection, name: str, consumer: Info, stream: StreamState
+) -> Binding:
+    """Return what the broker reported of a consumer, and before that of the stream that it is on.
+
+    Raises PullLost where the broker does not answer.
+    """
+    binding = as_binding(consumer, stream)
+    if binding.delivered.stream_seq > stream.last_sequence:
+        # Others may have received what was published between the two answers.
+        last = await last_sequence(connection, name)
+        binding = replace(binding, is_ahead=binding.delivered.stream_seq > last)
+    return binding
+
+
 def as_binding(consumer: Info, stream: StreamState) -> Binding:
-    """Return what the broker reports of a consumer, and of the stream that it is on."""
+    """Return both answers as one value."""
     return Binding(
         stream=stream,
         config=consumer.config,

@@ -9,7 +9,7 @@ from nats.js.errors import NotFoundError
 from worker.errors import BrokerError
 from worker.jetstream.client import BrokerClient
 from worker.jetstream.connection import Connection
-from worker.jetstream.consumer import Binding, as_binding
+from worker.jetstream.consumer import Binding, read_binding
 from worker.jetstream.consumer_info import consumer_info
 from worker.jetstream.presence import Peer, ask_peers
 from worker.jetstream.stream import StreamState, read_state
@@ -46,7 +46,7 @@ async def _inspect(connection: Connection, settings: Settings) -> BrokerView:
         try:
             with contextlib.suppress(NotFoundError):
                 found = await consumer_info(connection, settings.stream, settings.consumer)
-                consumer = as_binding(found, stream)
+                consumer = await read_binding(connection, settings.stream, found, stream)
         except (nats.errors.Error, TimeoutError) as error:
             raise BrokerError(f"stream {settings.stream} cannot be inspected") from error
     return BrokerView(connection.server(), connection.max_payload, stream, consumer)

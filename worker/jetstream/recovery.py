@@ -23,7 +23,7 @@ from worker.jetstream.deliveries import Deliveries
 from worker.jetstream.dispatcher import Dispatcher
 from worker.jetstream.manifest_sync import ManifestSync
 from worker.jetstream.presence import Peer, Presence, elsewhere
-from worker.jetstream.stream import StreamState, stored_at
+from worker.jetstream.stream import StreamState, last_sequence, stored_at
 from worker.logs import Repeats
 from worker.messages import Batch, StreamPosition
 from worker.processing.pool import RepositoryPool
@@ -424,7 +424,9 @@ async def has_gone_back(
     sequence = checkpoint.last_sequence
     if checkpoint.stream_created_at != stream.created_at:
         return False
-    if max(sequence, checkpoint.caught_up_to) > stream.last_sequence:
+    reached = max(sequence, checkpoint.caught_up_to)
+    # Another worker may have reached what was published since the stream was read.
+    if reached > stream.last_sequence and reached > await last_sequence(connection, name):
         return True
     if not sequence:
         return False

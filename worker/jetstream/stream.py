@@ -85,6 +85,12 @@ async def read_state(connection: Connection, stream: str) -> StreamState | None:
     )
 
 
+async def last_sequence(connection: Connection, name: str) -> int:
+    """Return the sequence at which a stream ends now, 0 without it; raises as `request`."""
+    state = await read_state(connection, name)
+    return 0 if state is None else state.last_sequence
+
+
 async def first_message(
     connection: Connection, stream: str, sequence: int, subjects: str
 ) -> dict[str, Any] | None:
