@@ -32,9 +32,9 @@ def make_server(tmp_path: Path) -> Iterator[MakeServer]:
     """Return a function that prepares servers for this test only."""
     made: list[NatsServer] = []
 
-    def make(config: str = "", *, jetstream: bool = True) -> NatsServer:
+    def make(config: str = "", **more: Any) -> NatsServer:
         folder = tmp_path / f"nats-{len(made) + 1}"
-        made.append(NatsServer(folder, config=config, jetstream=jetstream))
+        made.append(NatsServer(folder, config=config, **more))
         return made[-1]
 
     yield make

@@ -53,9 +53,13 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """The PEM files of a TLS connection, and whether the connection must be encrypted."""
+    """The PEM files of a TLS connection, and whether the connection must be encrypted.
+
+    `first` is whether it begins with the handshake, before the server says anything.
+    """
 
     required: bool = False
+    first: bool = False
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
@@ -86,6 +90,8 @@ class Settings:
     stream: str = STARTS.stream.name
     consumer: str = STARTS.default_consumer
     bucket: str = "jobs"
+    js_domain: str | None = None
+    inbox_prefix: str = "_INBOX"
     create_stream: bool = False
     migrate: bool = False
     until_idle: bool = False
@@ -268,6 +274,13 @@ def _matching(pattern: str, expected: str) -> Callable[[str], str]:
 # A stream or consumer, a key-value bucket, and an interface to listen on.
 parse_name = _matching(r"[^\s.*>/\\\x00-\x1f]+", "a name without spaces, dots, *, > or slashes")
 parse_bucket = _matching("[A-Za-z0-9_-]+", "a name of letters, digits, - and _")
+# The client library counts the prefix in bytes, and what it receives in characters.
+_WORD = r"(?:(?![.*>])[!-~])+"
+parse_domain = _matching(_WORD, "one ASCII word without dots, *, > or spaces, such as hub")
+parse_inbox_prefix = _matching(
+    rf"{_WORD}(?:\.{_WORD})*",
+    "ASCII words separated by single dots, without *, > or spaces, such as _INBOX_projector",
+)
 parse_host = _matching("[A-Za-z0-9._:%-]+", "an IP address or a host name")
 
 

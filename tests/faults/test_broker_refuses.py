@@ -39,7 +39,7 @@ def test_a_broker_that_is_unavailable_silent_or_refusing_is_logged_at_each_attem
         causes = {
             "refused": at_absent,
             "authorization violation": at_refusing,
-            "timeout": at_silent,
+            "the server does not greet": at_silent,
         }
         for cause, worker in causes.items():
             line = worker.wait_for("broker.unavailable", times=2, within=30)

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.support.broker import CONSUMER, Broker
 from tests.support.commands import run_here, run_projector
 from tests.support.deadlines import manifest
 from tests.support.endpoints import OBSERVED, Port
-from tests.support.nats_server import NatsServer
+from tests.support.nats_server import NatsServer, free_address
 from tests.support.restoring import wipe
 from tests.support.rows import Rows
 from tests.support.worker_process import WorkerProcess
@@ -34,24 +35,28 @@ FILES = sorted(SHIPPED.glob("*.conf"))
 
 WORKER = worker_permissions("EVENTS", CONSUMER, STARTS.filter_subject, "jobs")
 NUMBERS = range(len(WORKER))
+# For users at a leaf node, who are limited to the hub's JetStream and an inbox prefix.
+PLACES = ("--js-domain", "hub", "--inbox-prefix", "_INBOX_Projector.1")
+PREFIXES = {"": (), "placed-": PLACES}
 # Without one of these nothing can be pulled.
 ESSENTIAL = ("_INBOX", "STREAM.INFO.EVENTS", "CONSUMER.INFO.EVENTS", "MSG.NEXT.EVENTS")
 
 
-def rights_on(number: int) -> list[Permission]:
+def rights_on(number: int, prefix: str = "") -> list[Permission]:
     """Return the rights on the consumer that belongs to the user without right `number`."""
-    return worker_permissions("EVENTS", f"consumer-{number}", STARTS.filter_subject, "jobs")
+    rights = worker_permissions("EVENTS", f"consumer-{number}", STARTS.filter_subject, "jobs")
+    return [right.placed(PLACES[3], PLACES[1]) for right in rights] if prefix else rights
 
 
-def user_without(number: int) -> str:
+def user_without(number: int, prefix: str = "") -> str:
     """Return the configuration of a user with all rights but one."""
-    rights = rights_on(number)
+    rights = rights_on(number, prefix)
     del rights[number]
     publish = ", ".join(f'"{right.subject}"' for right in rights if not right.subscribe)
     subscribe = ", ".join(f'"{right.subject}"' for right in rights if right.subscribe) or '"none"'
     return (
-        f"{{ user: without-{number}, password: x, permissions: {{ publish: {{ allow: [{publish}] }}"
-        f", subscribe: {{ allow: [{subscribe}] }} }} }}"
+        f"{{ user: {prefix}without-{number}, password: x, permissions: {{ "
+        f"publish: {{ allow: [{publish}] }}, subscribe: {{ allow: [{subscribe}] }} }} }}"
     )
 
 
@@ -59,24 +64,48 @@ def users(*more: str) -> str:
     return "\n".join(["authorization { users: [ { user: all, password: x }", *more, "] }"])
 
 
+class Guarded(NamedTuple):
+    hub: NatsServer
+    leaf: NatsServer
+
+    def login(self, user: str) -> str:
+        return (self.leaf if user.startswith("placed-") else self.hub).login(user)
+
+    def refusals(self) -> list[str]:
+        lines = (self.hub.log + self.leaf.log).splitlines()
+        return [line for line in lines if "ermissions" in line]
+
+
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    """A server with a user for each file, and a user without each right of a worker."""
-    folder = tmp_path_factory.mktemp("guarded")
-    shutil.copytree(SHIPPED, folder, dirs_exist_ok=True)
-    shipped = [
-        f"{{ user: {path.stem}, password: x, permissions: $PROJECTOR_{path.stem.upper()} }}"
-        for path in FILES
-    ]
-    config = [f'include "{path.name}"' for path in FILES]
-    config.append(users(*shipped, *(user_without(number) for number in NUMBERS)))
-    server = NatsServer(folder, config="\n".join(config)).start()
-    yield server
-    server.stop()
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A server with a user for each file, and a user without each right of a worker.
+
+    And a leaf node with the same users, in files changed as the runbook says.
+    """
+    address, servers = free_address(), []
+    linked = {"": f"listen: {address}", "placed-": f"remotes: [{{ url: nats://all:x@{address} }}]"}
+    for prefix, leafnodes in linked.items():
+        folder = tmp_path_factory.mktemp("guarded")
+        config = [f"leafnodes {{ {leafnodes} }}"]
+        shipped = []
+        for path in FILES:
+            text = path.read_text("utf-8")
+            if prefix:
+                text = text.replace("$JS.API.", "$JS.hub.API.").replace("_INBOX.", f"{PLACES[3]}.")
+            (folder / path.name).write_text(text)
+            config.append(f'include "{path.name}"')
+            block = f"$PROJECTOR_{path.stem.upper()}"
+            shipped.append(f"{{ user: {prefix}{path.stem}, password: x, permissions: {block} }}")
+        config.append(users(*shipped, *(user_without(number, prefix) for number in NUMBERS)))
+        domain = "leaf" if prefix else "hub"
+        servers.append(NatsServer(folder, config="\n".join(config), domain=domain).start())
+    yield Guarded(*servers)
+    for server in servers:
+        server.stop()
 
 
 @pytest.fixture
-def unlimited(guarded: NatsServer) -> Iterator[Broker]:
+def unlimited(guarded: Guarded) -> Iterator[Broker]:
     """A connection with all rights to the same server, which is empty."""
     with Broker(guarded.login("all")) as broker:
         broker.delete_everything()
@@ -119,21 +148,24 @@ def test_the_server_accepts_the_documented_example_as_it_is(
     assert check(rows, server.login("worker"))[1][0].startswith(f"all {len(WORKER)} ")
 
 
+@pytest.mark.parametrize("prefix", PREFIXES)
 def test_the_shipped_rights_suffice_to_create_project_watch_read_again_retry_and_read(
-    guarded: NatsServer,
+    prefix: str,
+    guarded: Guarded,
     unlimited: Broker,
     rows: Rows,
     start_worker: StartWorker,
     run_until_idle: RunUntilIdle,
 ) -> None:
-    worker = guarded.login("worker")
+    worker, places = guarded.login(f"{prefix}worker"), PREFIXES[prefix]
     unlimited.make_bucket()
     unlimited.put_manifest("job-1", manifest("20s"))
-    first = run_until_idle(rows, "--create-stream", nats=guarded.login("creator"))
+    creator = guarded.login(f"{prefix}creator")
+    first = run_until_idle(rows, "--create-stream", *places, nats=creator)
 
     unlimited.publish_starts(events.start() for _ in range(20))
     unlimited.publish(b"not JSON")
-    running = start_worker(rows, *OBSERVED, nats=worker)
+    running = start_worker(rows, *OBSERVED, *places, nats=worker)
     running.until(lambda: rows.count() == 20)
     unlimited.put_manifest("job-2", manifest("20s"))  # arrives through the watch
     unlimited.publish(manifest_id="job-2", result_id="second")
@@ -147,12 +179,13 @@ def test_the_shipped_rights_suffice_to_create_project_watch_read_again_retry_and
     assert rows.query("SELECT 1 FROM execution_results WHERE expires_at IS NULL") == []
 
     wipe(rows)
-    again = run_until_idle(rows, nats=worker)
+    again = run_until_idle(rows, *places, nats=worker)
     assert rows.count() == 22
-    on_worker = ("--database", rows.url, "--nats", worker)
+    on_worker = ("--database", rows.url, "--nats", worker, *places)
     retried = run_projector("rejected", "retry", "--all", *on_worker, cwd=rows.path.parent)
     assert (retried.code, retried.output.splitlines()[-1]) == (1, "1 rejected")
-    on_reader = ("--json", "--database", rows.url, "--nats", guarded.login("reader"))
+    reader = guarded.login(f"{prefix}reader")
+    on_reader = ("--json", "--database", rows.url, "--nats", reader, *places)
     for command in ("status", "verify", "rebuild"):
         done = run_projector(command, *on_reader, cwd=rows.path.parent)
         assert done.code == 0, done
@@ -162,8 +195,8 @@ def test_the_shipped_rights_suffice_to_create_project_watch_read_again_retry_and
         assert process.logged("broker.error") == process.logged("lag.unknown") == []
         assert process is first or process.logged("manifests.loaded")
     # A reader may not delete its consumer, which expires soon.
-    refused = [line for line in guarded.log.splitlines() if "ermissions" in line]
-    assert all("CONSUMER.DELETE" in line for line in refused), refused
+    refusals = guarded.refusals()
+    assert all("CONSUMER.DELETE" in line for line in refusals), refusals
 
 
 def test_a_missing_right_is_named_in_the_log_until_it_is_granted_and_costs_no_row(
@@ -216,7 +249,7 @@ def check(rows: Rows, nats: str, *options: str) -> tuple[int, list[str]]:
 
 
 def test_check_names_each_missing_right_and_changes_nothing_on_the_broker(
-    guarded: NatsServer, unlimited: Broker, rows: Rows
+    guarded: Guarded, unlimited: Broker, rows: Rows
 ) -> None:
     unlimited.make_stream()
     unlimited.make_bucket()
@@ -238,13 +271,31 @@ def test_check_names_each_missing_right_and_changes_nothing_on_the_broker(
     assert "may not publish to $JS.API.STREAM.CREATE.EVENTS " in texts[0]
 
 
+@pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("number", NUMBERS)
 def test_check_names_exactly_the_right_that_is_missing(
-    guarded: NatsServer, unlimited: Broker, rows: Rows, number: int
+    guarded: Guarded, unlimited: Broker, rows: Rows, number: int, prefix: str
 ) -> None:
-    nats = guarded.login(f"without-{number}")
-    code, texts = check(rows, nats, "--consumer", f"consumer-{number}")
+    nats = guarded.login(f"{prefix}without-{number}")
+    code, texts = check(rows, nats, "--consumer", f"consumer-{number}", *PREFIXES[prefix])
     assert code == 1
     assert [re.search(r" to (\S+)", text)[1] for text in texts] == [  # type: ignore[index]
-        rights_on(number)[number].subject
+        rights_on(number, prefix)[number].subject
     ]
+
+
+def test_a_subject_that_an_option_changes_is_named_as_it_is_on_the_broker(
+    guarded: Guarded, unlimited: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    nats = guarded.login("placed-worker")
+    expected = {
+        (): ('Subscription to "_INBOX.',),
+        PLACES[:2]: ('Subscription to "_INBOX.',),
+        (*PLACES[:3], "_INBOX_Other"): ('Subscription to "_INBOX_Other.',),
+        PLACES[2:]: ('Publish to "$JS.API.STREAM.INFO.EVENTS"',),
+        (*PLACES, "--stream", "OTHER"): ('Publish to "$JS.hub.API.STREAM.INFO.OTHER"',),
+    }
+    workers = [(start_worker(rows, *given, nats=nats), text) for given, text in expected.items()]
+    for worker, text in workers:
+        worker.wait_for_error(None, "permissions violation for ", *text)
+        assert text[0].partition('"')[2].rstrip('"') in worker.text

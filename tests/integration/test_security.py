@@ -8,7 +8,9 @@ from urllib.parse import quote
 import pytest
 
 from tests.integration.conftest import MakeServer, StartWorker
+from tests.support.commands import run_here
 from tests.support.credentials import Certificates, User, make_certificates
+from tests.support.nats_server import server_version
 from tests.support.proxy import PlainServer
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
@@ -61,6 +63,52 @@ def test_the_worker_connects_only_to_a_server_whose_authority_it_trusts(
     for worker in untrusted:
         assert worker.stop(within=6) == 0
         assert worker.logged("worker.started") == []
+
+
+@pytest.mark.skipif(server_version() < (2, 10, 4), reason="needs a server from 2.10.4 on")
+def test_a_server_that_begins_with_the_handshake_is_used_with_the_option_that_is_named_without_it(
+    make_server: MakeServer, certificates: Certificates, rows: Rows, start_worker: StartWorker
+) -> None:
+    users = f"authorization {{ user: me, password: {QUOTED} }}\n"
+    server = make_server(certificates.server_config(", handshake_first: true") + users).start()
+    password = {"PROJECTOR_PASSWORD": PASSWORD}
+    trusting = (*READY, "--user", "me", "--tls-ca-file", str(certificates.ca))
+    first = start_worker(rows, *trusting, "--tls-first", nats=server.url, environment=password)
+    without = start_worker(rows, *trusting, nats=server.url, environment=password)
+    untrusted = start_worker(
+        rows, *READY, "--user", "me", "--tls-first", nats=server.url, environment=password
+    )
+    assert first.exit_code() == 0
+    assert first.logged("broker.connected")[0]["tls"] is True
+    without.wait_for_error("broker.unavailable", "does not greet", "needs --tls-first")
+    untrusted.wait_for_error("broker.unavailable", "certificate verify failed")
+    assert without.stop(within=6) == untrusted.stop(within=6) == 0
+    lasting = start_worker(
+        rows,
+        *("--user", "me", "--tls-ca-file", str(certificates.ca), "--tls-first"),
+        nats=server.url,
+        environment={**password, **UNCLOSED},
+        pulling=True,
+    )
+    server.stop()
+    lasting.wait_for("broker.disconnected")
+    with PlainServer(port=server.port or 0) as plain:
+        lasting.until(lambda: plain.received.startswith(b"\x16\x03"))  # a TLS handshake
+        assert b"CONNECT" not in plain.received
+    server.start()
+    lasting.wait_for("broker.reconnected")
+    assert lasting.stop() == 0
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_a_server_that_does_not_begin_with_the_handshake_is_reported_with_the_option(
+    make_server: MakeServer, certificates: Certificates, rows: Rows, tls: bool
+) -> None:
+    server = make_server(certificates.server_config() if tls else "").start()
+    places = ("--database", rows.url, "--nats", server.url, "--tls-ca-file", certificates.ca)
+    done = run_here("status", "--json", *places, PROJECTOR_TLS_FIRST="1")
+    assert done.code == 75
+    assert "the TLS handshake that --tls-first begins with failed" in done.document["problems"][0]
 
 
 def test_a_server_that_requires_a_client_certificate_gets_it(

@@ -20,11 +20,11 @@ class Certificates:
     client: Path
     client_key: Path
 
-    def server_config(self, *, verify: bool = False) -> str:
+    def server_config(self, more: str = "", *, verify: bool = False) -> str:
         """Return a server configuration with TLS; `verify` requires a client certificate."""
         return (
             f'tls {{ cert_file: "{self.server}", key_file: "{self.server_key}", '
-            f'ca_file: "{self.ca}", verify: {str(verify).lower()} }}\n'
+            f'ca_file: "{self.ca}", verify: {str(verify).lower()}{more} }}\n'
         )
 
 

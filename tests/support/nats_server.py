@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -12,6 +14,18 @@ from tests.support.waiting import eventually
 
 _RELOADED = "Reloaded server configuration"
 _STOP_TIMEOUT = 10.0
+
+
+def server_version() -> tuple[int, ...]:
+    """Return the version of the server that the tests run."""
+    shown = subprocess.run([find_nats_server(), "--version"], capture_output=True, check=True)
+    return tuple(map(int, re.findall(rb"\d+", shown.stdout)[:3]))
+
+
+def free_address() -> str:
+    """Return an address to listen on, for what chooses no free port by itself."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def find_nats_server() -> str:
@@ -27,11 +41,14 @@ def find_nats_server() -> str:
 class NatsServer:
     """One server process. `start` after `stop` or `kill` uses the same port and store."""
 
-    def __init__(self, folder: Path, *, config: str = "", jetstream: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, config: str = "", jetstream: bool = True, domain: str = ""
+    ) -> None:
         """Prepare a server with all its files in `folder`; `config` extends its configuration."""
         self._folder = folder
         self._config = config
         self._jetstream = jetstream
+        self._domain = f", domain: {domain}" if domain else ""
         self._process: subprocess.Popen[bytes] | None = None
         self._listen = ""
         self.port: int | None = None
@@ -101,7 +118,8 @@ class NatsServer:
 
     def _write_config(self) -> Path:
         config = self._folder / "server.conf"
-        store = f'jetstream {{ store_dir: "{self._folder}/store" }}' if self._jetstream else ""
+        store = f'store_dir: "{self._folder}/store"{self._domain}'
+        store = f"jetstream {{ {store} }}" if self._jetstream else ""
         config.write_text(
             f"listen: {self._listen}\n"
             f'ports_file_dir: "{self._folder}"\n'

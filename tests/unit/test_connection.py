@@ -128,9 +128,10 @@ Use = Callable[[Connection], Coroutine[Any, Any, None]]
 
 
 async def connected(
-    *urls: str, tls: bool = False, supervisor: Supervisor | None = None
+    *urls: str, tls: bool | Tls = False, supervisor: Supervisor | None = None
 ) -> Connection:
-    settings = replace(SETTINGS, nats_urls=urls, tls=Tls(required=tls))
+    tls = Tls(required=tls) if isinstance(tls, bool) else tls
+    settings = replace(SETTINGS, nats_urls=urls, tls=tls)
     return await connect(settings, supervisor or Supervisor(), status(), briefly=True)
 
 
@@ -255,6 +256,13 @@ def test_where_tls_is_required_and_not_offered_nothing_is_sent() -> None:
     assert (server.clients > 0, server.received) == (True, b"")
     assert isinstance(supervisor.error, ConfigurationError)
     assert "does not offer it" in str(supervisor.error)
+
+
+def test_where_the_connection_begins_with_the_handshake_nothing_else_is_sent() -> None:
+    with PlainServer() as server, pytest.raises(BrokerError, match="--tls-first begins with"):
+        asyncio.run(connected(server.url, tls=Tls(required=True, first=True)))
+    assert server.received.startswith(b"\x16\x03")  # a handshake, of TLS
+    assert b"CONNECT" not in server.received
 
 
 def test_nothing_is_sent_without_tls_by_a_library_without_the_hook_either(

@@ -30,6 +30,8 @@ NOW = time.time_ns()
 class Broker:
     """Returns the first message at or above a sequence, and counts the requests."""
 
+    other_domain = None
+
     def __init__(self, stored: dict[int, int]) -> None:
         self.stored = stored
         self.asked = 0

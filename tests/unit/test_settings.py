@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[2]
 SECRET = "s3cret"
 SEED = User(1).seed
 CREDS = User(1).creds("the.jwt.s3cret")
-FLAGS = ["--create-stream", "--migrate", "--until-idle"]
+SWITCHES = ["--create-stream", "--migrate", "--until-idle"]
+FLAGS = [*SWITCHES, "--tls-first"]
 SECRET_FILES = {
     "--token-file": SECRET,
     "--password-file": SECRET,
@@ -44,6 +45,7 @@ OPTIONS = [
         "--metrics-host",
         "--user",
     ),
+    *("--js-domain", "--inbox-prefix"),
     *("--log-level", "--log-format"),
 ]
 VARIABLES = {one: f"PROJECTOR_{one[2:].replace('-', '_').upper()}" for one in OPTIONS}
@@ -150,7 +152,7 @@ def test_without_options_the_settings_have_their_defaults(command: Command) -> N
     assert chosen == Settings(nats_urls=("nats://127.0.0.1:4222",), database="sqlite:///x.db")
     assert (chosen.stream, chosen.consumer) == ("EVENTS", "backend_events_projector")
     assert (chosen.bucket, chosen.batch, chosen.ack_wait) == ("jobs", 1000, 30.0)
-    assert not any(getattr(chosen, flag[2:].replace("-", "_")) for flag in FLAGS)
+    assert not any(getattr(chosen, flag[2:].replace("-", "_")) for flag in SWITCHES)
     assert not chosen.tls.required
     assert command.chosen("--nats", "broker").nats_urls == ("nats://broker:4222",)
     assert command.chosen(**dict.fromkeys(VARIABLES.values(), "")) == command.chosen()
@@ -164,13 +166,14 @@ VALUES = {
     "--threads": "64", "--max-outstanding": "1", "--max-ack-pending": "100", "--ack-wait": "1m 30s",
     "--retry-for": "2.5",
     "--busy-timeout": "500ms", "--drain-timeout": "7", "--stalled-after": "5m",
-    "--metrics-port": "9464", "--metrics-host": "::1",
+    "--metrics-port": "9464", "--metrics-host": "::1", "--js-domain": "hub-1",
+    "--inbox-prefix": "_INBOX_a.b",
 }  # fmt: skip
 CHOSEN = Settings(
     SERVERS, "sqlite:////var/lib/x.db", "OTHER-1_x", "other", "jobs_2",
     batch=10_000, threads=64, max_outstanding=1, max_ack_pending=100, ack_wait=90.0,
     retry_for=2.5, busy_timeout=0.5, drain_timeout=7.0, stalled_after=300.0, metrics_port=9464,
-    metrics_host="::1", tls=Tls(required=True),
+    metrics_host="::1", js_domain="hub-1", inbox_prefix="_INBOX_a.b", tls=Tls(required=True),
 )  # fmt: skip
 
 
@@ -185,7 +188,7 @@ def test_an_option_and_its_variable_set_the_same_setting(command: Command) -> No
     assert command.chosen(*repeated, PROJECTOR_NATS_URL="nats://other").nats_urls == SERVERS
 
 
-@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("flag", SWITCHES)
 def test_a_flag_is_set_by_its_option_or_by_a_boolean_variable(command: Command, flag: str) -> None:
     name = flag.removeprefix("--").replace("-", "_")
     assert getattr(command.chosen(flag), name) is True
@@ -216,6 +219,12 @@ INVALID: list[tuple[Sequence[str], list[str], str]] = [
     (["--database"], _DATABASES.split(), "sqlite:///"),
     (["--stream", "--consumer"], ["a b", "a.b", "a\nb", "a*", "a>", "a/b"], "name without spaces"),
     (["--bucket"], ["a b", "a.b", "\u00fc"], "letters, digits"),
+    (["--js-domain"], ["a b", "a.b", "hub.", "*", ">", "\u00fc"], "one ASCII word without dots"),
+    (
+        ["--inbox-prefix"],
+        ["_INBOX.>", "_INBOX.*", "_INBOX.", ".a", "a..b", "a b", "a\t", "\u00fc"],
+        "ASCII words separated by single dots",
+    ),
     (FLAGS, ["maybe", "2"], "boolean"),
     (["--batch"], ["0", "10001", "many", "1.5", "1_0x"], "1<=x<=10000"),
     (["--threads"], ["0", "65", "many"], "1<=x<=64"),
@@ -465,6 +474,12 @@ def test_a_key_file_requires_a_certificate_file(command: Command, file: WriteFil
         output = command.refused(*arguments, **variables)
         assert "--tls-key-file" in output
         assert "--tls-cert-file" in output
+
+
+def test_a_handshake_at_the_start_requires_tls_whatever_the_url_says(command: Command) -> None:
+    for chosen in (command.chosen("--tls-first"), command.chosen(PROJECTOR_TLS_FIRST="1")):
+        assert chosen.tls == Tls(required=True, first=True)
+    assert command.chosen(PROJECTOR_TLS_FIRST="0").tls == Tls()
 
 
 @pytest.fixture

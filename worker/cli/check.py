@@ -29,6 +29,7 @@ from worker.jetstream.permissions import (
     worker_permissions,
 )
 from worker.jetstream.presence import elsewhere
+from worker.jetstream.stream import missing_stream
 from worker.projections.manifests import ManifestCache
 from worker.projections.starts import STARTS
 from worker.schema import check_schema
@@ -116,8 +117,10 @@ def _schema(database: Database, settings: Settings) -> Iterator[Finding]:
 def _broker(settings: Settings) -> Iterator[Finding]:
     with BrokerClient(settings) as client:
         encrypted = "encrypted" if settings.tls.required else "not encrypted"
-        server = client.connection.server()
-        yield Finding("broker", Level.OK, f"connected to nats-server {server}, {encrypted}")
+        text = f"connected to nats-server {client.connection.server()}, {encrypted}"
+        if domain := client.connection.domain:
+            text += f", JetStream domain {domain}"
+        yield Finding("broker", Level.OK, text)
         yield from _permissions(client, settings)
         yield from _guarded("stream", lambda: _stream(client, settings))
         yield from _guarded("workers", lambda: _workers(client, settings))
@@ -130,7 +133,7 @@ def _permissions(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
     )
     if settings.create_stream:
         needed += create_stream_permissions(settings.stream)
-    missing = missing_permissions(client, needed)
+    missing = missing_permissions(client, settings, needed)
     for right in missing:
         verb = "subscribe to" if right.subscribe else "publish to"
         text = f"user may not {verb} {right.subject} (needed to {right.purpose})"
@@ -138,7 +141,7 @@ def _permissions(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
         yield Finding("permissions", level, text)
     if not missing:
         text = f"all {len(needed)} that a worker needs"
-        if missing_permissions(client, reading_permissions(settings.stream)):
+        if missing_permissions(client, settings, reading_permissions(settings.stream)):
             text += "; verify, rebuild and explain need more"
         yield Finding("permissions", Level.OK, text)
 
@@ -146,11 +149,8 @@ def _permissions(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
 def _stream(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
     view = inspect_broker(client, settings)
     if view.stream is None:
-        text = f"stream {settings.stream} does not exist"
-        if settings.create_stream:
-            yield Finding("stream", Level.OK, f"{text}; --create-stream will create it")
-        else:
-            yield Finding("stream", Level.ERROR, f"{text}; create it, or pass --create-stream")
+        level = Level.OK if settings.create_stream else Level.ERROR
+        yield Finding("stream", level, missing_stream(settings, view.domain))
         return
     yield Finding("stream", Level.OK, f"{settings.stream} has {view.stream.messages} messages")
     if view.consumer is not None:

@@ -21,6 +21,7 @@ from worker.jetstream.client import BrokerClient
 from worker.jetstream.clock import broker_time
 from worker.jetstream.inspect import inspect_broker
 from worker.jetstream.manifest_sync import read_manifests
+from worker.jetstream.stream import missing_stream
 from worker.jetstream.stream_reader import StreamReader
 from worker.logs import JSON, TEXT, set_up_logging
 from worker.projections.manifests import ManifestCache
@@ -127,7 +128,7 @@ def open_stream(
     with BrokerClient(settings) as client:
         view = inspect_broker(client, settings)
         if view.stream is None:
-            raise ConfigurationError(f"stream {settings.stream} does not exist")
+            raise ConfigurationError(missing_stream(settings, view.domain))
         if not without_deadlines:
             with handling_missing_manifests(problems):
                 read_manifests(client, settings.bucket, manifests)

@@ -65,6 +65,8 @@ def _split_urls(text: str) -> list[settings.NatsUrl]:
 _URLS = _Parsed("url", _split_urls)
 _DATABASE = _Parsed("url", check_url)
 _BUCKET = _Parsed("name", settings.parse_bucket)
+_DOMAIN = _Parsed("name", settings.parse_domain)
+_INBOX_PREFIX = _Parsed("prefix", settings.parse_inbox_prefix)
 _HOST = _Parsed("host", settings.parse_host)
 _NAME = _Parsed("name", settings.parse_name)
 _SINCE = _Parsed("time", settings.parse_since)
@@ -99,14 +101,25 @@ def together(*options: Decorator) -> Decorator:
     return decorate
 
 
-servers = option(
-    *("--nats", _URLS),
-    "Connect to this NATS server, nats://HOST[:PORT] or tls://HOST[:PORT]. Repeat the option or "
-    "separate the URLs by commas for several servers of one cluster.",
-    envvar=PREFIX + "NATS_URL",
-    multiple=True,
-    metavar="URL",
-    default=["nats://127.0.0.1:4222"],
+servers = together(
+    option(
+        *("--nats", _URLS),
+        "Connect to this NATS server, nats://HOST[:PORT] or tls://HOST[:PORT]. Repeat the option "
+        "or separate the URLs by commas for several servers of one cluster.",
+        envvar=PREFIX + "NATS_URL",
+        multiple=True,
+        metavar="URL",
+        default=["nats://127.0.0.1:4222"],
+    ),
+    option(
+        *("--js-domain", _DOMAIN),
+        "Use stream, consumer and bucket of this JetStream domain, such as the hub's behind a leaf "
+        "node.  [default: the server's own]",
+    ),
+    option(
+        *("--inbox-prefix", _INBOX_PREFIX),
+        "Receive answers and messages on subjects below this prefix.",
+    ),
 )
 database = option(
     *("--database", _DATABASE),
@@ -133,6 +146,12 @@ credentials = together(
     option(
         *("--tls-key-file", _FILE),
         "Read the client certificate's PEM key from this file.  [default: the certificate's file]",
+    ),
+    option(
+        *("--tls-first", None),
+        "Begin with the TLS handshake, as a server with handshake_first expects. Requires TLS.",
+        is_flag=True,
+        default=False,
     ),
 )
 
@@ -226,7 +245,8 @@ def _pop_tls(options: dict[str, Any], *, required: bool) -> settings.Tls:
     files = {name: options.pop(f"tls_{name}") for name in ("ca_file", "cert_file", "key_file")}
     if files["key_file"] and not files["cert_file"]:
         raise SettingError("--tls-key-file", "expected together with --tls-cert-file")
-    tls = settings.Tls(required=required or any(files.values()), **files)
+    first = options.pop("tls_first")
+    tls = settings.Tls(required=required or first or any(files.values()), first=first, **files)
     tls.context()  # raises for a file that cannot be used
     return tls
 

@@ -21,7 +21,7 @@ from worker.jetstream.consumer import Binding
 from worker.jetstream.inspect import BrokerView, inspect_broker, workers
 from worker.jetstream.presence import Peer, elsewhere
 from worker.jetstream.recovery import has_gone_back
-from worker.jetstream.stream import StreamState, first_message
+from worker.jetstream.stream import StreamState, first_message, missing_stream
 from worker.projections.starts import STARTS
 from worker.settings import Settings
 from worker.status.health import CATCHING_UP, CONSUMER_SHARED
@@ -246,7 +246,7 @@ def _database_members(settings: Settings, answers: _Answers) -> Members | None:
 def _finding(settings: Settings, answers: _Answers) -> str:
     broker, binding = answers.broker, answers.consumer
     if broker and not broker.stream:
-        return f"stream {settings.stream} does not exist; create it, or use run --create-stream"
+        return missing_stream(settings, broker.domain)
     if broker and not binding:
         return f"consumer {settings.consumer} does not exist; a worker creates it"
     if binding is None or not answers.is_read:

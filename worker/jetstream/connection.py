@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import re
 import ssl
 import time
 from collections.abc import Callable, Iterable
@@ -17,11 +16,13 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client, RawCredentials
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.protocol.parser import Parser
 
 from worker.codec.timestamps import parse_instant
 from worker.errors import BrokerError, ConfigurationError, SettingError, describe
-from worker.jetstream.greeting import TlsNotOffered, check_tls_is_offered
+from worker.jetstream import subjects
+from worker.jetstream.greeting import TlsNotOffered, check_tls_is_offered, greeting_error
 from worker.logs import Repeats
 from worker.settings import Credentials, Settings
 from worker.status.worker_status import WorkerStatus
@@ -29,7 +30,7 @@ from worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
-API = "$JS.API"
+API = subjects.API
 API_TIMEOUT = 5.0
 CONNECT_TIMEOUT = 5.0
 CLOSE_TIMEOUT = 1.0
@@ -42,15 +43,8 @@ _LONGEST_RECONNECT = 30.0
 _TICK = 0.5
 _HANGS_UP_WITHIN = 2.0
 _REPEAT_WARNING_AFTER = 15.0
-_MOST_SUBJECTS = 1000
 _HOOKS = ("_connect_command", "_setup_nkeys_connect")
 _LOGIN_REFUSED = "authorization violation"
-_QUOTED = re.compile(r'"[^"]*"')
-# To announce the worker, to ask, or to answer another worker.
-_PRESENCE = re.compile(
-    r'permissions violation for (subscription to "\$SRV\.|publish to "(\$SRV|_INBOX)\.)',
-    re.IGNORECASE,
-)
 
 
 class SecretUnreadable(nats.errors.Error):
@@ -99,18 +93,20 @@ class Connection(Client):
         self._closing = False
         self._disconnected_at: float | None = None
         self._problem: tuple[float, str] = (0.0, "")
-        self._subjects: dict[str, str] = {}
+        self._spellings = subjects.Spellings()
 
     # --- reported by the library ---
 
     async def on_error(self, error: Exception) -> None:
         """Take an error that the library met in the background."""
+        if not self._was_connected:
+            error = greeting_error(error, tls_first=self._settings.tls.first)
         if isinstance(error, TlsNotOffered) and not self._was_connected:
             self._supervisor.fail(ConfigurationError(str(error)))
-        elif _PRESENCE.search(str(error)):
+        elif subjects.PRESENCE_DENIED.search(str(error)):
             # Nothing else needs this permission, so it explains no other problem.
             self.presence_denied_at = time.monotonic()
-            if self._repeats.due(_PRESENCE.pattern):
+            if self._repeats.due(subjects.PRESENCE_DENIED.pattern):
                 log.warning("presence.denied", extra={"error": describe(error)})
         elif isinstance(error, nats.errors.Error | OSError | TimeoutError):
             self._warn(self._described(error))
@@ -178,6 +174,17 @@ class Connection(Client):
         text = f"{version.major}.{version.minor}.{version.patch}"
         return f"{text}-{version.prerelease}" if version.prerelease else text
 
+    @property
+    def domain(self) -> str:
+        """The JetStream domain that requests go to; empty if the server does not say its own."""
+        return self._settings.js_domain or str(self._server_info.get("domain", ""))
+
+    @property
+    def other_domain(self) -> str | None:
+        """The JetStream domain that requests must name, or None for the server's own."""
+        own, chosen = self._server_info.get("domain"), self._settings.js_domain
+        return None if chosen == own else chosen
+
     async def ask(self, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return what the JetStream API answers, error answers included.
 
@@ -208,11 +215,15 @@ class Connection(Client):
         reply: str = "",
         headers: dict[str, str] | None = None,
     ) -> None:
-        """Publish, and remember how the subject is spelled: the library reports it lower-cased."""
-        if len(self._subjects) >= _MOST_SUBJECTS:
-            self._subjects.clear()
-        self._subjects[subject.lower()] = subject
+        """Publish; what is for the JetStream API goes to that of the domain."""
+        subject = subjects.in_domain(subject, self.other_domain)
+        self._spellings.note(subject)
         await super().publish(subject, payload, reply, headers)
+
+    async def subscribe(self, subject: str, *args: Any, **options: Any) -> Subscription:
+        """Subscribe as the library does."""
+        self._spellings.note(subject)
+        return await super().subscribe(subject, *args, **options)
 
     async def publish_all(self, messages: Iterable[tuple[str, bytes]]) -> None:
         """Publish payloads to subjects that the server gave, as one write.
@@ -260,7 +271,7 @@ class Connection(Client):
         return problem
 
     def _described(self, error: Exception) -> str:
-        problem = _QUOTED.sub(self._as_published, describe(error))
+        problem = self._spellings.restored(describe(error))
         if _LOGIN_REFUSED in problem.lower() and self._settings.credentials.is_fixed:
             self._worker_status.readiness.secret_refused()
         now = time.monotonic()
@@ -269,13 +280,9 @@ class Connection(Client):
             self._problem = (now, problem)
         return problem
 
-    def _as_published(self, quoted: re.Match[str]) -> str:
-        subject = quoted[0].strip('"')
-        return f'"{self._subjects.get(subject, subject)}"'
-
     def _warn(self, error: str) -> None:
         # The subject in a text differs from ack to ack; the problem does not.
-        if self._repeats.due(_QUOTED.sub("", error)):
+        if self._repeats.due(subjects.without_subjects(error)):
             log.warning("broker.error", extra={"error": error})
 
     # --- overrides of private methods ---
@@ -347,7 +354,7 @@ class Connection(Client):
         except SettingError as error:  # readable at the start, and being replaced now
             raise BrokerError(str(error)) from error
         urls = list(settings.nats_urls)
-        if self._tls_required and not has_hook:
+        if self._tls_required and not has_hook and not settings.tls.first:
             urls = await check_tls_is_offered(urls, CONNECT_TIMEOUT)
         options: dict[str, Any] = {
             "servers": urls,
@@ -359,6 +366,8 @@ class Connection(Client):
             "connect_timeout": 2,
             "max_reconnect_attempts": 1 if briefly else _FOR_EVER,
             "reconnect_time_wait": _RECONNECT_WAIT,
+            "inbox_prefix": settings.inbox_prefix,
+            "tls_handshake_first": settings.tls.first,
             "ping_interval": _PING_INTERVAL,
             "max_outstanding_pings": _MOST_PINGS,
             # Without the hook each connect is prepared above, so the library may not reconnect.

@@ -24,7 +24,7 @@ from nats.js.errors import BadRequestError, NotFoundError, ServiceUnavailableErr
 from worker.errors import STREAM_MISSING, ConfigurationError, PullLost, no_response
 from worker.jetstream.connection import API_TIMEOUT, Connection
 from worker.jetstream.consumer_info import Config, Info, consumer_info
-from worker.jetstream.stream import StreamState, last_sequence, read_state
+from worker.jetstream.stream import StreamState, last_sequence, missing_stream, read_state
 from worker.projections.base import Projection
 from worker.settings import Settings
 
@@ -163,10 +163,7 @@ class Consumer:
         if state := await read_state(self._connection, settings.stream):
             return state
         if not settings.create_stream:
-            raise StreamMissing(
-                f"stream {settings.stream} does not exist; the fleet's set-up creates it, "
-                "or --create-stream does"
-            )
+            raise StreamMissing(missing_stream(settings, self._connection.domain))
         config = StreamConfig(
             name=settings.stream,
             subjects=list(spec.subjects),

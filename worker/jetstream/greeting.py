@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,32 @@ class TlsNotOffered(nats.errors.Error):
 
     def __str__(self) -> str:
         return "TLS is required, but the server does not offer it"
+
+
+class NoGreeting(ConnectionError):
+    """No INFO came in the way that was expected; one of the two may begin with a TLS handshake."""
+
+
+# What OpenSSL makes of a greeting in plaintext.
+_NO_HANDSHAKE = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF_WHILE_READING")
+_NO_INFO = "expecting INFO"
+_NOT_FIRST = "the TLS handshake that --tls-first begins with failed: does the server begin with it?"
+_FIRST = "the server does not greet; one that begins with a TLS handshake needs --tls-first"
+
+
+def greeting_error(error: Exception, *, tls_first: bool) -> Exception:
+    """Return what a connect failed with, or NoGreeting where only one side began with TLS.
+
+    It is a matter of timing whether the handshake fails then, and how, or what comes after it.
+    """
+    if isinstance(error, TimeoutError) or _NO_INFO in str(error):
+        return NoGreeting(_NOT_FIRST if tls_first else _FIRST)
+    if tls_first and (
+        isinstance(error, ConnectionResetError | ConnectionAbortedError)
+        or (isinstance(error, ssl.SSLError) and error.reason in _NO_HANDSHAKE)
+    ):
+        return NoGreeting(_NOT_FIRST)
+    return error
 
 
 async def check_tls_is_offered(urls: Iterable[str], timeout: float) -> list[str]:

@@ -18,13 +18,14 @@ from worker.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class BrokerView:
-    """The server's version and its largest payload in bytes.
+    """The server's version, its largest payload in bytes, and the JetStream domain or "".
 
     The stream or the consumer is None if it does not exist.
     """
 
     server: str
     max_payload: int
+    domain: str
     stream: StreamState | None
     consumer: Binding | None
 
@@ -49,4 +50,5 @@ async def _inspect(connection: Connection, settings: Settings) -> BrokerView:
                 consumer = await read_binding(connection, settings.stream, found, stream)
         except (nats.errors.Error, TimeoutError) as error:
             raise BrokerError(f"stream {settings.stream} cannot be inspected") from error
-    return BrokerView(connection.server(), connection.max_payload, stream, consumer)
+    server = connection.server(), connection.max_payload, connection.domain
+    return BrokerView(*server, stream, consumer)

@@ -13,8 +13,9 @@ from worker.errors import BrokerError
 from worker.jetstream.client import BrokerClient
 from worker.jetstream.connection import API, API_TIMEOUT, Connection
 from worker.jetstream.presence import ASK
+from worker.jetstream.subjects import in_domain
+from worker.settings import Settings
 
-INBOX = "_INBOX.>"
 # Neither JSON nor an ack: where the right is granted, the server refuses this instead.
 _MEANINGLESS = b"{"
 
@@ -34,7 +35,17 @@ class Permission(NamedTuple):
         """Return one plain subject that the permission covers and nothing listens on."""
         return self.subject.replace("*", "-").replace(">", "-")
 
+    def placed(self, inbox_prefix: str, domain: str | None) -> "Permission":
+        """Return the permission for an inbox prefix, and a JetStream domain if not the server's.
 
+        A server takes its own domain out of a subject before it looks at permissions.
+        """
+        if self == _INBOX:
+            return self._replace(subject=f"{inbox_prefix}.>")
+        return self._replace(subject=in_domain(self.subject, domain))
+
+
+_INBOX = Permission("_INBOX.>", "receive answers and messages", subscribe=True)
 _FIND_WORKERS = Permission(ASK, "find other workers", is_optional=True)
 
 
@@ -56,7 +67,7 @@ def worker_permissions(
 
 def _looking_permissions(stream: str, consumer: str) -> list[Permission]:
     return [
-        Permission(INBOX, "receive answers and messages", subscribe=True),
+        _INBOX,
         Permission(f"{API}.STREAM.INFO.{stream}", "find the stream"),
         Permission(f"{API}.STREAM.MSG.GET.{stream}", "compare the checkpoint with the stream"),
         Permission(f"{API}.CONSUMER.INFO.{stream}.{consumer}", "see the consumer's position"),
@@ -95,13 +106,17 @@ def reading_permissions(stream: str) -> list[Permission]:
     ]
 
 
-def missing_permissions(client: BrokerClient, wanted: Iterable[Permission]) -> list[Permission]:
+def missing_permissions(
+    client: BrokerClient, settings: Settings, wanted: Iterable[Permission]
+) -> list[Permission]:
     """Return the permissions that the broker does not grant; raises BrokerError without an answer.
 
     Has no effect on the broker: it reports a refused subject before it looks at what was sent
     there, and what is sent means nothing.
     """
-    return [one for one in wanted if client.do(_is_refused(client.connection, one))]
+    connection = client.connection
+    placed = [one.placed(settings.inbox_prefix, connection.other_domain) for one in wanted]
+    return [one for one in placed if client.do(_is_refused(connection, one))]
 
 
 async def _is_refused(connection: Connection, permission: Permission) -> bool:

@@ -37,9 +37,13 @@ warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"nats\.mi
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another worker, as it announces itself. `place` names its database (see `checkpoints`)."""
+    """Another worker, as it announces itself. `place` names its database (see `checkpoints`).
+
+    `domain` is the JetStream domain of the stream, or empty where the server does not say it.
+    """
 
     service_id: str
+    domain: str
     stream: str
     consumer: str
     place: str
@@ -69,7 +73,18 @@ class Peer:
 
 
 _METADATA = (
-    *("stream", "consumer", "place", "database", "host", "pid", "version", "state", "started"),
+    *(
+        "domain",
+        "stream",
+        "consumer",
+        "place",
+        "database",
+        "host",
+        "pid",
+        "version",
+        "state",
+        "started",
+    ),
 )
 
 
@@ -79,6 +94,7 @@ class Presence:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._metadata = {
+            "domain": "",
             "stream": settings.stream,
             "consumer": settings.consumer,
             "place": "",
@@ -99,6 +115,7 @@ class Presence:
     async def open(self, connection: Connection) -> None:
         """Ask over a connection who is there; raises PullLost, as all of these do without it."""
         self._connection, self._inbox = connection, connection.new_inbox()
+        self._metadata["domain"] = connection.domain
         with _translated():
             await connection.subscribe(self._inbox, cb=self._take)
         await self.ask()
@@ -152,12 +169,18 @@ class Presence:
         peer = Peer.read(message.data)
         if peer is None or peer.service_id in self._own_ids:
             return
-        if (peer.stream, peer.consumer) != (self._settings.stream, self._settings.consumer):
+        if not self._shares_consumer(peer):
             return
         now = time.monotonic()
         before = self._seen.get(peer.service_id)
         since = before[1] if before is not None and before[0].place == peer.place else now
         self._seen[peer.service_id] = (peer, since, now)
+
+    def _shares_consumer(self, peer: Peer) -> bool:
+        # The question crosses leaf nodes, to where another stream may have the same name.
+        domains = {peer.domain, self._metadata["domain"]} - {""}
+        place = self._settings.stream, self._settings.consumer
+        return (peer.stream, peer.consumer) == place and len(domains) < 2
 
 
 @contextmanager

@@ -8,6 +8,8 @@ import nats.errors
 from worker.codec.timestamps import format_instant, parse_instant
 from worker.errors import PullLost, no_response
 from worker.jetstream.connection import API, Connection
+from worker.jetstream.subjects import in_domain
+from worker.settings import Settings
 
 _NO_MESSAGE_FOUND = 10037
 _STREAM_NOT_FOUND = 10059
@@ -34,13 +36,18 @@ class StreamState:
 class ApiError(PullLost):
     """JetStream refused a request; `code` is its own number for the reason."""
 
-    def __init__(self, error: dict[str, Any]) -> None:
+    def __init__(self, error: dict[str, Any], domain: str | None) -> None:
         self.code = error.get("err_code")
-        super().__init__(
-            "JetStream is off on this server, or not enabled for this account"
-            if self.code in _JETSTREAM_OFF
-            else f"the broker refused the request: {error.get('description')} ({self.code})"
-        )
+        if self.code not in _JETSTREAM_OFF:
+            text = f"the broker refused the request: {error.get('description')} ({self.code})"
+        elif domain is None:
+            text = "JetStream is off on this server, or not enabled for this account"
+        else:
+            text = (
+                f"the JetStream domain {domain} does not answer: there is none of this name, it "
+                "cannot be reached from this server now, or it is not enabled for this account"
+            )
+        super().__init__(text)
 
 
 async def request(
@@ -50,11 +57,12 @@ async def request(
     try:
         answer = await connection.ask(subject, body)
     except nats.errors.NoRespondersError as error:
-        raise ApiError({"err_code": _JETSTREAM_OFF[0]}) from error
+        raise ApiError({"err_code": _JETSTREAM_OFF[0]}, connection.other_domain) from error
     except (nats.errors.Error, TimeoutError, ValueError) as error:
-        raise no_response(f"no reply to {subject}", error) from error
+        sent = in_domain(subject, connection.other_domain)
+        raise no_response(f"no reply to {sent}", error) from error
     if "error" in answer:
-        raise ApiError(answer["error"])
+        raise ApiError(answer["error"], connection.other_domain)
     return answer
 
 
@@ -66,6 +74,20 @@ async def stream_info(connection: Connection, stream: str) -> dict[str, Any] | N
         if error.code == _STREAM_NOT_FOUND:
             return None
         raise
+
+
+def missing_stream(settings: Settings, domain: str) -> str:
+    """Say that the stream does not exist in the domain, if it has a name, and what to do."""
+    text = f"stream {settings.stream} does not exist"
+    if domain:
+        text += f" in the JetStream domain {domain}"
+    if settings.create_stream:
+        return f"{text}; --create-stream will create it"
+    if domain and settings.js_domain is None:
+        text += ", the server's own; if it is in another one, pass --js-domain, and otherwise"
+    else:
+        text += ";"
+    return f"{text} the fleet's set-up creates it, or run --create-stream does"
 
 
 async def read_state(connection: Connection, stream: str) -> StreamState | None:

@@ -1,0 +1,44 @@
+"""Subjects of JetStream's API, and subjects in the errors that the client library reports."""
+
+import re
+
+API = "$JS.API"  # of the server's own domain; see `in_domain`
+_MOST_SUBJECTS = 1000
+_QUOTED = re.compile(r'"[^"]*"')
+# To announce the worker, to ask, or to answer another worker, whose inbox may have any prefix.
+PRESENCE_DENIED = re.compile(
+    r'permissions violation for (subscription to "\$SRV\.|publish to "(?!\$JS\.))',
+    re.IGNORECASE,
+)
+
+
+def in_domain(subject: str, domain: str | None) -> str:
+    """Return a subject of the JetStream API as it is in a domain; any other as it is."""
+    if domain is None or not subject.startswith(f"{API}."):
+        return subject
+    return f"$JS.{domain}.API{subject.removeprefix(API)}"
+
+
+def without_subjects(error: str) -> str:
+    """Return an error without the subjects in it, which may differ each time."""
+    return _QUOTED.sub("", error)
+
+
+class Spellings:
+    """How subjects are spelled: the library reports them lower-cased."""
+
+    def __init__(self) -> None:
+        self._subjects: dict[str, str] = {}
+
+    def note(self, subject: str) -> None:
+        if len(self._subjects) >= _MOST_SUBJECTS:
+            self._subjects.clear()
+        self._subjects[subject.lower()] = subject
+
+    def restored(self, error: str) -> str:
+        """Return an error with its subjects as they are spelled."""
+        return _QUOTED.sub(self._restored, error)
+
+    def _restored(self, quoted: re.Match[str]) -> str:
+        subject = quoted[0].strip('"')
+        return f'"{self._subjects.get(subject, subject)}"'
