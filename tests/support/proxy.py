@@ -3,11 +3,15 @@
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
 _CHUNK = 65_536
+# What a slow link holds by itself; the kernel gives twice as much.
+_SLOW_CHUNK = 1024
+_SLOW_BUFFER = 8192
 _GREETING = (
     b'INFO {"server_id":"X","version":"2.9.10","proto":1,"headers":true,"max_payload":1048576,'
     b'"auth_required":true,"nonce":"abcdefgh"%b}\r\n'
@@ -15,10 +19,14 @@ _GREETING = (
 
 
 class _Link:
-    """One connection through the proxy. It passes on what either end sends, or drops it."""
+    """One connection through the proxy. It passes on what either end sends, or drops it.
 
-    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+    `rate` is how many bytes a second the client gets at most; 0 is no limit.
+    """
+
+    def __init__(self, client: socket.socket, server: socket.socket, rate: int) -> None:
         self._ends = (client, server)
+        self._rate = rate
         self.dropping = threading.Event()
         self._threads = [
             threading.Thread(target=self._pump, args=ends, daemon=True)
@@ -45,7 +53,12 @@ class _Link:
 
     def _pump(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while chunk := source.recv(_CHUNK):
+            rate = self._rate if target is self._ends[0] else 0
+            free_at = 0.0
+            while chunk := source.recv(_SLOW_CHUNK if rate else _CHUNK):
+                if rate:
+                    free_at = max(free_at, time.monotonic()) + len(chunk) / rate
+                    time.sleep(max(0.0, free_at - time.monotonic()))
                 if not self.dropping.is_set():
                     target.sendall(chunk)
         # While everything is dropped, the other end must not learn of a hang-up either.
@@ -81,11 +94,17 @@ class _Listener:
 
 
 class Proxy(_Listener):
-    """Connects each client of its own port to `port`."""
+    """Connects each client of its own port to `port`.
 
-    def __init__(self, port: int | None) -> None:
+    With a `rate` each connection brings the client so many bytes a second, as a slow link does.
+    """
+
+    def __init__(self, port: int | None, *, rate: int = 0) -> None:
         super().__init__()
         assert port is not None
+        self._rate = rate
+        if rate:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SLOW_BUFFER)
         self.url = f"nats://127.0.0.1:{self.port}"
         self._target = port
         self._lock = threading.Lock()
@@ -141,15 +160,23 @@ class Proxy(_Listener):
         try:
             if self._refusing:
                 raise OSError
-            server = socket.create_connection(("127.0.0.1", self._target), timeout=5)
+            server = self._connect()
         except OSError:
             client.close()
             return
-        server.settimeout(None)
         with self._lock:
-            self._links.append(_Link(client, server))
+            self._links.append(_Link(client, server, self._rate))
             if self._dropping:
                 self._links[-1].dropping.set()
+
+    def _connect(self) -> socket.socket:
+        server = socket.socket()
+        if self._rate:  # before it connects, since that announces the buffer to the server
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_BUFFER)
+        server.settimeout(5)
+        server.connect(("127.0.0.1", self._target))
+        server.settimeout(None)
+        return server
 
 
 class PlainServer(_Listener):
@@ -172,7 +199,7 @@ class PlainServer(_Listener):
         self.clients = 0
         self.received = b""
         self._greeting = greeting or _GREETING % more
-        self._answers = {b"PING\r\n": b"PONG\r\n", **(answers or {})}
+        self.answers = {b"PING\r\n": b"PONG\r\n", **(answers or {})}
 
     def _serve(self, client: socket.socket) -> None:
         self.clients += 1
@@ -181,5 +208,5 @@ class PlainServer(_Listener):
             client.sendall(self._greeting)
             while more := client.recv(4096):
                 self.received += more
-                for words, answer in self._answers.items():
+                for words, answer in self.answers.items():
                     client.sendall(answer * more.count(words))

@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import nats.errors
 import pytest
@@ -208,6 +208,22 @@ def test_without_a_connection_nothing_is_published() -> None:
     with PlainServer() as server:
         use_connection(server, publish)
     assert b"PUB" not in server.received
+
+
+def test_the_late_answer_to_a_ping_that_nobody_waits_for_does_not_end_the_connection() -> None:
+    async def flush_in_vain(connection: Connection) -> None:
+        server.answers = {}
+        with pytest.raises(nats.errors.FlushTimeoutError):
+            await connection.flush(timeout=cast(int, 0.05))
+        assert connection.link.arrived_until < time.monotonic() - 0.05
+        server.answers = {b"PING\r\n": b"PONG\r\nPONG\r\n"}
+        await connection.flush()
+        server.answers = {b"PING\r\n": b"PONG\r\n"}
+        assert await connection.rtt() > 0
+        assert 0 < connection.link.round_trip < 1
+
+    with PlainServer() as server:
+        use_connection(server, flush_in_vain)
 
 
 def test_a_denied_subject_is_shown_as_it_was_published() -> None:

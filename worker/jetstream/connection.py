@@ -10,19 +10,20 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import nats.errors
 from nats.aio.client import Client, RawCredentials
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.protocol.parser import Parser
 
 from worker.codec.timestamps import parse_instant
 from worker.errors import BrokerError, ConfigurationError, SettingError, describe
 from worker.jetstream import subjects
 from worker.jetstream.greeting import TlsNotOffered, check_tls_is_offered, greeting_error
+from worker.jetstream.link import Link, Listening
+from worker.jetstream.tasks import cancel
 from worker.logs import Repeats
 from worker.settings import Credentials, Settings
 from worker.status.worker_status import WorkerStatus
@@ -36,6 +37,7 @@ CONNECT_TIMEOUT = 5.0
 CLOSE_TIMEOUT = 1.0
 _RECONNECT_WAIT = 1
 _FOR_EVER = -1
+_FOR_EVER_SECONDS = float("inf")
 # The answers show that the broker is there; without any for so long, the connection is given up.
 _PING_INTERVAL = 1
 _MOST_PINGS = 14
@@ -49,19 +51,6 @@ _LOGIN_REFUSED = "authorization violation"
 
 class SecretUnreadable(nats.errors.Error):
     """The file of a secret or a certificate cannot be used now; it may be being replaced."""
-
-
-class _Listening(Parser):
-    """Reports whenever the broker sends anything, and reads it as the library does."""
-
-    def __init__(self, client: Client, heard: Callable[[], None]) -> None:
-        super().__init__(client)
-        self._heard = heard
-
-    async def parse(self, data: bytes = b"") -> None:
-        if data:
-            self._heard()
-        await super().parse(data)
 
 
 class Connection(Client):
@@ -79,7 +68,8 @@ class Connection(Client):
 
     def __init__(self, settings: Settings, supervisor: Supervisor, status: WorkerStatus) -> None:
         super().__init__()
-        self._ps = _Listening(self, self._heard)
+        self._ps = Listening(self, self._heard)
+        self.link = Link()
         self.disturbed = asyncio.Event()
         self.reconnections = 0
         self.presence_denied_at = float("-inf")
@@ -117,6 +107,7 @@ class Connection(Client):
     def _heard(self) -> None:
         # On a slow link the answers to pings come behind data: anything shows that it is alive.
         self._pings_outstanding = 0
+        self.link.heard()
         self._worker_status.health.broker_heard()
 
     async def on_disconnected(self) -> None:
@@ -130,6 +121,7 @@ class Connection(Client):
     async def on_reconnected(self) -> None:
         """Record that the connection is back; every pull has to be started again."""
         self._disconnected_at = None
+        self.link.reset()
         self.reconnections += 1
         self._worker_status.counters.add(reconnects=1)
         self._worker_status.readiness.logged_in()
@@ -192,8 +184,16 @@ class Connection(Client):
         errors and TimeoutError where no answer comes, ValueError where it is not JSON.
         """
         payload = b"" if body is None else json.dumps(body).encode()
-        answer = await self.request(subject, payload, timeout=API_TIMEOUT)
-        parsed: dict[str, Any] = json.loads(answer.data)
+        asked_at, wait = time.monotonic(), API_TIMEOUT
+        question = asyncio.create_task(self.request(subject, payload, timeout=_FOR_EVER_SECONDS))
+        try:
+            while not (await asyncio.wait({question}, timeout=wait))[0]:
+                if self.link.is_overdue(asked_at, API_TIMEOUT):
+                    raise TimeoutError
+                wait = _TICK
+            parsed: dict[str, Any] = json.loads(question.result().data)
+        finally:
+            await cancel(question)
         self._note_time(parsed, is_new=".CONSUMER.CREATE." in subject)
         return parsed
 
@@ -295,6 +295,9 @@ class Connection(Client):
         if self._settings.credentials.files:
             self._renew_credentials()
         return super()._connect_command()
+
+    async def _send_ping(self, future: "asyncio.Future[Any] | None" = None) -> None:
+        await super()._send_ping(self.link.ping(future))
 
     def _renew_credentials(self) -> None:
         try:

@@ -25,6 +25,7 @@ from worker.jetstream.connection import Connection
 from worker.jetstream.consumer_info import EXPIRES, least_bytes, usual_bytes
 from worker.jetstream.deliveries import Deliveries
 from worker.jetstream.dispatcher import Dispatcher
+from worker.jetstream.window import BYTES_USED_UP, Window
 from worker.logs import Repeats
 from worker.messages import Message, is_marker, read_delivery
 
@@ -42,7 +43,7 @@ _REPEAT_WARNING_AFTER = 60.0
 # The server adds it to a message that it delivers without the payload.
 _PAYLOAD_SIZE = "Nats-Msg-Size"
 _WILDCARD = re.compile(r"[*>]")
-_ENDED = re.compile(r"exceeds maxbytes|batch completed", re.IGNORECASE)
+_COMPLETED = "batch completed"
 _MOST_BYTES_IN_A_REQUEST = re.compile(r"Exceeded MaxRequestMaxBytes of (\d+)", re.IGNORECASE)
 _MOST_IN_A_REQUEST = re.compile(r"Exceeded MaxRequestBatch of (\d+)", re.IGNORECASE)
 
@@ -138,9 +139,10 @@ class PullSubscription:
         self._idle = False
         self._refused: str | None = None
         self._bug: Exception | None = None
-        self._most = MOST_REQUESTED
-        self._repeats = Repeats(_REPEAT_WARNING_AFTER)
+        self._most_messages = MOST_REQUESTED
         self._most_bytes = usual_bytes(connection.max_payload)
+        self._window = Window(connection.max_payload)
+        self._repeats = Repeats(_REPEAT_WARNING_AFTER)
         self._reconnections = connection.reconnections
         self._subscription: Subscription | None = None
 
@@ -172,9 +174,13 @@ class PullSubscription:
 
     # --- requests ---
 
+    @property
+    def _most(self) -> int:
+        return min(self._most_messages, self._window.messages)
+
     async def _refill(self) -> None:
         now = time.monotonic()
-        requested = self._requests.requested(now)
+        requested = self._requested()
         if not self._connection.is_connected or now < self._not_before:
             return
         messages = min(self._most, self._dispatcher.capacity) - requested
@@ -190,8 +196,9 @@ class PullSubscription:
             "batch": messages,
             "expires": int(EXPIRES * NANOSECONDS),
             "idle_heartbeat": int(HEARTBEAT * NANOSECONDS),
-            "max_bytes": self._most_bytes,
+            "max_bytes": min(self._most_bytes, self._window.max_bytes),
         }
+        self._window.asked(requested + messages, now)
         try:
             await self._connection.publish(self._subject, json.dumps(body).encode(), request)
         except nats.errors.Error as error:
@@ -212,9 +219,13 @@ class PullSubscription:
             return
         if not self._connection.is_connected:
             self._waiting_since = now
-        silent = now - self._waiting_since
-        if silent > _LONGEST_SILENCE:
+        if self._connection.link.is_overdue(self._waiting_since, _LONGEST_SILENCE):
+            silent = now - self._waiting_since
             raise NoResponse(f"no message and no heartbeat for {silent:.1f} s")
+
+    def _requested(self) -> int:
+        """Return how many messages may still come; a late end of a request may be on its way."""
+        return self._requests.requested(self._connection.link.arrived_until)
 
     # --- messages ---
 
@@ -237,7 +248,7 @@ class PullSubscription:
         if not burst:  # `_leave` was faster
             return
         now = time.monotonic()
-        arrive, delivered = self._dispatcher.outstanding.arrive, 0
+        arrive, delivered, payload = self._dispatcher.outstanding.arrive, 0, 0
         first = highest = 0
         for message in burst:
             reply = message.reply
@@ -248,6 +259,7 @@ class PullSubscription:
                 continue
             read = self._read_message(message, reply)
             delivered += 1
+            payload += len(message.data)
             first = first or self._last_delivery
             highest = max(highest, read.stream_sequence)
             if not message.subject.startswith(self._prefix):
@@ -259,6 +271,7 @@ class PullSubscription:
                 arrive(read, reply, now)
         if delivered:
             self._requests.arrived(delivered)
+            self._window.arrived(delivered, payload, now, self._connection.link.round_trip)
             self._deliveries.arrived(first, self._last_delivery, delivered, highest)
             self._dispatcher.messages_arrived()
         if self._note_sign(now) <= self._most // 2:
@@ -300,7 +313,7 @@ class PullSubscription:
         if not (self.is_answered or self._dispatcher.lost or self._refused):
             self.is_answered = True
             self._dispatcher.pull_answered()
-        requested = self._requests.requested(now)
+        requested = self._requested()
         self._waiting_since = now if requested else None
         return requested
 
@@ -313,17 +326,21 @@ class PullSubscription:
         self._requests.end(message.subject, int(undelivered) if undelivered.isdigit() else None)
         self._changed.set()
         lower = text.lower()
+        if BYTES_USED_UP in lower:
+            self._window.filled(time.monotonic(), self._connection.link.round_trip)
+        elif undelivered != "0":
+            self._window.ended()
         if status == "409" and "consumer deleted" in lower:
             self._dispatcher.lose("the consumer was deleted")
         elif status == "503":  # no responders: the consumer or its stream is gone
             self._dispatcher.lose("the consumer does not answer")
         elif limit := _MOST_IN_A_REQUEST.search(text):
-            self._most = int(limit[1])
+            self._most_messages = int(limit[1])
         elif (limit := _MOST_BYTES_IN_A_REQUEST.search(text)) and self._are_enough(int(limit[1])):
             self._most_bytes = int(limit[1])
         elif status == "400" or "exceeded maxrequest" in lower:
             self._refused = f"the consumer refuses every request: {text}"
-        elif status not in ("404", "408") and not _ENDED.search(text):
+        elif not (status in ("404", "408") or BYTES_USED_UP in lower or _COMPLETED in lower):
             # The server is leaving, or has enough requests: asking again at once would only spin.
             self._not_before = time.monotonic() + _BACK_OFF
             log.warning("pull.status", extra={"status": status, "error": text})
@@ -342,7 +359,7 @@ class PullSubscription:
     async def _let_requests_end(self) -> None:
         """Wait until the server has nothing more to send for what was requested."""
         while not self._idle and self._connection.is_connected and self._dispatcher.lost is None:
-            if self._requests.requested(time.monotonic()) == 0:
+            if self._requested() == 0:
                 return
             await self._next_change(_LEAVE_TICK)
 
