@@ -82,8 +82,8 @@ async def _ask(connection: Connection, settings: Settings) -> None:
 
 async def _read(connection: Connection, settings: Settings) -> None:
     subject = STARTS.filter_subject
-    async with CatchUpReader(connection, settings.stream, settings.consumer, subject, 10):
-        pass
+    async with CatchUpReader(connection, settings.stream, subject, 10) as reader:
+        await anext(reader.pages(1, 1))
 
 
 @pytest.mark.parametrize("use", [_announce, _ask, _read])

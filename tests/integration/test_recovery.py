@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from tests.integration.conftest import Projector, RunUntilIdle, StartWorker
-from tests.support import restoring
+from tests.support import events, restoring
 from tests.support.broker import Broker
 from tests.support.endpoints import Port
 from tests.support.outcome import read_again, recovery_lines
@@ -110,6 +110,16 @@ def test_reading_again_continues_after_the_worker_was_killed(
     assert (rows.count(), stream.is_acked()) == (6_000, True)
     assert 0 < read_again(worker) <= 6_000 - before + 20
     assert recovery_lines(worker) == []
+
+
+def test_more_bytes_than_one_request_may_bring_are_read_again(
+    stream: Broker, rows: Rows, run_until_idle: RunUntilIdle
+) -> None:
+    stream.publish_starts(events.start(more="x" * 900_000) for _ in range(20))
+    stream.make_consumer()
+    stream.fetch(20, ack=True)
+    worker = run_until_idle(rows)
+    assert (rows.count(), read_again(worker)) == (20, 20)
 
 
 def test_new_events_are_projected_while_a_long_history_is_read_again(

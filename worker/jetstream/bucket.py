@@ -7,6 +7,7 @@ of it. There is no watch, which could fall silent without an error. Consumer thr
 """
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -67,12 +68,15 @@ class Entry(NamedTuple):
 class Bucket:
     """Reads one bucket into a cache.
 
-    `without_key` is how many messages without a key the last full read found. `delete` is whether
-    to delete the consumers that read, instead of leaving that to the server.
+    `without_key` is how many messages without a key the last full read found, `read_at` when a page
+    arrived that no attempt had read before (monotonic seconds). `delete` is whether to delete the
+    consumers that read, instead of leaving that to the server.
     """
 
     def __init__(self, name: str, cache: ManifestCache, *, delete: bool = False) -> None:
         self.without_key = 0
+        self.read_at = float("-inf")
+        self._furthest = 0
         self._name = name
         self._stream = f"KV_{name}"
         self._cache = cache
@@ -91,6 +95,7 @@ class Bucket:
         state = await self._state(connection)
         if state != self._seen and not await self._follow(connection, state):
             await self._load(connection, state)
+        self._furthest = 0
 
     def forget(self) -> None:
         """Read everything the next time: the cache was cleared."""
@@ -234,12 +239,17 @@ class Bucket:
         async with reading(connection, self._stream, delete=self._delete, **config) as consumer:
             for _ in range(_ROUNDS):
                 while page := await consumer.page(state.last):
+                    self._note_read(page[-1].delivery.stream_sequence)
                     for one in page:
                         take(_entry(one))
                 before, state = state, await self._state(connection)
                 if state.last <= before.last:
                     break
         return state
+
+    def _note_read(self, sequence: int) -> None:
+        if sequence > self._furthest:
+            self._furthest, self.read_at = sequence, time.monotonic()
 
     def _remember(self, entry: Entry) -> None:
         subject = entry.message.subject

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
@@ -18,21 +19,22 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from worker.codec.timestamps import NANOSECONDS
-from worker.errors import BrokerError
+from worker.errors import NoResponse, PullLost
 from worker.jetstream.connection import API, Connection
-from worker.jetstream.consumer_info import usual_bytes
 from worker.jetstream.stream import request
-from worker.messages import Delivery, read_delivery
+from worker.jetstream.window import BYTES_USED_UP, Window
+from worker.messages import Delivery, Message, is_marker, read_delivery
 
 _INACTIVE_AFTER = 5
 _PAGE_MESSAGES = 500
+_TICK = 0.5
 _EXPIRES = 0.1
 _EXPIRES_ONCE_MORE = 2.0
-_SILENT_AFTER = 5.0
+_EXPIRES_LATE = 1.5
 _NO_MESSAGES = ("404", "408")
 
 
-class ConsumerGone(BrokerError):
+class ConsumerGone(PullLost):
     """The server has removed the consumer; another one can read on."""
 
 
@@ -42,27 +44,56 @@ class Received(NamedTuple):
     delivery: Delivery
     message: Msg
 
+    def as_message(self) -> Message:
+        """Return it as the worker's own value, delivered once."""
+        read, message = self
+        marker = is_marker(message.data, message.headers)
+        return Message(
+            message.subject, message.data, read.stream_sequence, 1, read.stored_at, marker
+        )
+
 
 class EphemeralConsumer:
-    """Reads the messages of a stream, a page at a time. `pending` is how many are left."""
+    """Reads the messages of a stream, a page at a time. `pending` is how many are left.
 
-    def __init__(self, connection: Connection, stream: str) -> None:
+    The next page is on its way while one is handled. Raises PullLost where the broker does not
+    answer, or a message is missing in between.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream: str,
+        *,
+        page: int = _PAGE_MESSAGES,
+        expires: float = _EXPIRES,
+    ) -> None:
+        """`page` is how many messages a page has at most, `expires` how long one may take.
+
+        The time counts at the server, in seconds.
+        """
         self.pending = 0
+        self._expires = expires
         self._connection = connection
         self._stream = stream
+        self._page = page
         self._name = f"projector-{os.getpid()}-{secrets.token_hex(6)}"
         self._inbox = connection.new_inbox()
+        self._window = Window(connection.max_payload)
         self._subscription: Subscription | None = None
         self._requests = 0
-        self._wanted = 0
+        self._awaited = 0
+        self._last_sign = self._sent_at = 0.0
+        self._last_delivery = 0
         self._until = -1
         self._is_at_end = False
+        self._is_missing = False
         self._arrived: list[Received] = []
         self._status: dict[str, str] = {}
-        self._ended = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def open(self, filter_subject: str = "", **config: Any) -> None:
-        """Create the consumer; `config` is the server's. Raises BrokerError."""
+        """Create the consumer; `config` is the server's."""
         subject = f"{API}.CONSUMER.CREATE.{self._stream}.{self._name}"
         if filter_subject:
             subject += f".{filter_subject}"
@@ -80,7 +111,7 @@ class EphemeralConsumer:
                 self._inbox + ".*", cb=self._receive
             )
         except (nats.errors.Error, OSError) as error:
-            raise BrokerError("the connection is lost") from error
+            raise PullLost("the connection is lost") from error
         info = await request(self._connection, subject, body)
         self.pending = info["num_pending"]
         self._is_at_end = not self.pending
@@ -88,7 +119,7 @@ class EphemeralConsumer:
     async def page(self, until: int) -> list[Received]:
         """Return the next messages; none after the sequence `until`, or if there are no more.
 
-        With a higher `until` than before it may return more. Raises BrokerError.
+        With a higher `until` than before it may return more.
         """
         if until > self._until:
             # What was pending says nothing of what has come since.
@@ -96,14 +127,12 @@ class EphemeralConsumer:
             self._until = until
         if self._is_at_end:
             return []
-        try:
-            # What was pending may be gone by now, and then a server may wait for more. It may also
-            # have been too busy to look, so it gets a second chance.
-            for expires in (_EXPIRES, _EXPIRES_ONCE_MORE):
-                if not self._arrived:
-                    await self._request(expires)
-        except (nats.errors.Error, OSError) as error:
-            raise BrokerError("the connection is lost") from error
+        # What was pending may be gone by now, and then a server may wait for more. It may also
+        # have been too busy to look, so it gets a second chance.
+        for expires in (self._expires, _EXPIRES_ONCE_MORE):
+            if not self._arrived and self._awaited <= 0:
+                await self._request(expires)
+            await self._answer(expires)
         # More may arrive for the same request; that is of the next page.
         page, self._arrived = self._arrived, []
         if page:
@@ -111,42 +140,75 @@ class EphemeralConsumer:
             self._is_at_end = not self.pending or page[-1].delivery.stream_sequence >= until
         elif self._status.get("Status") in _NO_MESSAGES:
             self._is_at_end = True
-        else:
+        elif self._status:
             raise ConsumerGone(f"the broker ended the read: {self._status}")
+        else:
+            raise NoResponse("no message and no status from the broker")
+        if not self._is_at_end and self._awaited <= 0:
+            await self._request(self._expires)
         return page
 
     async def _request(self, expires: float) -> None:
-        """Request a page, and return once it has arrived."""
-        self._wanted, self._status = min(_PAGE_MESSAGES, self.pending) or _PAGE_MESSAGES, {}
-        self._ended.clear()
+        now = time.monotonic()
+        self._awaited = min(self._page, self._window.messages, self.pending or self._page)
+        self._window.asked(self._awaited, now)
+        self._status, self._last_sign = {}, now
         self._requests += 1
-        body = {
-            "batch": self._wanted,
-            "expires": int(expires * NANOSECONDS),
-            "no_wait": True,
-            "max_bytes": usual_bytes(self._connection.max_payload),
-        }
+        await self._send(
+            f"{self._inbox}.{self._requests}",
+            batch=self._awaited,
+            expires=int(expires * NANOSECONDS),
+            max_bytes=self._window.max_bytes,
+        )
+
+    async def _send(self, reply: str, **body: int) -> None:
+        self._sent_at = time.monotonic()
         subject = f"{API}.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
-        reply = f"{self._inbox}.{self._requests}"
-        await self._connection.publish(subject, json.dumps(body).encode(), reply)
-        while not self._ended.is_set():
-            before = len(self._arrived)
+        payload = json.dumps({**body, "no_wait": True}).encode()
+        try:
+            await self._connection.publish(subject, payload, reply)
+        except (nats.errors.Error, OSError) as error:
+            raise PullLost("the connection is lost") from error
+
+    async def _answer(self, expires: float) -> None:
+        """Return once all that was requested has arrived, or the request has ended."""
+        while not self._is_answered():
+            self._changed.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_SILENT_AFTER):
-                    await self._ended.wait()
-            if len(self._arrived) == before and not self._ended.is_set():
-                raise BrokerError("no message and no status from the broker")
+                async with asyncio.timeout(_TICK):
+                    await self._changed.wait()
+            if self._connection.link.is_overdue(self._last_sign, expires + _EXPIRES_LATE):
+                # Servers before 2.10 end a request that expires while it is served without a word.
+                self._awaited = 0
+                self._window.ended()
+            elif time.monotonic() - self._sent_at > _INACTIVE_AFTER / 2:
+                # The server has sent all of it, and a slow link has not brought it. A request that
+                # no message fits keeps the consumer until then.
+                await self._send(f"{self._inbox}.0", batch=1, max_bytes=1)
+        if self._is_missing:
+            raise PullLost("a message is missing in what the broker sent")
+
+    def _is_answered(self) -> bool:
+        arrived = self._arrived
+        reached = bool(arrived) and arrived[-1].delivery.stream_sequence >= self._until
+        return self._awaited <= 0 or self._is_missing or reached
 
     async def _receive(self, message: Msg) -> None:
+        self._changed.set()
+        now, round_trip = time.monotonic(), self._connection.link.round_trip
         # Only the reply subject tells a message from a status.
         if (delivery := read_delivery(message.reply)) is not None:
+            self._last_sign = now
+            self._is_missing |= delivery.consumer_sequence != self._last_delivery + 1
+            self._last_delivery = delivery.consumer_sequence
+            self._awaited -= 1
             self._arrived.append(Received(delivery, message))
-            if delivery.stream_sequence >= self._until:
-                self._ended.set()
+            self._window.arrived(1, len(message.data), now, round_trip)
         elif message.subject == f"{self._inbox}.{self._requests}":
-            self._status = message.headers or {"Status": ""}
-        if self._status or len(self._arrived) >= self._wanted:
-            self._ended.set()
+            self._awaited, self._status = 0, message.headers or {"Status": ""}
+            if BYTES_USED_UP in self._status.get("Description", "").lower():
+                self._window.filled(now, round_trip)
+            self._window.ended()
 
     async def close(self, *, delete: bool) -> None:
         """Leave the consumer; `delete` asks the server to remove it at once, where permitted."""

@@ -51,6 +51,7 @@ class ManifestSync:
         not: a deadline is never corrected later. A bucket that cannot be read does not stop
         projection: after a bounded time the cache is cleared, and deadlines are missing.
         """
+        began = time.monotonic()
         while not self._is_silent:
             equal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(equal)
@@ -61,7 +62,7 @@ class ManifestSync:
                 return
             except TimeoutError:
                 # While there is no connection nothing is dispatched.
-                if self._has_been_connected_for(PATIENCE):
+                if self._has_been_connected_for(PATIENCE) and self._is_overdue(began):
                     self._give_up("no answer within the time allowed", is_silent=True)
 
     async def be_fresh_or_empty(self) -> None:
@@ -75,6 +76,11 @@ class ManifestSync:
     def _has_been_connected_for(self, seconds: float) -> bool:
         connected = self._connection is not None and self._connection.is_connected
         return connected and time.monotonic() - self._connected_at >= seconds
+
+    def _is_overdue(self, since: float) -> bool:
+        """Return whether the bucket is silent, and not only slow to read over a slow link."""
+        since = max(since, self._bucket.read_at)
+        return self._connection is None or self._connection.link.is_overdue(since, PATIENCE)
 
     def refresh(self) -> None:
         """Compare now, without waiting for the backoff: the client may have reconnected."""

@@ -54,6 +54,7 @@ _IDLE_CHECK = 0.1
 _LONG_QUEUE = 1000
 _LONG_QUEUE_CHECK = 1.0
 _GOOD_SESSION = 30.0
+_RECORD_EVERY = 5.0
 _LOOK_AFTER = 2.0
 _LOOK_AT_MOST_EVERY = 0.1
 _LAST_CHECKPOINT_TIMEOUT = 1.0
@@ -298,7 +299,9 @@ class Session:
         binding = await self._bind(consumer)
         await self.dispatcher.pool_idle()
         health.session_progressed()
-        await self._manifests.catch_up()
+        # Over a slow link a large bucket takes long; what makes no progress is given up.
+        async with self._helped_by(self._record_progress()):
+            await self._manifests.catch_up()
         await self._recovery.begin(connection, consumer, binding)
         health.session_progressed()
         self._log_differences(binding)
@@ -312,6 +315,11 @@ class Session:
             },
         )
         self.dispatcher.resume()
+
+    async def _record_progress(self) -> None:
+        while True:
+            self._status.health.session_progressed()
+            await asyncio.sleep(_RECORD_EVERY)
 
     async def _bind(self, consumer: Consumer) -> Binding:
         before = self.dispatcher.binding

@@ -9,9 +9,9 @@ from typing import Any, Self
 from worker.codec.timestamps import format_instant
 from worker.errors import ConfigurationError
 from worker.jetstream.client import BrokerClient
-from worker.jetstream.ephemeral import ConsumerGone, EphemeralConsumer, Received
+from worker.jetstream.ephemeral import ConsumerGone, EphemeralConsumer
 from worker.jetstream.stream import ApiError
-from worker.messages import Message, is_marker
+from worker.messages import Message
 
 # https://github.com/nats-io/nats-server/blob/main/server/errors.json: explicit acks required, not
 # unique.
@@ -91,10 +91,4 @@ class StreamReader:
             self._consumer = EphemeralConsumer(self._client.connection, self._stream)
             await self._open()
             page = await self._consumer.page(self._last_sequence)
-        return [_message(one) for one in page]
-
-
-def _message(received: Received) -> Message:
-    read, message = received
-    marker = is_marker(message.data, message.headers)
-    return Message(message.subject, message.data, read.stream_sequence, 1, read.stored_at, marker)
+        return [one.as_message() for one in page]
