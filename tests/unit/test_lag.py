@@ -38,9 +38,11 @@ class Broker:
         self.clock = BrokerClock()
         self.clock.set(NOW)
         self.is_allowed = True
+        self.delay = 0.0
 
     async def ask(self, subject: str, body: dict[str, Any]) -> dict[str, Any]:
         self.asked += 1
+        await asyncio.sleep(self.delay)
         if not self.is_allowed:
             raise nats.errors.TimeoutError
         assert subject == "$JS.API.STREAM.MSG.GET.EVENTS"
@@ -117,6 +119,14 @@ def test_the_first_message_above_the_ack_floor_is_asked_for_once_until_it_is_ack
     assert monitored.oldest(ack_floor=9, ack_pending=1) == NOW  # only the outstanding message
     # A recreated consumer begins at a lower sequence.
     assert monitored.oldest(ack_floor=0, pending=2) == NOW - 3 * HOUR
+
+
+def test_over_a_slow_link_the_last_answer_counts_for_a_while() -> None:
+    monitored = Monitored({5: NOW - 3 * HOUR, 9: NOW - HOUR})
+    monitored.broker.delay = 0.2
+    for ack_floor in (4, 5):
+        assert monitored.oldest(ack_floor=ack_floor, pending=1) == NOW - 3 * HOUR
+    assert monitored.broker.asked == 1
 
 
 def test_without_the_permission_to_ask_the_lag_is_estimated_and_the_broker_rarely_asked() -> None:
