@@ -31,6 +31,7 @@ class Broker:
     """Returns the first message at or above a sequence, and counts the requests."""
 
     other_domain = None
+    max_payload = 1024 * 1024
 
     def __init__(self, stored: dict[int, int]) -> None:
         self.stored = stored
