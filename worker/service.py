@@ -1,5 +1,6 @@
 """The process: check, start, wait, drain. The main thread, which owns signals and the exit code."""
 
+import asyncio
 import logging
 import os
 import platform
@@ -22,14 +23,19 @@ from rich.progress import (
 )
 
 from repo import Database, open_database
+from repo.checkpoint import Position
 from repo.errors import DiskError, ReadOnlyError, RepositoryError, TransientError
 from worker import __version__
 from worker.errors import EXIT_OK, ConfigurationError, describe, exit_code
+from worker.jetstream.manifest_sync import ManifestSync
 from worker.jetstream.session import Session
+from worker.jetstream.sessions import Sessions
+from worker.jetstream.tasks import Helpers, Stop
 from worker.jetstream.thread import ConsumerThread
+from worker.jetstream.upkeep import Upkeep
 from worker.logs import log_in_background
 from worker.observability.exporter import Exporter
-from worker.processing.pool import RepositoryPool
+from worker.processing.pool import ProjectionPool, RepositoryPool
 from worker.processing.processor import BatchProcessor
 from worker.processing.queues import ResultQueue
 from worker.projections.manifests import ManifestCache
@@ -54,6 +60,7 @@ class Service:
         self._settings = settings
         self._supervisor = Supervisor()
         self._status = status = WorkerStatus(
+            [STARTS.name],
             stalled_after=settings.stalled_after,
             busy_timeout=settings.busy_timeout,
             is_observed=Exporter.is_wanted(settings),
@@ -64,26 +71,44 @@ class Service:
         self._versions = _versions(self._database)
         self._manifests = ManifestCache()
         self._exporter = Exporter(settings, status, self._supervisor)
+        self._pool = RepositoryPool(settings, self._database, self._supervisor)
+        self._consumer_thread = ConsumerThread(self._sessions(), status, self._supervisor)
+
+    def _sessions(self) -> Sessions:
+        settings, status = self._settings, self._status
+        helpers, stop, closing = Helpers(self._supervisor), Stop(), asyncio.Event()
+        manifests = ManifestSync(settings.bucket, self._manifests)
         results = ResultQueue()
-        self._pool = RepositoryPool(
-            settings=settings,
-            database=self._database,
-            processor=BatchProcessor(STARTS, settings.stream, self._manifests, status.counters),
-            results=results,
-            status=status,
-            supervisor=self._supervisor,
+        pool = ProjectionPool(
+            self._pool,
+            Position(settings.stream, settings.consumer),
+            BatchProcessor(STARTS, settings.stream, self._manifests, status.counters),
+            results,
+            status.projections[STARTS.name],
         )
         session = Session(
             settings=settings,
             projection=STARTS,
-            manifests=self._manifests,
-            pool=self._pool,
+            manifests=manifests,
+            pool=pool,
             results=results,
+            status=status.projections[STARTS.name],
+            helpers=helpers,
+            stop=stop,
+            closing=closing,
+        )
+        return Sessions(
+            settings=settings,
+            sessions=[session],
+            manifests=manifests,
+            upkeep=Upkeep(settings.upkeep_every, session.dispatcher, pool, status.counters),
             status=status,
             supervisor=self._supervisor,
+            helpers=helpers,
+            stop=stop,
+            closing=closing,
             versions=self._versions,
         )
-        self._consumer_thread = ConsumerThread(session, results, status, self._supervisor)
 
     def stop(self) -> None:
         """Ask the run to drain and end."""

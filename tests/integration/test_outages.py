@@ -91,7 +91,7 @@ def test_a_connection_that_has_closed_is_a_lost_pull_and_no_bug(
     server: NatsServer, use: Callable[[Connection, Settings], Coroutine[Any, Any, None]]
 ) -> None:
     settings = Settings((server.url,), "sqlite:///x.db")
-    status = WorkerStatus(stalled_after=1, busy_timeout=1, is_observed=False)
+    status = WorkerStatus([STARTS.name], stalled_after=1, busy_timeout=1, is_observed=False)
 
     async def use_closed() -> None:
         connection = await connect(settings, Supervisor(), status)

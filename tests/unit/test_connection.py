@@ -29,7 +29,7 @@ Received = tuple[str, str, bytes, dict[str, str] | None, int | None]
 
 
 def status() -> WorkerStatus:
-    return WorkerStatus(stalled_after=1, busy_timeout=1, is_observed=False)
+    return WorkerStatus(["starts"], stalled_after=1, busy_timeout=1, is_observed=False)
 
 
 def unconnected() -> Connection:

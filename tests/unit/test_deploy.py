@@ -38,7 +38,7 @@ ALERTED = " ".join(re.findall(r"expr: (.*)", RULES.read_text("utf-8")))
 
 
 def metrics() -> Metrics:
-    status = WorkerStatus(stalled_after=60.0, busy_timeout=1.0, is_observed=True)
+    status = WorkerStatus(["starts"], stalled_after=60.0, busy_timeout=1.0, is_observed=True)
     database = open_database("sqlite:///nowhere.db")
     return Metrics(status, ManifestCache(), database, {"worker": "1", "nats-py": "2"})
 

@@ -5,13 +5,16 @@ import time
 
 import pytest
 
+from worker.codec.timestamps import NANOSECONDS
 from worker.errors import (
     BROKER_UNREACHABLE,
     DATABASE_BLOCKED,
     PERMISSION_DENIED,
     PULL_LOST,
     STARTING,
+    STREAM_MISSING,
 )
+from worker.status.broker_clock import BrokerClock
 from worker.status.health import (
     _LONG_WRITE,
     _LONGEST_SILENCE,
@@ -26,6 +29,7 @@ from worker.status.health import (
     Health,
 )
 from worker.status.readiness import Readiness
+from worker.status.worker_status import WorkerStatus
 
 PATIENCE = 10.0
 BUSY_TIMEOUT = 1.0
@@ -36,9 +40,13 @@ class Worker:
 
     def __init__(self) -> None:
         self.now = time.monotonic()
-        self.readiness = Readiness()
+        self.readiness = Readiness(lambda: None)
         self.health = Health(
-            self.readiness, patience=PATIENCE, busy_timeout=BUSY_TIMEOUT, clock=lambda: self.now
+            self.readiness,
+            BrokerClock(lambda: round(self.now * NANOSECONDS)),
+            patience=PATIENCE,
+            busy_timeout=BUSY_TIMEOUT,
+            clock=lambda: self.now,
         )
         self.health.enter(RUNNING)
         self.health.broker_heard()
@@ -232,9 +240,9 @@ def test_a_commit_that_hangs_is_a_blocked_database_before_and_after_the_patience
 
 
 def test_no_progress_is_expected_while_the_worker_starts_or_drains() -> None:
-    readiness = Readiness()
+    readiness = Readiness(lambda: None)
     now = 0.0
-    health = Health(readiness, patience=1, busy_timeout=1, clock=lambda: now)
+    health = Health(readiness, BrokerClock(), patience=1, busy_timeout=1, clock=lambda: now)
     now = 100.0
     assert health.verdict() == (STARTING, True, False, False, "", 0.0)
     health.enter(RUNNING)
@@ -280,10 +288,12 @@ def test_lag_is_the_age_of_the_oldest_message_by_the_brokers_clock_and_never_neg
     assert seen == [None, 0, None, pytest.approx(3.5), pytest.approx(5.5), 0]
 
 
-def test_a_lost_connection_takes_the_brokers_time_with_it(worker: Worker) -> None:
-    health = worker.health
-    health.record_consumer(pending=1, ack_pending=0)
-    health.record_oldest(5_000_000_000)
+def test_a_lost_connection_takes_the_brokers_time_with_it() -> None:
+    status = WorkerStatus(["a"], stalled_after=1, busy_timeout=1, is_observed=False)
+    health, projection = status.health, status.projections["a"].health
+    health.broker_heard()
+    projection.record_consumer(pending=1, ack_pending=0)
+    projection.record_oldest(5_000_000_000)
     health.broker_clock.set(8_500_000_000)
     assert health.lag is not None
     health.broker_lost()
@@ -293,16 +303,40 @@ def test_a_lost_connection_takes_the_brokers_time_with_it(worker: Worker) -> Non
 
 def test_readiness_logs_changes_only(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    readiness = Readiness()
-    assert (readiness.is_ready, readiness.problem) == (False, "starting")
+    status = WorkerStatus(["a", "b"], stalled_after=1, busy_timeout=1, is_observed=False)
+    first, second = (one.readiness for one in status.projections.values())
+    assert (first.is_ready, first.problem) == (False, "starting")
     for problem in ("no broker", "no stream"):
-        readiness.not_ready(problem)
-    readiness.ready()
-    readiness.ready()
-    readiness.not_ready("no broker")
-    assert (readiness.is_ready, readiness.cause) == (False, BROKER_UNREACHABLE)
+        first.not_ready(problem)
+    first.ready()
+    second.ready()
+    second.ready()
+    first.not_ready("no broker")
+    assert (first.is_ready, first.cause) == (False, BROKER_UNREACHABLE)
     assert [record.getMessage() for record in caplog.records] == [
         "worker.not_ready",
         "worker.ready",
         "worker.not_ready",
     ]
+
+
+def test_the_process_is_as_well_as_its_worst_projection() -> None:
+    status = WorkerStatus(["a", "b"], stalled_after=1, busy_timeout=1, is_observed=False)
+    health, (first, second) = status.health, status.projections.values()
+    health.enter(RUNNING)
+    health.broker_heard()
+    for one, pending in ((first, 2), (second, 3)):
+        one.readiness.ready()
+        one.health.record_consumer(pending, 1)
+        one.health.record_oldest(None)
+    assert health.verdict()[:4] == ("working", True, True, False)
+    assert (health.pending, health.ack_pending, health.lag) == (5, 2, 0.0)
+    second.readiness.not_ready("stream B does not exist", STREAM_MISSING)
+    second.health.forget_consumer()
+    assert health.verdict()[:5] == (
+        *("stream_missing", True, False, False),
+        "b: stream B does not exist",
+    )
+    assert (health.pending, health.ack_pending, health.lag) == (None, None, None)
+    status.disconnected()
+    assert health.verdict()[::4] == ("broker_unreachable", "the broker is disconnected")

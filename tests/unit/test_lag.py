@@ -75,7 +75,8 @@ class Monitored:
 
     def __init__(self, stored: dict[int, int]) -> None:
         settings = Settings((), "sqlite:///x.db")
-        self.status = status = WorkerStatus(stalled_after=1, busy_timeout=1, is_observed=True)
+        worker = WorkerStatus([STARTS.name], stalled_after=1, busy_timeout=1, is_observed=True)
+        self.status = status = worker.projections[STARTS.name]
         pool: Any = None  # nothing is dispatched
         manifests = ManifestSync(settings.bucket, ManifestCache())
         self.dispatcher = Dispatcher(settings, pool, ResultQueue(), manifests, status)

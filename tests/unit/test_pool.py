@@ -3,16 +3,14 @@
 import asyncio
 import queue
 import threading
-from typing import Any, cast
 
 import pytest
 
-from repo.repository import GuardedRepository
 from worker.messages import Ack, Batch, BatchResult, Message
 from worker.processing.pool import CommitOrder
-from worker.processing.queues import ResultQueue, WorkQueue
+from worker.processing.queues import PoolThread, ResultQueue, WorkQueue
 
-REPOSITORY = cast("GuardedRepository[Any]", object())
+THREAD = PoolThread()
 
 
 def test_batches_are_written_in_the_order_of_their_numbers() -> None:
@@ -47,16 +45,16 @@ def run_one(work: WorkQueue) -> None:
     """Run the next work, as a pool thread does."""
     one = work.get()
     assert one is not None
-    one(REPOSITORY)
+    one(THREAD)
 
 
 def test_the_answer_or_the_error_of_a_pool_thread_reaches_the_future() -> None:
     work = WorkQueue()
 
-    def fail(_: GuardedRepository[Any]) -> None:
+    def fail(_: PoolThread) -> None:
         raise KeyError("no such table")
 
-    answer = work.ask(lambda repository: repository is REPOSITORY)
+    answer = work.ask(lambda thread: thread is THREAD)
     error = work.ask(fail)
     run_one(work)
     run_one(work)
@@ -79,7 +77,7 @@ def test_a_closed_queue_ends_each_thread_after_the_queued_work() -> None:
     work.put(done.append)
     work.close(2)
     run_one(work)
-    assert done == [REPOSITORY]
+    assert done == [THREAD]
     assert [work.get(), work.get()] == [None, None]
 
 

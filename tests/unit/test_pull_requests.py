@@ -105,10 +105,12 @@ class Bursts(Dispatcher):
 
     def __init__(self) -> None:
         settings = Settings((), "sqlite:///x.db")
-        self.status = WorkerStatus(stalled_after=1, busy_timeout=1, is_observed=False)
+        self.status = WorkerStatus(["starts"], stalled_after=1, busy_timeout=1, is_observed=False)
         pool: Any = None  # nothing is dispatched
         manifests = ManifestSync(settings.bucket, ManifestCache())
-        super().__init__(settings, pool, ResultQueue(), manifests, self.status)
+        super().__init__(
+            settings, pool, ResultQueue(), manifests, self.status.projections["starts"]
+        )
         self.bursts = 0
 
     def messages_arrived(self) -> None:

@@ -108,6 +108,7 @@ class BrokerClient:
     async def _connect(self) -> Connection:
         settings = self._settings
         status = WorkerStatus(
+            [],
             stalled_after=settings.stalled_after,
             busy_timeout=settings.busy_timeout,
             is_observed=False,

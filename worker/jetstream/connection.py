@@ -114,8 +114,7 @@ class Connection(Client):
         self._disconnected_at = time.monotonic()
         if not self._closing:
             log.warning("broker.disconnected")
-            self._worker_status.health.broker_lost()
-            self._worker_status.readiness.not_ready("the broker is disconnected")
+            self._worker_status.disconnected()
         self.disturbed.set()
 
     async def on_reconnected(self) -> None:
@@ -124,7 +123,7 @@ class Connection(Client):
         self.link.reset()
         self.reconnections += 1
         self._worker_status.counters.add(reconnects=1)
-        self._worker_status.readiness.logged_in()
+        self._worker_status.logged_in()
         log.info("broker.reconnected", extra={"server": self.server()})
         self.disturbed.set()
 
@@ -273,7 +272,7 @@ class Connection(Client):
     def _described(self, error: Exception) -> str:
         problem = self._spellings.restored(describe(error))
         if _LOGIN_REFUSED in problem.lower() and self._settings.credentials.is_fixed:
-            self._worker_status.readiness.secret_refused()
+            self._worker_status.secret_refused()
         now = time.monotonic()
         # A server that refuses something hangs up as well: the reason says more than that.
         if not (isinstance(error, OSError) and self.problem_since(now - _HANGS_UP_WITHIN)):
@@ -382,7 +381,7 @@ class Connection(Client):
             await self.connect(**options)
         self.options["max_reconnect_attempts"] = _FOR_EVER
         self._was_connected = True
-        self._worker_status.readiness.logged_in()
+        self._worker_status.logged_in()
 
     async def shut_down(self) -> None:
         """Close the connection in whatever state it is, within a bound."""

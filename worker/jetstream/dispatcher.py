@@ -17,10 +17,10 @@ from worker.jetstream.consumer import Binding, Consumer
 from worker.jetstream.manifest_sync import ManifestSync
 from worker.jetstream.outstanding import OutstandingMessages
 from worker.messages import Ack, BatchResult, Decision, StreamPosition
-from worker.processing.pool import RepositoryPool
+from worker.processing.pool import ProjectionPool
 from worker.processing.queues import ResultQueue
 from worker.settings import Settings
-from worker.status.worker_status import WorkerStatus
+from worker.status.worker_status import ProjectionStatus
 
 # Unless the consumer was heard of this recently, it is looked at before anything is acked: if it
 # was recreated meanwhile, a late ack would ack another message.
@@ -49,10 +49,10 @@ class Dispatcher:
     def __init__(
         self,
         settings: Settings,
-        pool: RepositoryPool,
+        pool: ProjectionPool,
         results: ResultQueue,
         manifests: ManifestSync,
-        status: WorkerStatus,
+        status: ProjectionStatus,
     ) -> None:
         self.outstanding = OutstandingMessages(settings.max_outstanding)
         self.failed = asyncio.Event()

@@ -18,7 +18,7 @@ from worker.jetstream.consumer import Binding
 from worker.jetstream.dispatcher import Dispatcher
 from worker.jetstream.stream import first_message
 from worker.settings import Settings
-from worker.status.worker_status import WorkerStatus
+from worker.status.worker_status import ProjectionStatus
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,11 @@ class LagMonitor:
     """Records once a second how many messages are outstanding, and how old the oldest work is."""
 
     def __init__(
-        self, settings: Settings, filter_subject: str, dispatcher: Dispatcher, status: WorkerStatus
+        self,
+        settings: Settings,
+        filter_subject: str,
+        dispatcher: Dispatcher,
+        status: ProjectionStatus,
     ) -> None:
         self._settings = settings
         self._stream = settings.stream

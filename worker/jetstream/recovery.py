@@ -26,11 +26,11 @@ from worker.jetstream.presence import Peer, Presence, elsewhere
 from worker.jetstream.stream import StreamState, last_sequence, stored_at
 from worker.logs import Repeats
 from worker.messages import Batch, StreamPosition
-from worker.processing.pool import RepositoryPool
+from worker.processing.pool import ProjectionPool
 from worker.projections.base import Projection
 from worker.settings import Settings
 from worker.status.health import CatchUp
-from worker.status.worker_status import WorkerStatus
+from worker.status.worker_status import ProjectionStatus
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +58,11 @@ class Recovery:
         *,
         settings: Settings,
         projection: Projection[Any, Any],
-        pool: RepositoryPool,
+        pool: ProjectionPool,
         manifests: ManifestSync,
         dispatcher: Dispatcher,
         presence: Presence,
-        status: WorkerStatus,
+        status: ProjectionStatus,
     ) -> None:
         self.deliveries = Deliveries()
         self.is_complete = False
@@ -275,7 +275,7 @@ class Recovery:
         self._dispatcher.advance(reached.caught_up_to)
 
     async def _ask(self, question: Any) -> Any:
-        return await asyncio.wrap_future(self._pool.work.ask(question))
+        return await asyncio.wrap_future(self._pool.ask(question))
 
     # --- what the stream lost ---
 

@@ -1,17 +1,11 @@
-"""One session with the broker after the other: connect, bind, catch up, pull, leave.
-
-Consumer thread only.
-"""
+"""One projection's session over a connection: bind, catch up, pull, leave. Consumer thread only."""
 
 import asyncio
 import contextlib
 import logging
-import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import Callable
 from typing import Any
-
-import nats.errors
 
 from repo.errors import RepositoryError, TransientError, UnavailableError
 from worker.errors import (
@@ -25,7 +19,7 @@ from worker.errors import (
     WorkerError,
     describe,
 )
-from worker.jetstream.connection import API, Connection, connect
+from worker.jetstream.connection import API, Connection
 from worker.jetstream.consumer import Binding, Consumer, differences, wanted_consumer
 from worker.jetstream.dispatcher import Dispatcher
 from worker.jetstream.lag import LagMonitor
@@ -33,27 +27,19 @@ from worker.jetstream.manifest_sync import ManifestSync
 from worker.jetstream.presence import Presence
 from worker.jetstream.pull import PullSubscription
 from worker.jetstream.recovery import Recovery
-from worker.jetstream.tasks import FIRST_BACKOFF, Stop, Stopped, cancel, run_until
-from worker.jetstream.upkeep import Upkeep
-from worker.processing.pool import RepositoryPool
+from worker.jetstream.tasks import FIRST_BACKOFF, Helpers, Stop, Stopped, cancel, run_until
+from worker.processing.pool import ProjectionPool
 from worker.processing.queues import ResultQueue
 from worker.projections.base import Projection
-from worker.projections.manifests import ManifestCache
 from worker.settings import Settings
-from worker.status.worker_status import WorkerStatus
-from worker.supervisor import Supervisor
+from worker.status.worker_status import ProjectionStatus
 
 log = logging.getLogger(__name__)
 
-_FLUSH_TIMEOUT = 1
 _LOSES_MESSAGES = (
     "will lose messages: the broker gives one up after so many deliveries without an ack, and the "
     "worker reads it again only when it connects"
 )
-_IDLE_CHECK = 0.1
-_LONG_QUEUE = 1000
-_LONG_QUEUE_CHECK = 1.0
-_GOOD_SESSION = 30.0
 _RECORD_EVERY = 5.0
 _LOOK_AFTER = 2.0
 _LOOK_AT_MOST_EVERY = 0.1
@@ -65,10 +51,9 @@ _LONGEST_DATABASE_BACKOFF = 3.0
 
 
 class Session:
-    """Pulls until the stop, acks until the close, and connects again when it must.
+    """Pulls until the stop, and acks until the close.
 
-    `stop` ends the pull, `closing` the session; `pulling_ended` is set in between, once nothing
-    more will be dispatched.
+    `is_idle` is set when the stop finds nothing left: then nothing can come any more.
     """
 
     def __init__(
@@ -76,90 +61,64 @@ class Session:
         *,
         settings: Settings,
         projection: Projection[Any, Any],
-        manifests: ManifestCache,
-        pool: RepositoryPool,
+        manifests: ManifestSync,
+        pool: ProjectionPool,
         results: ResultQueue,
-        status: WorkerStatus,
-        supervisor: Supervisor,
-        versions: Mapping[str, str],
+        status: ProjectionStatus,
+        helpers: Helpers,
+        stop: Stop,
+        closing: asyncio.Event,
     ) -> None:
-        self.stop = Stop()
-        self.closing = asyncio.Event()
-        self.pulling_ended = threading.Event()
+        self.results = results
+        self.is_idle = False
         self._settings = settings
         self._projection = projection
         self._status = status
-        self._supervisor = supervisor
-        self._versions = versions
-        self._manifests = ManifestSync(settings.bucket, manifests)
-        self.dispatcher = Dispatcher(settings, pool, results, self._manifests, status)
+        self._helpers = helpers
+        self._stop = stop
+        self._closing = closing
+        self._manifests = manifests
+        self.dispatcher = Dispatcher(settings, pool, results, manifests, status)
         self._presence = Presence(settings)
         self._recovery = Recovery(
             settings=settings,
             projection=projection,
             pool=pool,
-            manifests=self._manifests,
+            manifests=manifests,
             dispatcher=self.dispatcher,
             presence=self._presence,
             status=status,
         )
-        self.upkeep = Upkeep(settings.upkeep_every, self.dispatcher, pool.work, status.counters)
         self._lag = LagMonitor(settings, projection.filter_subject, self.dispatcher, status)
-        self._was_connected = False
         self._differing: dict[str, tuple[Any, Any]] = {}
-        self._is_idle = False
         self._unanswered = 0
         self._unavailable = 0
 
-    async def run(self) -> None:
-        """Keep a session with the broker until the close."""
-        backoff = FIRST_BACKOFF
-        with contextlib.suppress(Stopped):
-            while True:
-                began = time.monotonic()
-                try:
-                    return await self._run_once()
-                except BrokerError as error:
-                    self._status.readiness.not_ready(describe(error), error.cause)
-                    log.warning("broker.unavailable", extra={"error": describe(error)})
-                if time.monotonic() - began > _GOOD_SESSION:
-                    backoff = FIRST_BACKOFF
-                self._status.health.session_progressed()
-                backoff = await self.stop.rest(backoff)
+    async def run(self, connection: Connection, drained: Callable[[], None]) -> None:
+        """Return after an orderly stop; raises BrokerError where only a new connection can help.
 
-    async def _run_once(self) -> None:
-        """Return after an orderly stop; raises BrokerError where only a new session can help."""
+        `drained` is called once nothing more will be dispatched; then this waits for the close.
+        """
         dispatcher = self.dispatcher
-        connection = await self.stop.interrupts(
-            connect(self._settings, self._supervisor, self._status)
-        )
-        self._note_connected(connection)
         consumer = Consumer(connection, self._settings, self._projection)
         dispatcher.attach(connection, consumer)
         try:
             await self._presence.open(connection)
-            helpers = [
-                self._manifests.run(connection),
-                dispatcher.extend_ack_wait(),
-                self._lag.run(connection),
-            ]
-            if self._settings.until_idle:
-                helpers.append(self._stop_when_idle(connection))
-            async with self._helped_by(*helpers):
+            async with self._helpers.beside(
+                dispatcher.extend_ack_wait(), self._lag.run(connection)
+            ):
                 with contextlib.suppress(Stopped):
                     await self._pull_until_stopped(connection, consumer)
                 dispatcher.stop_dispatching()
                 await dispatcher.nak_waiting()
                 await self._write_last_checkpoint()
-                self.pulling_ended.set()
-                await self.closing.wait()
+                drained()
+                await self._closing.wait()
                 await dispatcher.ack_results()
                 await dispatcher.nak_waiting()
-                await self._flush(connection)
         finally:
             dispatcher.detach()
             self._presence.close()
-            await connection.shut_down()
 
     async def _write_last_checkpoint(self) -> None:
         """Advance the checkpoint while the pool still runs: the next start has nothing to read."""
@@ -174,69 +133,26 @@ class Session:
                 if binding is not None:
                     await self._recovery.look(binding)
 
-    def _note_connected(self, connection: Connection) -> None:
-        if self._was_connected:
-            self._status.counters.add(reconnects=1)
-        else:
-            self._was_connected = True
-            versions = {**self._versions, "server": connection.server()}
-            settings = self._settings.public()
-            log.info("worker.started", extra={"versions": versions, "settings": settings})
-        self._status.health.session_progressed()
-
-    @contextlib.asynccontextmanager
-    async def _helped_by(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-        """Run helpers beside the body, and end them with it."""
-        tasks = [asyncio.create_task(helper) for helper in helpers]
-        for task in tasks:
-            task.add_done_callback(self._supervise)
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.remove_done_callback(self._supervise)
-            await cancel(*tasks)
-
-    def _supervise(self, helper: asyncio.Task[None]) -> None:
-        """Report the end of a helper task; the library may cancel what waits on it."""
-        if helper.cancelled():
-            self._supervisor.fail(RuntimeError("a task of the session was cancelled from outside"))
-        elif (error := helper.exception()) is not None:
-            self._supervisor.fail(error)
-
-    async def _flush(self, connection: Connection) -> None:
-        if connection.is_connected:
-            try:
-                await connection.flush(timeout=_FLUSH_TIMEOUT)
-            except (nats.errors.Error, OSError, TimeoutError) as error:
-                log.warning("broker.not_flushed", extra={"error": describe(error)})
-
-    async def _stop_when_idle(self, connection: Connection) -> None:
-        """Request the stop once all is projected: nothing pending, ack pending, or to catch up."""
+    @property
+    def may_be_idle(self) -> bool:
+        """Whether nothing is outstanding here and nothing is left to catch up with."""
         dispatcher = self.dispatcher
-        rest = _IDLE_CHECK
-        while True:
-            await asyncio.sleep(rest)
-            if not dispatcher.is_dispatching or not connection.is_connected:
-                continue
-            done = self._recovery.is_complete and self.upkeep.is_done
-            if len(dispatcher.outstanding) > 0 or not done:
-                continue
-            try:
-                binding = await dispatcher.look()
-            except PullLost:
-                continue  # the pull notices by itself
-            if binding is None:
-                continue
-            # The question is expensive for a server with a long queue: it delivers nothing until
-            # it has answered.
-            rest = _LONG_QUEUE_CHECK if binding.pending > _LONG_QUEUE else _IDLE_CHECK
-            self._status.expect(binding.not_acked)
-            is_left = binding.has_work or not self._recovery.is_complete
-            if not is_left and len(dispatcher.outstanding) == 0:
-                self._is_idle = True  # the stop leaves the pull at once: nothing can come
-                self._supervisor.request_stop()
-                return
+        return (
+            dispatcher.is_dispatching
+            and len(dispatcher.outstanding) == 0
+            and self._recovery.is_complete
+        )
+
+    async def not_acked(self) -> int | None:
+        """Return how many messages the broker has left; None where that is unknown."""
+        try:
+            binding = await self.dispatcher.look()
+        except PullLost:
+            return None  # the pull notices by itself
+        if binding is None:
+            return None
+        self._status.expect(binding.not_acked)
+        return binding.not_acked
 
     # --- the pull ---
 
@@ -244,24 +160,24 @@ class Session:
         """Bind and pull until the stop; raises BrokerError if the connection is of no use."""
         self._unanswered = 0
         backoff = FIRST_BACKOFF
-        while not self.stop.is_set():
+        while not self._stop.is_set():
             began = time.monotonic()
             self._status.health.session_progressed()
             try:
-                await self.stop.interrupts(connection.usable())
+                await self._stop.interrupts(connection.usable())
                 self._status.health.session_progressed()
-                await self.stop.interrupts(self._bind_while_connected(connection, consumer))
+                await self._stop.interrupts(self._bind_while_connected(connection, consumer))
                 if not self.dispatcher.on_trial:
                     backoff = FIRST_BACKOFF
                 await self._pull(connection)
             except (TransientError, UnavailableError, DatabaseUnavailable) as error:
                 await self._database_failed(error)
-                backoff = await self.stop.rest(backoff, _LONGEST_DATABASE_BACKOFF)
+                backoff = await self._stop.rest(backoff, _LONGEST_DATABASE_BACKOFF)
             except PullLost as error:
                 self._pull_failed(error, connection, began)
                 if isinstance(error, ConnectionLost):
                     backoff = FIRST_BACKOFF  # earlier attempts say nothing of the new connection
-                backoff = await self.stop.rest(backoff)
+                backoff = await self._stop.rest(backoff)
 
     async def _database_failed(self, error: Exception) -> None:
         """Pause; nak what waits if only this worker's own way to the database is broken.
@@ -300,7 +216,7 @@ class Session:
         await self.dispatcher.pool_idle()
         health.session_progressed()
         # Over a slow link a large bucket takes long; what makes no progress is given up.
-        async with self._helped_by(self._record_progress()):
+        async with self._helpers.beside(self._record_progress()):
             await self._manifests.catch_up()
         await self._recovery.begin(connection, consumer, binding)
         health.session_progressed()
@@ -366,12 +282,12 @@ class Session:
             dispatcher,
             self._recovery.deliveries,
         )
-        stop = asyncio.create_task(self.stop.wait())
-        stop.add_done_callback(lambda _: pull.stop(idle=self._is_idle))
+        stop = asyncio.create_task(self._stop.wait())
+        stop.add_done_callback(lambda _: pull.stop(idle=self.is_idle))
         failed = asyncio.create_task(dispatcher.failed.wait())
         failed.add_done_callback(lambda _: pull.stop())
         try:
-            async with self._helped_by(self._watch_consumer(pull), self._recovery.run()):
+            async with self._helpers.beside(self._watch_consumer(pull), self._recovery.run()):
                 await pull.run()
         finally:
             if pull.is_answered:

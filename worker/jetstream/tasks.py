@@ -1,9 +1,12 @@
-"""Ending tasks: cancel, and a stop that interrupts whatever the consumer thread waits for."""
+"""Tasks of the consumer thread: cancel, helpers beside others, and a stop that interrupts."""
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
+
+from worker.supervisor import Supervisor
 
 _Result = TypeVar("_Result")
 
@@ -52,3 +55,33 @@ class Stop(asyncio.Event):
         seconds = backoff * random.uniform(0.5, 1.0)  # noqa: S311 (jitter, no secret)
         await self.interrupts(asyncio.sleep(seconds))
         return min(backoff * 2, longest)
+
+
+class Helpers:
+    """Tasks that run beside something; the error of one, or its end from outside, ends the worker.
+
+    The error goes to the supervisor.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    @contextlib.asynccontextmanager
+    async def beside(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+        """Run helpers beside the body, and end them with it."""
+        tasks = [asyncio.create_task(helper) for helper in helpers]
+        for task in tasks:
+            task.add_done_callback(self._supervise)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.remove_done_callback(self._supervise)
+            await cancel(*tasks)
+
+    def _supervise(self, helper: asyncio.Task[None]) -> None:
+        """Report the end of a helper task; the library may cancel what waits on it."""
+        if helper.cancelled():
+            self._supervisor.fail(RuntimeError("a task of the session was cancelled from outside"))
+        elif (error := helper.exception()) is not None:
+            self._supervisor.fail(error)

@@ -9,9 +9,8 @@ import contextlib
 import threading
 from collections.abc import Callable
 
-from worker.jetstream.session import Session
+from worker.jetstream.sessions import Sessions
 from worker.jetstream.tasks import cancel
-from worker.processing.queues import ResultQueue
 from worker.status.worker_status import WorkerStatus
 from worker.supervisor import Supervisor
 
@@ -24,11 +23,8 @@ class ConsumerThread:
     The error that ends the thread goes to the supervisor.
     """
 
-    def __init__(
-        self, session: Session, results: ResultQueue, status: WorkerStatus, supervisor: Supervisor
-    ) -> None:
-        self._session = session
-        self._results = results
+    def __init__(self, sessions: Sessions, status: WorkerStatus, supervisor: Supervisor) -> None:
+        self._sessions = sessions
         self._status = status
         self._supervisor = supervisor
         self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
@@ -38,14 +34,15 @@ class ConsumerThread:
 
     def start(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._results.open(self._loop, self._session.dispatcher.wake)
+        for session in self._sessions.all:
+            session.results.open(self._loop, session.dispatcher.wake)
         self._thread.start()
 
     def stop_pulling(self, timeout: float) -> None:
         """Stop pulling and nak what was not begun; waits for that up to `timeout` seconds."""
         if self._thread.is_alive():
-            self._call(self._session.stop.set)
-            self._session.pulling_ended.wait(timeout)
+            self._call(self._sessions.stop.set)
+            self._sessions.pulling_ended.wait(timeout)
 
     def close(self, timeout: float) -> int:
         """Ack the last results, flush, close the connection and end the thread.
@@ -54,10 +51,10 @@ class ConsumerThread:
         broker will deliver again.
         """
         if self._thread.is_alive():
-            self._call(self._session.stop.set)
-            self._call(self._session.closing.set)
+            self._call(self._sessions.stop.set)
+            self._call(self._sessions.closing.set)
             self._thread.join(timeout)
-        return len(self._session.dispatcher.outstanding)
+        return self._sessions.outstanding
 
     def is_alive(self) -> bool:
         return self._thread.is_alive()
@@ -79,20 +76,14 @@ class ConsumerThread:
         except BaseException as error:  # noqa: BLE001 (no thread may end unseen)
             self._supervisor.fail(error)
         finally:
-            self._session.pulling_ended.set()
+            self._sessions.pulling_ended.set()
 
     async def _serve(self) -> None:
         """Run until closed; the first error of any part ends it and is raised."""
-        parts = [
-            asyncio.create_task(part)
-            for part in (
-                self._session.run(),
-                self._session.dispatcher.run(),
-                self._session.dispatcher.keep_manifests_synced(),
-                self._session.upkeep.run(),
-                self._turn(),
-            )
-        ]
+        running = [self._sessions.run(), self._sessions.upkeep.run(), self._turn()]
+        for session in self._sessions.all:
+            running += [session.dispatcher.run(), session.dispatcher.keep_manifests_synced()]
+        parts = [asyncio.create_task(part) for part in running]
         try:
             await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             for part in parts:

@@ -10,8 +10,8 @@ from repo.errors import CorruptDatabaseError, RepositoryError
 from repo.repository import Sweep
 from worker.errors import describe
 from worker.jetstream.dispatcher import Dispatcher
+from worker.processing.pool import ProjectionPool
 from worker.processing.processor import log_promotion_failures
-from worker.processing.queues import WorkQueue
 from worker.status.counters import Counters
 
 log = logging.getLogger(__name__)
@@ -27,12 +27,12 @@ class Upkeep:
     """
 
     def __init__(
-        self, every: float, dispatcher: Dispatcher, work: WorkQueue, counters: Counters
+        self, every: float, dispatcher: Dispatcher, pool: ProjectionPool, counters: Counters
     ) -> None:
         self.is_done = False
         self._every = every
         self._dispatcher = dispatcher
-        self._work = work
+        self._pool = pool
         self._counters = counters
         self._was_caught_up = False
 
@@ -62,7 +62,7 @@ class Upkeep:
         try:
             while sweep.after is not None:
                 # Each page waits for its turn behind the batches that are queued.
-                page = self._work.ask(lambda repository: repository.sweep(sweep))
+                page = self._pool.ask(lambda repository: repository.sweep(sweep))
                 await asyncio.wrap_future(page)
         finally:
             self._counters.add(

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from worker.errors import ConfigurationError, describe
-from worker.status.health import Health
+from worker.status.worker_health import WorkerHealth
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,9 @@ class HealthServer(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, host: str, port: int, health: Health, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, host: str, port: int, health: WorkerHealth, registry: CollectorRegistry
+    ) -> None:
         """Listen at once, on a free port for 0; raises ConfigurationError where that fails."""
         self.health = health
         self.registry = registry

@@ -2,20 +2,23 @@
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from repo import Database
-from repo.batch_writer import WriteResult
+from repo.batch_writer import Writer, WriteResult
 from repo.checkpoint import CheckpointGuard, Position
 from repo.repository import GuardedRepository
 from worker.messages import Batch
 from worker.processing.processor import BatchProcessor
-from worker.processing.queues import ResultQueue, WorkQueue
+from worker.processing.queues import MakeRepository, PoolThread, ResultQueue, WorkQueue
 from worker.settings import Settings
-from worker.status.worker_status import WorkerStatus
+from worker.status.worker_status import ProjectionStatus
 from worker.supervisor import Supervisor
+
+_Answer = TypeVar("_Answer")
 
 _GRACE = 2.0
 
@@ -43,31 +46,65 @@ class CommitOrder:
             self._changed.notify_all()
 
 
+class ProjectionPool:
+    """The pool as one projection uses it: its batches, its order of commits, its checkpoint.
+
+    The result of each batch goes to the projection's result queue.
+    """
+
+    def __init__(
+        self,
+        pool: "RepositoryPool",
+        position: Position,
+        processor: BatchProcessor,
+        results: ResultQueue,
+        status: ProjectionStatus,
+    ) -> None:
+        self._work = pool.work
+        self._processor = processor
+        self._results = results
+        self._status = status
+        self._commit_order = CommitOrder()
+        self._repositories = pool.add(processor.projection.writer, CheckpointGuard(position))
+
+    def submit(self, batch: Batch) -> None:
+        """Queue a batch for the next free thread."""
+        self._work.put(partial(self._process, batch))
+
+    def catch_up(self, batch: Batch) -> "Future[WriteResult]":
+        """Queue messages that were read again, for the next free thread."""
+        return self.ask(lambda repository: self._processor.catch_up(batch, repository))
+
+    def ask(self, question: Callable[[GuardedRepository[Any]], _Answer]) -> "Future[_Answer]":
+        """Queue a question about the database; its error, too, becomes the future's."""
+        return self._work.ask(lambda thread: question(thread.repository(self._repositories)))
+
+    def _process(self, batch: Batch, thread: PoolThread) -> None:
+        began = time.monotonic()
+        try:
+            result = self._processor.process(
+                batch,
+                thread.repository(self._repositories),
+                partial(self._commit_order.wait, batch.number),
+            )
+        finally:
+            self._commit_order.end(batch.number)
+        if result.failure is None:
+            self._status.projected(len(batch.messages), time.monotonic() - began)
+        self._results.put(result)
+
+
 class RepositoryPool:
     """A fixed number of threads that process batches and answer questions about the database.
 
     The error that ends a thread goes to the supervisor.
     """
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        database: Database,
-        processor: BatchProcessor,
-        results: ResultQueue,
-        status: WorkerStatus,
-        supervisor: Supervisor,
-    ) -> None:
+    def __init__(self, settings: Settings, database: Database, supervisor: Supervisor) -> None:
         self.work = WorkQueue()
         self._settings = settings
         self._database = database
-        self._guard = CheckpointGuard(Position(settings.stream, settings.consumer))
-        self._processor = processor
-        self._results = results
-        self._status = status
         self._supervisor = supervisor
-        self._commit_order = CommitOrder()
         self._give_up = threading.Event()
         # Daemons: a write that hangs in a dead disk must not keep the process from ending.
         self._threads = [
@@ -75,17 +112,20 @@ class RepositoryPool:
             for number in range(1, settings.threads + 1)
         ]
 
+    def add(self, writer: Writer[Any], guard: CheckpointGuard) -> MakeRepository:
+        """Return what makes the repositories of a projection, one for each thread."""
+        return partial(
+            GuardedRepository,
+            self._database,
+            writer,
+            retry_for=self._settings.retry_for,
+            give_up=self._give_up,
+            guard=guard,
+        )
+
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
-
-    def submit(self, batch: Batch) -> None:
-        """Queue a batch for the next free thread; its result goes to the result queue."""
-        self.work.put(partial(self._process, batch))
-
-    def catch_up(self, batch: Batch) -> "Future[WriteResult]":
-        """Queue messages that were read again, for the next free thread."""
-        return self.work.ask(lambda repository: self._processor.catch_up(batch, repository))
 
     def stop(self, deadline: float) -> bool:
         """Let the threads finish what is queued; returns whether all have ended.
@@ -107,27 +147,9 @@ class RepositoryPool:
 
     def _run(self) -> None:
         try:
-            with GuardedRepository(
-                self._database,
-                self._processor.projection.writer,
-                retry_for=self._settings.retry_for,
-                give_up=self._give_up,
-                guard=self._guard,
-            ) as repository:
+            with PoolThread() as thread:
                 while (work := self.work.get()) is not None:
-                    work(repository)
+                    work(thread)
         except BaseException as error:  # noqa: BLE001 (no thread may end unseen)
             self._give_up.set()  # the others must not go on writing to a corrupt database
             self._supervisor.fail(error)
-
-    def _process(self, batch: Batch, repository: GuardedRepository[Any]) -> None:
-        began = time.monotonic()
-        try:
-            result = self._processor.process(
-                batch, repository, partial(self._commit_order.wait, batch.number)
-            )
-        finally:
-            self._commit_order.end(batch.number)
-        if result.failure is None:
-            self._status.projected(len(batch.messages), time.monotonic() - began)
-        self._results.put(result)

@@ -6,18 +6,43 @@ import queue
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from repo.repository import GuardedRepository
 from worker.messages import BatchResult
 
 _Answer = TypeVar("_Answer")
 
-Work = Callable[[GuardedRepository[Any]], None]
+MakeRepository = Callable[[], GuardedRepository[Any]]
+"""Makes a projection's repository for one thread."""
+
+
+class PoolThread:
+    """What one thread of the pool owns: a repository for each projection, closed at its end."""
+
+    def __init__(self) -> None:
+        self._repositories: dict[MakeRepository, GuardedRepository[Any]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.ExitStack() as closing:
+            for repository in self._repositories.values():
+                closing.callback(repository.close)
+
+    def repository(self, make: MakeRepository) -> GuardedRepository[Any]:
+        """Return this thread's repository of a projection, made at its first use."""
+        if make not in self._repositories:
+            self._repositories[make] = make()
+        return self._repositories[make]
+
+
+Work = Callable[[PoolThread], None]
 
 
 class WorkQueue:
-    """Work for the pool: callables that take the repository of the thread that runs them."""
+    """Work for the pool: callables that take the thread that runs them."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
@@ -26,15 +51,15 @@ class WorkQueue:
         """Queue work for the next free thread."""
         self._queue.put(work)
 
-    def ask(self, question: Callable[[GuardedRepository[Any]], _Answer]) -> "Future[_Answer]":
+    def ask(self, question: Callable[[PoolThread], _Answer]) -> "Future[_Answer]":
         """Queue a question about the database; its error, too, becomes the future's."""
         future: Future[_Answer] = Future()
 
-        def answer(repository: GuardedRepository[Any]) -> None:
+        def answer(thread: PoolThread) -> None:
             if not future.set_running_or_notify_cancel():
                 return
             try:
-                future.set_result(question(repository))
+                future.set_result(question(thread))
             except Exception as error:  # noqa: BLE001 (raised where the future is awaited)
                 future.set_exception(error)
 

@@ -138,6 +138,7 @@ class Health:
     def __init__(
         self,
         readiness: Readiness,
+        broker_clock: BrokerClock,
         *,
         patience: float,
         busy_timeout: float,
@@ -151,7 +152,7 @@ class Health:
         self._pending = self._ack_pending = 0
         self._is_consumer_known = self._is_oldest_known = False
         self._oldest: int | None = None  # an instant of the broker's clock
-        self.broker_clock = BrokerClock(lambda: round(clock() * NANOSECONDS))
+        self.broker_clock = broker_clock
         self._readiness = readiness
         self._patience = patience + busy_timeout
         self._busy_timeout = busy_timeout
@@ -190,7 +191,6 @@ class Health:
     def broker_lost(self) -> None:
         """Record that there is no connection to the broker."""
         self._broker_heard_at = float("-inf")
-        self.broker_clock.forget()
 
     def record_outstanding(self, outstanding: int, heard_at: float) -> None:
         """Record how many messages are outstanding, and when the consumer was last heard of."""

@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from collections.abc import Callable
 
 from worker.errors import BROKER_UNREACHABLE, PERMISSION_DENIED, STARTING
 
@@ -13,14 +14,16 @@ _DENIED = re.compile(r"permissions violation|authorization violation|authenticat
 
 
 class Readiness:
-    """Ready means: connected, bound, and caught up, with a database that takes what comes.
+    """Whether one projection is ready: connected and bound, with a database that takes what comes.
 
-    `problem` is why the worker is not ready, or None. `last_problem`, of the kind `cause`, was the
-    last one, at `last_problem_at` (monotonic seconds). `secret_is_outdated` is whether the broker
-    refuses a secret that it accepted before, and that only a restart can replace.
+    `report_ready` is called when it becomes so. `problem` is why it is not ready, or None.
+    `last_problem`, of the kind `cause`, was the last one, at `last_problem_at` (monotonic seconds).
+    `secret_is_outdated` is whether the broker refuses a secret that it accepted before, and that
+    only a restart can replace.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, report_ready: Callable[[], None]) -> None:
+        self._report_ready = report_ready
         self.problem: str | None = "starting"
         self.cause = STARTING
         self.last_problem = ""
@@ -34,11 +37,11 @@ class Readiness:
         return self.problem is None
 
     def ready(self) -> None:
-        """Record that nothing prevents projection; logged when it is a change."""
+        """Record that nothing prevents projection; reported when it is a change."""
         if self.problem is not None:
             self.problem = None
             self._reported = False
-            log.info("worker.ready")
+            self._report_ready()
 
     def not_ready(self, problem: str, cause: str = BROKER_UNREACHABLE) -> None:
         """Record what prevents projection; logged when it is a change, or the first time."""

@@ -1,30 +1,48 @@
 """Everything that the worker knows of itself: written by the thread that knows, read by any."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 
 from prometheus_client import Histogram
 
 from repo.observer import Observer
+from worker.status.broker_clock import BrokerClock
 from worker.status.counters import Counters
 from worker.status.health import Health
 from worker.status.readiness import Readiness
+from worker.status.worker_health import WorkerHealth
+
+log = logging.getLogger(__name__)
 
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class WorkerStatus(Observer):
-    """Counters, readiness, health and durations. It also observes the database.
+    """Counters, health and durations of the process, and the status of each projection.
 
-    `is_observed` is whether metrics or systemd are on: without them the worker does not ask the
-    broker for the age of its backlog.
+    It also observes the database. `is_observed` is whether metrics or systemd are on: without them
+    the worker does not ask the broker for the age of its backlog.
     """
 
-    def __init__(self, *, stalled_after: float, busy_timeout: float, is_observed: bool) -> None:
+    def __init__(
+        self,
+        projections: Sequence[str],
+        *,
+        stalled_after: float,
+        busy_timeout: float,
+        is_observed: bool,
+    ) -> None:
         self.is_observed = is_observed
         self.counters = Counters()
-        self.readiness = Readiness()
-        self.health = Health(self.readiness, patience=stalled_after, busy_timeout=busy_timeout)
+        self.broker_clock = BrokerClock()
+        self.projections = {
+            name: ProjectionStatus(self, patience=stalled_after, busy_timeout=busy_timeout)
+            for name in projections
+        }
+        self.health = WorkerHealth(
+            {name: one.health for name, one in self.projections.items()}, self.broker_clock
+        )
         self.batch_messages = _histogram("batch_messages", "Messages of a batch.", _SIZES)
         self.batch_seconds = _histogram(
             "batch_duration_seconds", "From decoding a batch to its commit, its turn included."
@@ -32,17 +50,41 @@ class WorkerStatus(Observer):
         self.commit_seconds = _histogram(
             "commit_duration_seconds", "COMMIT of one write transaction alone, sync included."
         )
-        self.expected: int | None = None  # messages projected by this process once it is idle
 
-    def expect(self, more: int) -> None:
-        """Record how many messages are still to be projected."""
-        self.expected = self.counters["messages"] + more
+    @property
+    def expected(self) -> int | None:
+        """How many messages this process has projected once it is idle; None while unknown."""
+        expected = [one.expected for one in self.projections.values()]
+        known = [messages for messages in expected if messages is not None]
+        return sum(known) if len(known) == len(expected) else None
 
-    def projected(self, messages: int, seconds: float) -> None:
-        """Record a committed batch and how long it took."""
-        self.health.projected()
-        self.batch_messages.observe(messages)
-        self.batch_seconds.observe(seconds)
+    def report_ready(self) -> None:
+        """Log that the worker is ready, once every projection is."""
+        if all(one.readiness.is_ready for one in self.projections.values()):
+            log.info("worker.ready")
+
+    # --- the connection ---
+
+    def disconnected(self) -> None:
+        """Record that the connection to the broker was lost."""
+        self.health.broker_lost()
+        for one in self.projections.values():
+            one.readiness.not_ready("the broker is disconnected")
+
+    def logged_in(self) -> None:
+        """Record that the broker accepts the secrets."""
+        for one in self.projections.values():
+            one.readiness.logged_in()
+
+    def secret_refused(self) -> None:
+        """Record that the broker refuses a secret that this process cannot read again."""
+        for one in self.projections.values():
+            one.readiness.secret_refused()
+
+    def not_ready(self, problem: str, cause: str) -> None:
+        """Record what prevents every projection."""
+        for one in self.projections.values():
+            one.readiness.not_ready(problem, cause)
 
     # --- the database ---
 
@@ -62,6 +104,38 @@ class WorkerStatus(Observer):
 
     def retrying(self) -> None:
         self.counters.add(database_retries=1)
+
+
+class ProjectionStatus:
+    """Readiness and health of one projection.
+
+    `expected` is how many messages this process has projected of it once it is idle.
+    """
+
+    def __init__(self, worker: WorkerStatus, *, patience: float, busy_timeout: float) -> None:
+        self.counters = worker.counters
+        self.is_observed = worker.is_observed
+        self.readiness = Readiness(worker.report_ready)
+        self.health = Health(
+            self.readiness,
+            worker.broker_clock,
+            patience=patience,
+            busy_timeout=busy_timeout,
+        )
+        self.expected: int | None = None
+        self._messages = 0
+        self._worker = worker
+
+    def expect(self, more: int) -> None:
+        """Record how many messages are still to be projected."""
+        self.expected = self._messages + more
+
+    def projected(self, messages: int, seconds: float) -> None:
+        """Record a committed batch and how long it took; called in commit order."""
+        self._messages += messages
+        self.health.projected()
+        self._worker.batch_messages.observe(messages)
+        self._worker.batch_seconds.observe(seconds)
 
 
 def _histogram(name: str, text: str, buckets: Iterable[float] = _SECONDS) -> Histogram:
