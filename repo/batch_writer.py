@@ -4,6 +4,7 @@ Triggers, CHECKs and indexes that other programs added to the tables may reject 
 promotion. Each case below is one of those, and each costs no more than what was rejected.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,11 @@ Reject = Callable[[int, str], RejectedEvent]
 Transaction = Callable[[Connection, Checkpoint], AbstractContextManager[None]]
 """Commits its body together with the checkpoint that it reaches."""
 
+INSERTED = "inserted"
+
+Outcomes = Counter[str]
+"""How many rows a batch changed, by what became of them; rows left unchanged are not counted."""
+
 _Errors = dict[int, RepositoryError]
 
 
@@ -32,45 +38,53 @@ class PromotionFailure(NamedTuple):
     reason: str
 
 
+Change = Callable[[Connection, Sequence[str]], int]
+"""Changes the executions with these ids, and returns how many it changed."""
+
 _Promote = Callable[[Sequence[str]], list[PromotionFailure]]
 
 
 @dataclass(frozen=True, slots=True)
 class Writer(Generic[Row]):
-    """How rows are inserted and what follows. All functions run inside the caller's transaction.
+    """How rows are written and what follows. All functions run inside the caller's transaction.
 
-    `insert_all` and `insert` return how many rows are new; an existing row is left unchanged. They
-    raise RowRejected. `probes` returns rows to try if a batch was rejected entirely, made of a
-    rejected row and of the last row that was inserted, if any. `delete_rejected` deletes a
-    message's rejected event if its row exists, and returns whether it was deleted. `parents`
-    returns the ids of the rows' parents, each once; `promote` promotes the parents with these ids
-    and returns how many it changed.
+    `write_all` and `write` return what changed, and raise RowRejected. `probes` returns rows to try
+    if the tables may reject every row, made of a rejected row and of the last row that was written,
+    if any. `delete_rejected` deletes a message's rejected event if its row exists, and returns
+    whether it was deleted. `parents` returns the ids of the rows' parents, each once; `promote`
+    promotes the parents with these ids.
     """
 
-    insert_all: Callable[[Connection, Sequence[Row]], int]
-    insert: Callable[[Connection, Row], int]
+    write_all: Callable[[Connection, Sequence[Row]], Outcomes]
+    write: Callable[[Connection, Row], Outcomes]
     probes: Callable[[Row, Row | None], list[Row]]
     delete_rejected: Callable[[Connection, Key, Row], bool]
     parents: Callable[[Sequence[Row]], list[str]]
-    promote: Callable[[Connection, Sequence[str]], int]
+    promote: Change
 
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
     """What a committed batch did, in rows.
 
-    `rows_rejected` counts the rows that were rejected by a constraint or trigger. `rejected` holds
-    the rejected events that are new. After a retry, `removed` names the rejected events that were
-    deleted because their row was written, and `still_rejected` has the reasons of the others; an
-    event in neither was deleted by another program.
+    `outcomes` counts the rows that it changed, `rows_rejected` those that were rejected by a
+    constraint or trigger. `rejected` holds the rejected events that are new. After a retry,
+    `removed` names the rejected events that were deleted because their row was written, and
+    `still_rejected` has the reasons of the others; an event in neither was deleted by another
+    program.
     """
 
-    inserted: int = 0
+    outcomes: Outcomes = field(default_factory=Counter)
     rows_rejected: int = 0
     rejected: list[RejectedEvent] = field(default_factory=list)
     still_rejected: Mapping[Key, str] = field(default_factory=dict)
     removed: frozenset[Key] = frozenset()
     promotion_failures: list[PromotionFailure] = field(default_factory=list)
+
+    @property
+    def inserted(self) -> int:
+        """How many rows are new."""
+        return self.outcomes[INSERTED]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +112,7 @@ class BatchWriter(Generic[Row]):
         self.connection = connection
         self._writer = writer
         self._transaction = transaction
-        self._last_inserted: Row | None = None
+        self._last_written: Row | None = None
 
     def write(self, batch: RowBatch[Row]) -> WriteResult:
         """Write a batch and return when it is committed; raises if it may not be."""
@@ -122,10 +136,12 @@ class BatchWriter(Generic[Row]):
         failures = self._promote(parents, self.connection.write)
         return replace(written, promotion_failures=failures)
 
-    def promote(self, parents: Sequence[str]) -> tuple[int, list[PromotionFailure]]:
-        """Promote parents in one transaction, or, if one is rejected, each in its own.
+    def change(
+        self, change: Change, executions: Sequence[str]
+    ) -> tuple[int, list[PromotionFailure]]:
+        """Change executions in one transaction, or, if one is rejected, each in its own.
 
-        Returns how many were promoted, and the failures.
+        Returns how many were changed, and the failures.
         """
 
         def scope() -> AbstractContextManager[None]:
@@ -133,20 +149,19 @@ class BatchWriter(Generic[Row]):
 
         try:
             with scope():
-                return self._writer.promote(self.connection, parents), []
+                return change(self.connection, executions), []
         except (RowRejected, SchemaError):
-            failures = self._promote(parents, scope)
-        return len(parents) - len(failures), failures
+            return self._change_each(change, executions, scope)
 
     def _write_together(self, batch: RowBatch[Row]) -> WriteResult:
         connection, rows = self.connection, batch.rows
         with self._transaction(connection, batch.reached):
-            inserted = self._writer.insert_all(connection, rows)
+            outcomes = self._writer.write_all(connection, rows)
             kept = self._keep(batch, batch.rejected, enumerate(rows))
             self._writer.promote(connection, self._writer.parents(rows))
-        if rows and inserted == len(rows):
-            self._last_inserted = rows[-1]
-        return replace(kept, inserted=inserted)
+        if rows and outcomes.total() == len(rows):
+            self._last_written = rows[-1]
+        return replace(kept, outcomes=outcomes)
 
     def _write_apart(self, batch: RowBatch[Row], promote: _Promote) -> WriteResult:
         """Write row by row; begins again without each row that ends the transaction."""
@@ -167,15 +182,15 @@ class BatchWriter(Generic[Row]):
         """
         rejected = dict(ended)
         with self._transaction(self.connection, batch.reached):
-            inserted = self._insert_each(batch.rows, rejected, ended)
-            if rejected and not inserted:
+            outcomes = self._write_rows(batch.rows, rejected, ended)
+            if rejected and (not outcomes or _may_be_the_schema(rejected)):
                 self._try_probes(batch.rows, rejected)
             events = [batch.reject(index, str(error)) for index, error in sorted(rejected.items())]
             accepted = [(at, row) for at, row in enumerate(batch.rows) if at not in rejected]
             kept = self._keep(batch, [*batch.rejected, *events], accepted)
             failures = promote(self._writer.parents([row for _, row in accepted]))
         return replace(
-            kept, inserted=inserted, rows_rejected=len(rejected), promotion_failures=failures
+            kept, outcomes=outcomes, rows_rejected=len(rejected), promotion_failures=failures
         )
 
     def _keep(
@@ -204,35 +219,43 @@ class BatchWriter(Generic[Row]):
         Best effort: a rejection or a missing table never costs the rows. Raises TransactionAborted
         if the scope is a savepoint, and the transaction and its rows are lost already.
         """
-        failures = []
-        for parent in parents:
+        return self._change_each(self._writer.promote, parents, scope)[1]
+
+    def _change_each(
+        self,
+        change: Change,
+        executions: Sequence[str],
+        scope: Callable[[], AbstractContextManager[None]],
+    ) -> tuple[int, list[PromotionFailure]]:
+        changed, failures = 0, []
+        for execution in executions:
             try:
                 with scope():
-                    self._writer.promote(self.connection, [parent])
+                    changed += change(self.connection, [execution])
             except (RowRejected, SchemaError) as error:
-                failures.append(PromotionFailure(parent, str(error)))
-        return failures
+                failures.append(PromotionFailure(execution, str(error)))
+        return changed, failures
 
-    def _insert_each(self, rows: Sequence[Row], rejected: _Errors, ended: _Errors) -> int:
-        """Return how many rows are new; adds the errors of the others to the arguments."""
-        inserted = 0
+    def _write_rows(self, rows: Sequence[Row], rejected: _Errors, ended: _Errors) -> Outcomes:
+        """Return what changed; adds the errors of the other rows to the arguments."""
+        outcomes: Outcomes = Counter()
         for index, row in enumerate(rows):
             if index in ended:
                 continue
             try:
                 # For a trigger with RAISE(FAIL), which keeps the row that it rejects.
                 with self.connection.savepoint():
-                    is_new = self._writer.insert(self.connection, row)
+                    changed = self._writer.write(self.connection, row)
             except (RowRejected, SchemaError) as error:
                 rejected[index] = error
                 continue
             except TransactionAborted as error:
                 ended[index] = error
                 raise
-            if is_new:
-                inserted += 1
-                self._last_inserted = row
-        return inserted
+            if changed:
+                outcomes += changed
+                self._last_written = row
+        return outcomes
 
     def _try_probes(self, rows: Sequence[Row], rejected: _Errors) -> None:
         """Raise SchemaError if the table takes no row at all.
@@ -240,10 +263,10 @@ class BatchWriter(Generic[Row]):
         A schema that drifted rejects everything; rejecting messages for that would lose good ones.
         """
         first = min(rejected)
-        for probe in self._writer.probes(rows[first], self._last_inserted):
+        for probe in self._writer.probes(rows[first], self._last_written):
             try:
                 with self.connection.savepoint(keep=False):
-                    self._writer.insert(self.connection, probe)
+                    self._writer.write(self.connection, probe)
             except (RowRejected, SchemaError):
                 continue
             except TransactionAborted:
@@ -251,3 +274,8 @@ class BatchWriter(Generic[Row]):
             return
         error = rejected[first]
         raise SchemaError(f"the table rejects every row, even a test row: {error}") from error
+
+
+def _may_be_the_schema(rejected: _Errors) -> bool:
+    """Return whether a table or column may be missing that only some of the rows need."""
+    return any(isinstance(error, SchemaError) for error in rejected.values())

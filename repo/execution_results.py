@@ -1,13 +1,14 @@
 """The table execution_results: a started run becomes one in-flight row."""
 
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
 from repo import Connection, executions
 from repo import rejected as rejected_events
-from repo.batch_writer import Writer
+from repo.batch_writer import INSERTED, Writer
 from repo.errors import RowRejected
 from repo.statements import statement
 
@@ -85,8 +86,8 @@ def _exec_ids(runs: Sequence[Run]) -> list[str]:
 
 
 START_WRITER = Writer(
-    insert_all=insert_all,
-    insert=insert,
+    write_all=lambda connection, runs: Counter({INSERTED: insert_all(connection, runs)}),
+    write=lambda connection, run: Counter({INSERTED: 1}) if insert(connection, run) else Counter(),
     probes=_probes,
     delete_rejected=lambda connection, key, run: rejected_events.delete_projected(
         connection, key, run.result_id

@@ -141,7 +141,7 @@ class Repository(Generic[Row]):
         return self._retrying(write)
 
     def _promote(self, exec_ids: Sequence[str]) -> tuple[int, list[PromotionFailure]]:
-        return self._open().promote(exec_ids)
+        return self._open().change(executions.promote, exec_ids)
 
     def _in_transaction(self, work: Callable[[Connection], _Result]) -> _Result:
         def attempt() -> _Result:
