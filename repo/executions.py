@@ -1,12 +1,19 @@
-"""The table executions: an execution with runs turns from pending to running, or to completed."""
+"""The table executions: their status, and the counts of their runs that have ended."""
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from repo import Connection
+from repo.errors import RowRejected
 from repo.statements import statement
 
 _PROMOTE = statement("promote_execution")
+_COUNT = statement("count_ended_runs")
+_COUNT_ALL = statement("count_all_ended_runs")
+_MOVE = statement("move_reaped_runs")
+_EXISTS = statement("execution_exists")
 _LIST_PENDING_AFTER = statement("list_pending_executions_after")
 
 
@@ -29,6 +36,74 @@ def promote(connection: Connection, exec_ids: Sequence[str]) -> int:
     if not exec_ids:
         return 0
     return connection.execute_many(_PROMOTE, [(exec_id,) for exec_id in exec_ids])
+
+
+class EndedRun(NamedTuple):
+    """A run that has just ended, as far as its execution is concerned.
+
+    `exec_id` is the execution that it counts for, None for none; `row_exec_id` the one that its row
+    names. A `late` one has succeeded after it was given up, and counted as a failure then.
+    """
+
+    exec_id: str | None
+    row_exec_id: str | None
+    succeeded: bool
+    late: bool = False
+
+
+@dataclass(slots=True)
+class _Count:
+    """How many runs are to be counted, and how many of them have rows of other executions."""
+
+    succeeded: int = 0
+    failed: int = 0
+    others_succeeded: int = 0
+    others_failed: int = 0
+
+    def add(self, run: EndedRun) -> None:
+        is_others = run.row_exec_id != run.exec_id
+        if run.succeeded:
+            self.succeeded += 1
+            self.others_succeeded += is_others
+        else:
+            self.failed += 1
+            self.others_failed += is_others
+
+
+def count(connection: Connection, ended: Iterable[EndedRun]) -> None:
+    """Count runs whose rows say in this transaction that they have ended.
+
+    Each counts once: the first count of an execution takes all its ended runs, by their rows, and
+    every later one adds. An execution without a row counts nothing. May raise RowRejected.
+    """
+    counts: defaultdict[str, _Count] = defaultdict(_Count)
+    moved: Counter[str] = Counter()
+    for run in ended:
+        if run.late:
+            if run.row_exec_id:
+                moved[run.row_exec_id] += 1
+        elif run.exec_id:
+            counts[run.exec_id].add(run)
+    # First, since the first count of an execution finds a late success in its row already.
+    for exec_id, runs in moved.items():
+        connection.execute(_MOVE, {"exec_id": exec_id, "runs": runs})
+    for exec_id, one in counts.items():
+        _count(connection, exec_id, one)
+
+
+def _count(connection: Connection, exec_id: str, count: _Count) -> None:
+    others = count.others_succeeded, count.others_failed
+    if (
+        not connection.execute(_COUNT, _values(exec_id, count.succeeded, count.failed))
+        and not connection.execute(_COUNT_ALL, _values(exec_id, *others))
+        and connection.fetch(_EXISTS, (exec_id,)) == [(1,)]
+    ):
+        # RAISE(IGNORE) drops a count without an error: the row would say what no count does.
+        raise RowRejected("a trigger on executions ignored the count without an error")
+
+
+def _values(exec_id: str, succeeded: int, failed: int) -> dict[str, str | int]:
+    return {"exec_id": exec_id, "succeeded": succeeded, "failed": failed}
 
 
 def pending_after(connection: Connection, exec_id: str, limit: int) -> PendingPage:

@@ -8,7 +8,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,9 @@ _RELEASE_SAVEPOINT = statement("release_savepoint", ENGINE)
 _TEXTS = texts(ENGINE)
 _ON_TABLES = re.compile(r"\b(FROM|INTO|UPDATE)\b")
 _COMMENT_OR_LITERAL = re.compile(r"--.*|'[^']*'")
+Values = Sequence[Any] | Mapping[str, Any]
+"""What a statement binds, by position or by name."""
+
 _NAMED = re.compile(r":(\w+)")
 
 
@@ -134,17 +137,17 @@ class Connection:
         with translated():
             self.driver.close()
 
-    def execute(self, name: Statement, values: Sequence[Any] = ()) -> int:
+    def execute(self, name: Statement, values: Values = ()) -> int:
         """Run one statement and return how many rows it changed."""
         with translated():
             return self.driver.execute(_TEXTS[name], values).rowcount
 
-    def execute_many(self, name: Statement, rows: Sequence[Sequence[Any]]) -> int:
+    def execute_many(self, name: Statement, rows: Sequence[Values]) -> int:
         """Run one statement for each of the rows and return how many rows it changed."""
         with translated():
             return self.driver.executemany(_TEXTS[name], rows).rowcount
 
-    def fetch(self, name: Statement, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def fetch(self, name: Statement, values: Values = ()) -> list[tuple[Any, ...]]:
         """Run one query and return all its rows, so that no open cursor holds back a checkpoint."""
         with translated():
             return self.driver.execute(_TEXTS[name], values).fetchall()

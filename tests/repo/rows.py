@@ -10,9 +10,11 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from repo.batch_writer import WriteResult
+from repo.checkpoint import Position
 from repo.execution_results import START_WRITER, Run
 from repo.rejected import RejectedEvent
 from repo.repository import Repository as AnyRepository
+from repo.results import Result, result_writer
 from repo.sqlite.database import Database
 
 Repository = AnyRepository[Run]
@@ -43,6 +45,26 @@ def run(result_id: str, **columns: Any) -> Run:
     return plain._replace(**columns)
 
 
+def result(result_id: str, **columns: Any) -> Result:
+    plain = Result(
+        result_id=result_id,
+        request_id="request-1",
+        exec_id="execution-1",
+        pc_id=f"pc-of-{result_id}",
+        started_at=STARTED_AT,
+        exit_code=0,
+        stdout="o",
+        stderr="",
+        finished_at="2026-05-20T12:00:05+00:00",
+        job_id="job-1",
+        recorded_at="2026-05-20T12:00:06+00:00",
+        skipped=False,
+        parent_result_id=None,
+        stream_sequence=1,
+    )
+    return plain._replace(**columns)
+
+
 def runs(count: int, *, bad: Sequence[int] = ()) -> list[Run]:
     """Return runs r0, r1, ...; the ones at the positions `bad` have pc_id "bad"."""
     return [
@@ -63,8 +85,8 @@ def rejected_event(stream_sequence: int = 1, **columns: Any) -> RejectedEvent:
     return plain._replace(**columns)
 
 
-def reject_of(batch: Sequence[Run]) -> Callable[[int, str], RejectedEvent]:
-    """Reject a run with its index + 1 as sequence and its result_id as payload."""
+def reject_of(batch: Sequence[Run | Result]) -> Callable[[int, str], RejectedEvent]:
+    """Reject a row with its index + 1 as sequence and its result_id as payload."""
 
     def reject(index: int, reason: str) -> RejectedEvent:
         payload = batch[index].result_id.encode("utf-8", "replace")
@@ -86,10 +108,19 @@ class Db:
 
     def __exit__(self, *_: object) -> None:
         self.repository.close()
+        self.results.close()
 
     @cached_property
     def repository(self) -> Repository:
         return Repository(self.database, START_WRITER, retry_for=0.1, give_up=threading.Event())
+
+    @cached_property
+    def results(self) -> AnyRepository[Result]:
+        writer = result_writer(Position("RESULTS", "results"))
+        return AnyRepository(self.database, writer, retry_for=0.1, give_up=threading.Event())
+
+    def write_results(self, *batch: Result) -> WriteResult:
+        return self.results.write(batch, [], reject_of(batch))
 
     def write(self, batch: Sequence[Run], rejected: Sequence[RejectedEvent] = ()) -> WriteResult:
         return self.repository.write(batch, rejected, reject_of(batch))
@@ -116,6 +147,11 @@ class Db:
         """Add executions by id; `_` in a keyword stands for `-` in the id."""
         for name, status in statuses.items():
             self.ask(INSERT_EXECUTION, (name.replace("_", "-"), status))
+
+    def counts(self, exec_id: str = "execution-1") -> str:
+        """Return successes, failures and status of an execution."""
+        query = "SELECT success_count, failure_count, status FROM executions WHERE exec_id = ?"
+        return "{}/{} {}".format(*self.ask(query, (exec_id,))[0])
 
     def statuses(self) -> dict[str, str]:
         return dict(self.ask("SELECT exec_id, status FROM executions"))

@@ -30,3 +30,48 @@ FROM executions
 WHERE status = 'pending' AND exec_id > ?
 ORDER BY exec_id
 LIMIT ?;
+
+-- name: count_ended_runs
+-- Add ended runs to the counts of an execution in which runs are counted already, and complete it once
+-- they are as many as its targets. While it is pending or expired nothing is counted.
+-- Frequency: once per batch of results or reaped runs for each execution that it names.
+-- Index: primary key (exec_id).
+UPDATE executions
+SET
+    success_count = success_count + :succeeded,
+    failure_count = failure_count + :failed,
+    status = iif(
+        success_count + failure_count + :succeeded + :failed >= target_count, 'completed', 'running')
+WHERE exec_id = :exec_id AND status NOT IN ('pending', 'expired');
+
+-- name: count_all_ended_runs
+-- Count all ended runs of a pending or expired execution, and those at hand whose rows name another
+-- execution: the first count makes up for whatever ended before.
+-- Frequency: as count_ended_runs, for each execution that it did not change.
+-- Index: primary key (exec_id); execution_results_exec_id only if the execution is pending or expired.
+UPDATE executions
+SET (success_count, failure_count, status) = (
+    SELECT
+        :succeeded + count(*) FILTER (WHERE exit_code = 0),
+        :failed + count(*) - count(*) FILTER (WHERE exit_code = 0),
+        iif(
+            count(*) + :succeeded + :failed >= executions.target_count, 'completed', 'running')
+    FROM execution_results
+    WHERE execution_results.exec_id = executions.exec_id AND finished_at IS NOT NULL
+)
+WHERE exec_id = :exec_id AND status IN ('pending', 'expired');
+
+-- name: move_reaped_runs
+-- Count runs that were given up, and have succeeded after all, as successes instead of failures.
+-- Frequency: once per batch for each execution with such a run; rare.
+-- Index: primary key (exec_id).
+UPDATE executions
+SET success_count = success_count + :runs, failure_count = failure_count - :runs
+WHERE exec_id = :exec_id AND status NOT IN ('pending', 'expired');
+
+-- name: execution_exists
+-- Return whether an execution exists: a trigger may have ignored its count without an error.
+-- Frequency: once for each execution that a batch counted for and that neither statement changed, most
+-- often because its row is inserted later.
+-- Index: primary key (exec_id).
+SELECT EXISTS (SELECT 1 FROM executions WHERE exec_id = ?) AS row_exists;

@@ -1,5 +1,5 @@
--- executions: one row for each deployment of a manifest to N PCs, written by the program that
--- deploys. The worker only promotes it out of pending, and counts what has ended by then.
+-- executions: one row for each deployment of a manifest to N PCs, inserted by the program that
+-- deploys. The worker sets its status and counts its runs that have ended.
 CREATE TABLE IF NOT EXISTS executions (
     exec_id       TEXT PRIMARY KEY,
     job_id        TEXT NOT NULL,

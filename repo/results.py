@@ -1,0 +1,212 @@
+"""Results: the end of a run, written into its row and counted in its execution."""
+
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from typing import NamedTuple
+
+from repo import Connection, checkpoint, executions
+from repo import rejected as rejected_events
+from repo.batch_writer import INSERTED, Outcomes, Writer
+from repo.checkpoint import Position
+from repo.errors import RowRejected
+from repo.executions import EndedRun
+from repo.statements import statement
+
+_FIND_MANY = statement("find_100_runs")
+_INSERT = statement("insert_ended_run")
+_END = statement("end_run")
+_MARK_SKIPPED = statement("mark_skipped_run")
+_LINK_PARENT = statement("link_parent_run")
+_LIST_RESULT_COLUMNS = statement("list_result_columns")
+
+_MANY = 100
+
+# Above every sequence that a checkpoint has passed.
+_NOT_COUNTED_YET = 2**63 - 1
+
+# Outcomes beside INSERTED: of a run in flight, and of one that was given up.
+ENDED = "ended"
+LATE = "late"
+
+
+class Result(NamedTuple):
+    """The result of a run. Times are stored text; `job_id` is None where it names no manifest.
+
+    `stream_sequence` is that of its message: one that the database has counted is not counted again
+    if somebody deleted its row.
+    """
+
+    result_id: str
+    request_id: str
+    exec_id: str | None
+    pc_id: str
+    started_at: str
+    exit_code: int
+    stdout: str
+    stderr: str
+    finished_at: str
+    job_id: str | None
+    recorded_at: str
+    skipped: bool
+    parent_result_id: str | None
+    stream_sequence: int
+
+    def as_new_row(self) -> tuple[str | int | None, ...]:
+        """Return the values of the statement that inserts it."""
+        return self[:11]
+
+    def as_end(self) -> tuple[str | int | None, ...]:
+        """Return the values of the statement that writes it into an existing row."""
+        return (
+            *(self.request_id, self.exit_code, self.stdout, self.stderr, self.finished_at),
+            *(self.job_id, self.result_id),
+        )
+
+
+class _Found(NamedTuple):
+    """A row in the table: whether it has ended, was given up, and its execution."""
+
+    has_ended: bool
+    is_reaped: bool
+    exec_id: str | None
+
+
+def write_all(
+    position: Position | None, connection: Connection, results: Sequence[Result]
+) -> Outcomes:
+    """Write results and count them, inside the caller's transaction; returns what changed.
+
+    The row of a run that has a result is left unchanged. Without a `position` every result counts;
+    with one, a result that its checkpoint has passed was counted before somebody deleted its row.
+    Raises RowRejected if a row or a count is rejected; some of the others may be written.
+    """
+    counted_up_to = _counted_up_to(position, connection)
+    found = _find(connection, results)
+    outcomes: Outcomes = Counter()
+    for some in _in_order(results, found, counted_up_to):
+        outcomes += _write(connection, some, found, counts=_counts(some[0], counted_up_to))
+    return outcomes
+
+
+def _in_order(
+    results: Sequence[Result], found: dict[str, _Found], counted_up_to: int
+) -> Iterator[Sequence[Result]]:
+    """Yield the results in groups, whose rows may be written before the first of them is counted.
+
+    The first count of an execution takes all rows that have ended by then. So a result that does
+    not count, or counts for another execution than its row's, is no group with those that do.
+    """
+    if any(_is_of_another(result, found) for result in results):
+        yield from ([result] for result in results)
+    else:
+        for _, some in groupby(results, lambda result: _counts(result, counted_up_to)):
+            yield list(some)
+
+
+def _counts(result: Result, counted_up_to: int) -> bool:
+    return result.stream_sequence > counted_up_to
+
+
+def _is_of_another(result: Result, found: dict[str, _Found]) -> bool:
+    row = found.get(result.result_id)
+    if row is None or (row.has_ended and not row.is_reaped):
+        return False
+    return (row.exec_id or None) != (result.exec_id or None)
+
+
+def _find(connection: Connection, results: Sequence[Result]) -> dict[str, _Found]:
+    found: dict[str, _Found] = {}
+    for start in range(0, len(results), _MANY):
+        ids = [result.result_id for result in results[start : start + _MANY]]
+        ids += ids[-1:] * (_MANY - len(ids))
+        for result_id, *row in connection.fetch(_FIND_MANY, ids):
+            found[result_id] = _Found(*row)
+    return found
+
+
+def _write(
+    connection: Connection, results: Sequence[Result], found: dict[str, _Found], *, counts: bool
+) -> Outcomes:
+    new: list[Result] = []
+    ended: list[Result] = []
+    counted: list[EndedRun] = []
+    outcomes: Outcomes = Counter()
+    for result in results:
+        row = found.get(result.result_id)
+        if row is not None and row.has_ended and not row.is_reaped:
+            continue
+        is_late = row is not None and row.has_ended
+        row_exec_id = result.exec_id if row is None else row.exec_id
+        (new if row is None else ended).append(result)
+        outcomes[INSERTED if row is None else LATE if is_late else ENDED] += 1
+        succeeded = result.exit_code == 0
+        if succeeded if is_late else counts:
+            counted.append(EndedRun(result.exec_id, row_exec_id, succeeded, is_late))
+        found[result.result_id] = _Found(has_ended=True, is_reaped=False, exec_id=row_exec_id)
+    _write_rows(connection, new, ended)
+    executions.count(connection, counted)
+    return outcomes
+
+
+def _counted_up_to(position: Position | None, connection: Connection) -> int:
+    """Return the last sequence whose run is counted, whatever became of its row."""
+    stored = checkpoint.read(connection, position) if position is not None else None
+    return stored.checkpoint.caught_up_to if stored is not None else -1
+
+
+def _write_rows(connection: Connection, new: Sequence[Result], ended: Sequence[Result]) -> None:
+    written = 0
+    if new:
+        written += connection.execute_many(_INSERT, [result.as_new_row() for result in new])
+    if ended:
+        written += connection.execute_many(_END, [result.as_end() for result in ended])
+    if written < len(new) + len(ended):
+        # RAISE(IGNORE) drops a row without an error: acking its message would lose it.
+        raise RowRejected("a trigger on execution_results ignored the row without an error")
+    skipped = [(result.result_id,) for result in (*new, *ended) if result.skipped]
+    children = [
+        (result.parent_result_id, result.result_id)
+        for result in new
+        if result.parent_result_id is not None
+    ]
+    if skipped or children:
+        existing = connection.fetch(_LIST_RESULT_COLUMNS)
+        if ("skipped",) in existing:
+            connection.execute_many(_MARK_SKIPPED, skipped)
+        if ("parent_result_id",) in existing:
+            connection.execute_many(_LINK_PARENT, children)
+
+
+def _write_one(position: Position | None, connection: Connection, result: Result) -> Outcomes:
+    return write_all(position, connection, [result])
+
+
+def _probes(rejected: Result, last_written: Result | None) -> list[Result]:
+    """Return the rejected result with plain texts, and the last one written, under new ids.
+
+    Both name an execution, so that a probe fails where no run can be counted.
+    """
+    probe = f"probe-{uuid.uuid4()}"
+    texts = rejected._replace(result_id=probe, request_id=probe, pc_id=probe, job_id=probe)
+    probes = [texts._replace(exec_id=probe, stdout="", stderr="")]
+    if last_written is not None:
+        exec_id = last_written.exec_id or probe
+        probes.append(last_written._replace(result_id=str(uuid.uuid4()), exec_id=exec_id))
+    return [one._replace(stream_sequence=_NOT_COUNTED_YET) for one in probes]
+
+
+def result_writer(position: Position | None) -> Writer[Result]:
+    """Return how results are written: those of a stream and consumer, or retried ones (None)."""
+    return Writer(
+        write_all=partial(write_all, position),
+        write=partial(_write_one, position),
+        probes=_probes,
+        delete_rejected=lambda connection, key, result: rejected_events.delete_projected(
+            connection, key, result.result_id
+        ),
+        parents=lambda _: [],
+        promote=executions.promote,
+    )
