@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any, NoReturn
 
+_MOST_DIGITS = 18
+
 
 class _Members(list[tuple[str, Any]]):
     """The members of an object in their order, those that stand twice included."""
@@ -15,7 +17,8 @@ class _Members(list[tuple[str, Any]]):
 def parse_members(payload: bytes, known: Collection[str]) -> dict[str, Any]:
     """Return the members of a JSON object, none of whose `known` members may stand twice.
 
-    Raises ValueError for any other text, and as `parse_json`.
+    Integers are returned as such; beyond 18 digits they are only known to be large. Raises
+    ValueError for any other text, and as `parse_json`.
     """
     found = _parse(payload, _decoder_of_members)
     if not isinstance(found, _Members):
@@ -63,7 +66,14 @@ def _not_json(constant: str) -> NoReturn:
     raise ValueError(f"not JSON: {constant} is not a JSON value")
 
 
+def _integer(text: str) -> int:
+    """Return an integer; beyond 64 bits, where `int` fails at last, the largest or the least."""
+    if len(text) <= _MOST_DIGITS:
+        return int(text)
+    return -(2**63) if text[0] == "-" else 2**63 - 1
+
+
 _decoder = json.JSONDecoder(parse_int=float, parse_constant=_not_json)
 _decoder_of_members = json.JSONDecoder(
-    parse_int=float, parse_constant=_not_json, object_pairs_hook=_Members
+    parse_int=_integer, parse_constant=_not_json, object_pairs_hook=_Members
 )

@@ -5,18 +5,12 @@ from typing import Any, NamedTuple
 from repo import queries
 from repo.execution_results import START_WRITER, Run
 from repo.queries import FoundRun
-from worker.codec.jsontext import kind_of, parse_members
-from worker.codec.timestamps import format_instant, parse_instant, parse_stored
+from worker.codec.timestamps import format_instant, parse_stored
 from worker.messages import Message
-from worker.projections.base import (
-    Comparison,
-    Differences,
-    MalformedEvent,
-    Projection,
-    StreamSpec,
-)
+from worker.projections.base import Comparison, Differences, Projection, StreamSpec
 from worker.projections.deadline import deadline
 from worker.projections.manifests import Deadlines, ManifestCache
+from worker.projections.members import instant, read_members, text
 
 # How a stored row compares with the row that its message makes now.
 EQUAL = "equal"
@@ -40,47 +34,16 @@ class EventStarted(NamedTuple):
 
 def decode_start(payload: bytes) -> EventStarted:
     """Return the start that a payload holds; raises MalformedEvent for any other payload."""
-    try:
-        members = parse_members(payload, EventStarted._fields)
-    except ValueError as error:
-        raise MalformedEvent(str(error)) from error
+    members = read_members(payload, EventStarted._fields)
     return EventStarted(
-        _text(members, "result_id"),
-        _text(members, "request_id"),
-        _text(members, "exec_id"),
-        _text(members, "pc_id"),
-        _started_at(members),
-        _text(members, "manifest_id"),
-        _text(members, "version"),
+        text(members, "result_id"),
+        text(members, "request_id"),
+        text(members, "exec_id"),
+        text(members, "pc_id"),
+        instant(members, "started_at"),
+        text(members, "manifest_id"),
+        text(members, "version"),
     )
-
-
-def _text(members: dict[str, Any], name: str) -> str:
-    value = members.get(name)
-    if not isinstance(value, str):
-        if name not in members:
-            raise MalformedEvent(f"{name}: the member is missing")
-        raise MalformedEvent(f"{name}: expected a string, found {kind_of(value)}")
-    if not value.isascii():
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise MalformedEvent(
-                f"{name}: a lone surrogate at character {error.start + 1} of {len(value)}, "
-                "which the database cannot store"
-            ) from error
-    return value
-
-
-def _started_at(members: dict[str, Any]) -> int:
-    text = _text(members, "started_at")
-    try:
-        return parse_instant(text)
-    except ValueError as error:
-        shown = ascii(text[:40])
-        raise MalformedEvent(
-            f"started_at: not an RFC 3339 instant, {error}: {shown} ({len(text)} characters)"
-        ) from error
 
 
 def build_run(start: EventStarted, message: Message, deadlines: Deadlines) -> Run:

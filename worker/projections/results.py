@@ -1,0 +1,84 @@
+"""Results: "this run has ended". The one place that knows their stream, members and columns."""
+
+import uuid
+from typing import NamedTuple
+
+from repo.results import Result
+from worker.codec.timestamps import format_instant
+from worker.messages import Message
+from worker.projections.members import boolean, instant, integer, optional_text, read_members, text
+
+# What the original hashes where an agent of an older version sends no id; see `_legacy_id`.
+_LEGACY_ID = "kanade-issue-19/legacy-result-id"
+
+
+class EventResult(NamedTuple):
+    """A result. Times are in nanoseconds since 1970, by the agent's clock.
+
+    `stdout_object` and `stderr_object` name the objects that hold the output in its stead.
+    """
+
+    result_id: str
+    request_id: str
+    pc_id: str
+    exit_code: int
+    stdout: str
+    stderr: str
+    started_at: int
+    finished_at: int
+    skipped: bool
+    exec_id: str | None
+    parent_result_id: str | None
+    manifest_id: str | None
+    stdout_object: str | None
+    stderr_object: str | None
+
+
+def decode_result(payload: bytes) -> EventResult:
+    """Return the result that a payload holds; raises MalformedEvent for any other payload."""
+    members = read_members(payload, EventResult._fields)
+    request_id, pc_id = text(members, "request_id"), text(members, "pc_id")
+    result_id = text({"result_id": "", **members}, "result_id")
+    return EventResult(
+        result_id or _legacy_id(request_id, pc_id),
+        request_id,
+        pc_id,
+        integer(members, "exit_code"),
+        text(members, "stdout"),
+        text(members, "stderr"),
+        instant(members, "started_at"),
+        instant(members, "finished_at"),
+        boolean(members, "skipped", otherwise=False),
+        optional_text(members, "exec_id"),
+        optional_text(members, "parent_result_id"),
+        optional_text(members, "manifest_id"),
+        optional_text(members, "stdout_object"),
+        optional_text(members, "stderr_object"),
+    )
+
+
+def _legacy_id(request_id: str, pc_id: str) -> str:
+    """Return the id of a result without one: the same each time, so that it stays one run."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{_LEGACY_ID}:{request_id}:{pc_id}"))
+
+
+def build_result(
+    event: EventResult, message: Message, *, stdout: str | None = None, stderr: str | None = None
+) -> Result:
+    """Return what a result writes into its run; the output given here replaces the event's own."""
+    return Result(
+        result_id=event.result_id,
+        request_id=event.request_id,
+        exec_id=event.exec_id,
+        pc_id=event.pc_id,
+        started_at=format_instant(event.started_at),
+        exit_code=event.exit_code,
+        stdout=event.stdout if stdout is None else stdout,
+        stderr=event.stderr if stderr is None else stderr,
+        finished_at=format_instant(event.finished_at),
+        job_id=event.manifest_id,
+        recorded_at=format_instant(message.stored_at),
+        skipped=event.skipped,
+        parent_result_id=event.parent_result_id,
+        stream_sequence=message.stream_sequence,
+    )
