@@ -32,7 +32,7 @@ _Errors = dict[int, RepositoryError]
 
 
 class PromotionFailure(NamedTuple):
-    """An execution that could not be promoted, and why."""
+    """An execution that could not be promoted, or expired, and why."""
 
     execution: str
     reason: str

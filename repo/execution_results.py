@@ -14,6 +14,7 @@ from repo.statements import statement
 
 _INSERT_RUN = statement("insert_run")
 _INSERT_MANY = statement("insert_100_runs")
+_DELETE_OLD = statement("delete_old_runs")
 _RUN_EXISTS = statement("run_exists")
 
 # After each statement a thread waits for its turn in the interpreter, milliseconds where others are
@@ -62,6 +63,11 @@ def insert(connection: Connection, run: Run) -> int:
     if not inserted:
         _verify_exists(connection, run)
     return inserted
+
+
+def delete_old(connection: Connection, recorded_before: str, limit: int) -> int:
+    """Delete up to `limit` ended runs that were stored before a time; return how many."""
+    return connection.execute(_DELETE_OLD, (recorded_before, limit))
 
 
 def _verify_exists(connection: Connection, run: Run) -> None:

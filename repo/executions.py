@@ -14,16 +14,19 @@ _COUNT = statement("count_ended_runs")
 _COUNT_ALL = statement("count_all_ended_runs")
 _MOVE = statement("move_reaped_runs")
 _EXISTS = statement("execution_exists")
+_EXPIRE = statement("expire_execution")
+_DELETE_OLD = statement("delete_old_executions")
 _LIST_PENDING_AFTER = statement("list_pending_executions_after")
 
 
 class PendingPage(NamedTuple):
-    """One page of the pending executions: those that have runs, and the last id.
+    """One page of the pending executions: those that have runs, the old ones without, the last id.
 
     `last` is None if no page follows.
     """
 
     with_runs: list[str]
+    old: list[str]
     last: str | None
 
 
@@ -106,8 +109,29 @@ def _values(exec_id: str, succeeded: int, failed: int) -> dict[str, str | int]:
     return {"exec_id": exec_id, "succeeded": succeeded, "failed": failed}
 
 
-def pending_after(connection: Connection, exec_id: str, limit: int) -> PendingPage:
-    """Return up to `limit` pending executions with an id above `exec_id`."""
-    rows = connection.fetch(_LIST_PENDING_AFTER, (exec_id, limit))
-    last = rows[-1][0] if len(rows) == limit else None
-    return PendingPage([pending for pending, has_runs in rows if has_runs], last)
+def pending_after(
+    connection: Connection, exec_id: str, old_before: str | None, limit: int
+) -> PendingPage:
+    """Return up to `limit` pending executions with an id above `exec_id`.
+
+    Old is what was initiated before `old_before`, stored text; nothing where that is None.
+    """
+    rows = connection.fetch(_LIST_PENDING_AFTER, (old_before, exec_id, limit))
+    return PendingPage(
+        [pending for pending, has_runs, _ in rows if has_runs],
+        [pending for pending, has_runs, is_old in rows if is_old and not has_runs],
+        rows[-1][0] if len(rows) == limit else None,
+    )
+
+
+def expire(connection: Connection, exec_ids: Sequence[str]) -> int:
+    """Expire pending executions that still have no runs; return how many there were.
+
+    Inside the caller's transaction; raises as `promote`.
+    """
+    return connection.execute_many(_EXPIRE, [(exec_id,) for exec_id in exec_ids])
+
+
+def delete_old(connection: Connection, initiated_before: str, limit: int) -> int:
+    """Delete up to `limit` executions that were initiated before a time; return how many."""
+    return connection.execute(_DELETE_OLD, (initiated_before, limit))

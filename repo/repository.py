@@ -4,17 +4,18 @@ The connection is opened at the first write, and again after the database was un
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Generic, Self, TypeVar
 
-from repo import Connection, Database, executions
+from repo import Connection, Database, executions, reaper
 from repo import checkpoint as checkpoints
 from repo import rejected as rejected_events
 from repo.batch_writer import (
     BatchWriter,
+    Change,
     PromotionFailure,
     Reject,
     Row,
@@ -24,7 +25,15 @@ from repo.batch_writer import (
     WriteResult,
 )
 from repo.checkpoint import NO_CHECKPOINT, Checkpoint, CheckpointGuard, Lost, Recalled
-from repo.errors import RepositoryError, RowRejected, SchemaError, TransientError, UnavailableError
+from repo.errors import (
+    RepositoryError,
+    RowRejected,
+    SchemaError,
+    TransactionAborted,
+    TransientError,
+    UnavailableError,
+)
+from repo.reaper import Overdue, Reaping
 from repo.rejected import Key, RejectedEvent
 from repo.retry import retry_policy
 
@@ -32,19 +41,26 @@ _Result = TypeVar("_Result")
 
 # Bounded, so that the batches of the worker never wait long for the thread or for the write lock.
 _PAGE = 500
-_PROMOTED_AT_ONCE = 50
+_CHANGED_AT_ONCE = 50
+_DELETED_AT_ONCE = 10_000
+
+Delete = Callable[[Connection, str, int], int]
 
 
 @dataclass(slots=True)
 class Sweep:
     """A sweep over the pending executions, which `Repository.sweep` takes on by one page.
 
-    `promoted` is how many had runs and left pending. `after` is the last id that was looked at;
-    None once the sweep is complete.
+    Those without runs expire if they were initiated before `old_before`, stored text; None expires
+    nothing. `promoted` is how many had runs and left pending, `after` the last id that was looked
+    at; None once the sweep is complete.
     """
 
+    old_before: str | None = None
     promoted: int = 0
+    expired: int = 0
     failures: list[PromotionFailure] = field(default_factory=list)
+    expiry_failures: list[PromotionFailure] = field(default_factory=list)
     after: str | None = ""
 
 
@@ -110,20 +126,39 @@ class Repository(Generic[Row]):
         )
 
     def sweep(self, sweep: Sweep) -> None:
-        """Look at the next page of pending executions, and promote those that have runs.
+        """Look at the next page of pending executions; promote those with runs, expire old ones.
 
-        In short transactions; only these take the write lock. A promotion that is rejected costs no
-        other one. Raises like `write`; what was promoted by then is counted.
+        In short transactions; only these take the write lock. A change that is rejected costs no
+        other one. Raises like `write`; what was changed by then is counted.
         """
         page = self._retrying(
-            lambda: executions.pending_after(self._open().connection, sweep.after or "", _PAGE)
+            lambda: executions.pending_after(
+                self._open().connection, sweep.after or "", sweep.old_before, _PAGE
+            )
         )
-        for start in range(0, len(page.with_runs), _PROMOTED_AT_ONCE):
-            found = page.with_runs[start : start + _PROMOTED_AT_ONCE]
-            promoted, failures = self._retrying(partial(self._promote, found))
+        for promoted, failures in self._change_executions(executions.promote, page.with_runs):
             sweep.promoted += promoted
             sweep.failures += failures
+        for expired, failures in self._change_executions(executions.expire, page.old):
+            sweep.expired += expired
+            sweep.expiry_failures += failures
         sweep.after = page.last
+
+    def reap(self, reaping: Reaping) -> list[Overdue]:
+        """Give up the runs that are overdue longest, at most 500, and return them.
+
+        One transaction. A run that the tables reject costs no other one and is not tried again. A
+        page that gives up no run is the last. Raises like `write`.
+        """
+        return self._retrying(partial(self._reap, reaping))
+
+    def delete_old(self, delete: Delete, before: str) -> int:
+        """Delete up to 10 000 rows that are older than a time; return how many.
+
+        `delete` is that of a table. One transaction; raises like `write`, and RowRejected if a
+        trigger forbids it.
+        """
+        return self._retrying(lambda: self._delete_old(delete, before))
 
     def close(self) -> None:
         """Close the connection, if one is open; the next write opens another."""
@@ -140,8 +175,39 @@ class Repository(Generic[Row]):
 
         return self._retrying(write)
 
-    def _promote(self, exec_ids: Sequence[str]) -> tuple[int, list[PromotionFailure]]:
-        return self._open().change(executions.promote, exec_ids)
+    def _change_executions(
+        self, change: Change, exec_ids: Sequence[str]
+    ) -> Iterator[tuple[int, list[PromotionFailure]]]:
+        for start in range(0, len(exec_ids), _CHANGED_AT_ONCE):
+            some = exec_ids[start : start + _CHANGED_AT_ONCE]
+            yield self._retrying(partial(self._change_some, change, some))
+
+    def _change_some(
+        self, change: Change, exec_ids: Sequence[str]
+    ) -> tuple[int, list[PromotionFailure]]:
+        return self._open().change(change, exec_ids)
+
+    def _reap(self, reaping: Reaping) -> list[Overdue]:
+        connection = self._open().connection
+        reap_page = reaper.reap
+        while True:
+            try:
+                with self._transaction(connection, NO_CHECKPOINT):
+                    reaped = reap_page(connection, reaping, _PAGE)
+            except (RowRejected, SchemaError):
+                if reap_page is reaper.reap_each:  # no single run, but the tables
+                    raise
+                reap_page = reaper.reap_each
+            except TransactionAborted:
+                continue  # by a run that is among the failures now
+            else:
+                reaping.is_complete = not reaped
+                return reaped
+
+    def _delete_old(self, delete: Delete, before: str) -> int:
+        connection = self._open().connection
+        with self._transaction(connection, NO_CHECKPOINT):
+            return delete(connection, before, _DELETED_AT_ONCE)
 
     def _in_transaction(self, work: Callable[[Connection], _Result]) -> _Result:
         def attempt() -> _Result:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from repo import open_database
+from repo import executions, open_database
 from repo.checkpoint import Checkpoint, CheckpointGuard, Lost, Position
 from repo.errors import SchemaError, UnavailableError
 from repo.execution_results import START_WRITER, Run
-from repo.repository import GuardedRepository
+from repo.reaper import Reaping
+from repo.repository import GuardedRepository, Sweep
 from tests.repo.rows import Db, reject_bad_pc, reject_of, rejected_event, run, runs
 
 CREATED = "2026-05-20T12:00:00+00:00"
@@ -228,3 +229,25 @@ def test_two_hard_links_to_one_file_are_two_places(db: Db) -> None:
     link.hardlink_to(db.path)
     first, second = open_database(f"sqlite:///{db.path}"), open_database(f"sqlite:///{link}")
     assert first.place() != second.place()
+
+
+def test_upkeep_changes_only_a_database_that_was_caught_up(db: Db, open_guarded: Open) -> None:
+    db.write([run("r1")])
+    db.add_executions(old="pending")
+    before = db.row_of("r1"), db.statuses()
+    repository = open_guarded(None)
+    changes: list[Callable[[], object]] = [
+        lambda: repository.reap(Reaping(NOW, NOW, NOW)),
+        lambda: repository.sweep(Sweep(old_before=NOW)),
+        lambda: repository.delete_old(executions.delete_old, NOW),
+    ]
+    for change in changes:
+        with pytest.raises(UnavailableError, match="the checkpoint has not been read"):
+            change()
+    assert (db.row_of("r1"), db.statuses()) == before
+    begin(repository)
+    for change in changes[:2]:
+        change()
+    assert (db.row_of("r1")["reaped"], db.statuses()) == (1, {"old": "expired"})
+    changes[2]()
+    assert db.statuses() == {}

@@ -72,6 +72,8 @@ INDEXES = {
     "execution_results_exec_id ON execution_results (exec_id)",
     "execution_results_pc_id ON execution_results (pc_id)",
     "execution_results_job_id ON execution_results (job_id)",
+    "executions_initiated_at ON executions (initiated_at)",
+    "execution_results_recorded_at ON execution_results (recorded_at)",
     f"execution_results_in_flight_started_at ON execution_results (started_at) {IN_FLIGHT}",
     f"execution_results_in_flight_expires_at ON execution_results (expires_at) {IN_FLIGHT}",
     "execution_results_reaped_finished_at ON execution_results (finished_at) WHERE reaped = 1",
@@ -169,6 +171,7 @@ def test_a_foreign_database_gets_what_it_lacks_and_keeps_what_it_has(fleet: Db) 
     assert {name for name in set(after) - set(before) if not name.startswith("sqlite_")} == {
         *("rejected_events", "checkpoints"),
         *("executions_status", "executions_pending", "execution_results_reaped_finished_at"),
+        *("executions_initiated_at", "execution_results_recorded_at"),
     }
     written = fleet.write([run("r1", exec_id="theirs"), run("r1"), run("r2")])
     assert (written.inserted, written.promotion_failures) == (2, [])
@@ -192,6 +195,9 @@ def test_a_foreign_database_gets_what_it_lacks_and_keeps_what_it_has(fleet: Db) 
         ("idx_results_pc", "(lower(pc_id))", True),
         ("idx_results_pc", "(pc_id) WHERE finished_at IS NULL", True),
         ("idx_results_expiry", "(expires_at, pc_id) WHERE finished_at  is null", False),
+        ("idx_results_finished", "(recorded_at DESC)", False),
+        ("idx_results_finished", "(recorded_at, pc_id)", False),
+        ("idx_results_finished", "(finished_at, recorded_at)", True),
         # These hold the history as well.
         ("idx_results_expiry", "(expires_at)", True),
         ("idx_results_expiry", "(expires_at) WHERE expires_at IS NOT NULL", True),
@@ -203,7 +209,11 @@ def test_an_index_is_added_unless_one_of_theirs_has_its_rows_and_begins_with_its
     fleet.ask(f"DROP INDEX {replaced}")
     fleet.ask(f"CREATE INDEX theirs ON execution_results {theirs}")
     fleet.database.migrate()
-    ours = {"idx_results_pc": "pc_id", "idx_results_expiry": "in_flight_expires_at"}[replaced]
+    ours = {
+        "idx_results_pc": "pc_id",
+        "idx_results_expiry": "in_flight_expires_at",
+        "idx_results_finished": "recorded_at",
+    }[replaced]
     assert (f"execution_results_{ours}" in schema_of(fleet)) is added
 
 

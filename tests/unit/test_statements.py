@@ -20,9 +20,14 @@ EACH = pytest.mark.parametrize("one", ALL.values(), ids=lambda one: one.name)
 START = ("result_id", "request_id", "exec_id", "pc_id", "started_at", "version", "job_id")
 END = ("exit_code", "stdout", "stderr", "finished_at")
 COUNTS = ("success_count", "failure_count")
+IS_TIME = (
+    "{0} = strftime('%Y-%m-%dT%H:%M:%S', substr({0}, 1, 19), '+0 days') || substr({0}, 20)"
+    " AND {0} LIKE '%+00:00' AND {0} NOT LIKE '% %' AND julianday({0}) IS NOT NULL"
+    " AND length({0}) IN (25, 29, 32, 35)"
+)
 
-# Every statement that changes the tables which other programs share: which columns it writes, and
-# how it ends, which says what rows it may touch.
+# Every statement that changes the tables which other programs share: which columns it writes, if it
+# deletes nothing, and how it ends, which says what rows it may touch.
 SHARED = {
     # A start leaves a row that exists unchanged, and writes nothing of what ends a run.
     "insert_run": ({*START, "recorded_at", "expires_at"}, "ON CONFLICT (result_id) DO NOTHING;"),
@@ -30,7 +35,7 @@ SHARED = {
         {*START, "recorded_at", "expires_at"},
         "ON CONFLICT (result_id) DO NOTHING;",
     ),
-    # A result only touches a run in flight, or one that was given up.
+    # A result and the reaper only touch a run in flight; a result one that was given up as well.
     "insert_ended_run": (
         {*START, *END, "recorded_at"} - {"version"},
         "ON CONFLICT (result_id) DO NOTHING;",
@@ -41,6 +46,10 @@ SHARED = {
     ),
     "mark_skipped_run": ({"skipped"}, "SET skipped = 1 WHERE result_id = ?;"),
     "link_parent_run": ({"parent_result_id"}, "SET parent_result_id = ? WHERE result_id = ?;"),
+    "reap_run": (
+        {"finished_at", "exit_code", "reaped", "stderr"},
+        "WHERE result_id = ? AND finished_at IS NULL;",
+    ),
     # Nothing is counted while an execution is pending or expired, so the first count takes all.
     "promote_execution": ({*COUNTS, "status"}, "WHERE exec_id = ? AND status = 'pending';"),
     "count_ended_runs": (
@@ -54,6 +63,23 @@ SHARED = {
     "move_reaped_runs": (
         {*COUNTS},
         "WHERE exec_id = :exec_id AND status NOT IN ('pending', 'expired');",
+    ),
+    "expire_execution": (
+        {"status"},
+        "SET status = 'expired' WHERE exec_id = ? AND status = 'pending' AND NOT EXISTS ("
+        " SELECT 1 FROM execution_results WHERE execution_results.exec_id = executions.exec_id );",
+    ),
+    # Retention deletes what is old by a time that can be compared, and of runs what has ended.
+    "delete_old_executions": (
+        None,
+        "FROM executions WHERE exec_id IN ( SELECT exec_id FROM executions"
+        f" WHERE initiated_at < ? AND {IS_TIME.format('initiated_at')} LIMIT ? );",
+    ),
+    "delete_old_runs": (
+        None,
+        "FROM execution_results WHERE result_id IN ( SELECT result_id FROM execution_results"
+        f" WHERE recorded_at < ? AND finished_at IS NOT NULL"
+        f" AND {IS_TIME.format('recorded_at')} LIMIT ? );",
     ),
 }
 ON_SHARED = re.compile(
@@ -74,8 +100,10 @@ def columns(name: str) -> list[str]:
     return inserted[1].split(", ")
 
 
-def written_columns(text: str) -> set[str]:
-    """Return the columns that a statement inserts or sets."""
+def written_columns(text: str) -> set[str] | None:
+    """Return the columns that a statement inserts or sets; None if it deletes rows."""
+    if text.startswith("DELETE"):
+        return None
     at_once = re.search(r"(?:INTO \w+|SET) \(([^)]*)\)", text)
     if at_once:
         return set(at_once[1].split(", "))
@@ -158,4 +186,4 @@ def test_a_hundred_runs_are_inserted_as_one_is() -> None:
 def test_a_start_uses_no_statement_that_ends_a_run_or_counts_it() -> None:
     source = (ROOT / "repo" / "execution_results.py").read_text("utf-8")
     used = set(re.findall(r'statement\("(\w+)"', source))
-    assert used == {"insert_run", "insert_100_runs", "run_exists"}
+    assert used == {"insert_run", "insert_100_runs", "run_exists", "delete_old_runs"}

@@ -17,15 +17,22 @@ SET (success_count, failure_count, status) = (
 WHERE exec_id = ? AND status = 'pending';
 
 -- name: list_pending_executions_after
--- Return one page of the pending executions, and whether each has runs; the last row's id begins the
--- next page. An execution whose row was inserted after its starts has runs and is still pending.
+-- Return one page of the pending executions, whether each has runs, and whether it was initiated before
+-- a time; the last row's id begins the next page. An execution whose row was inserted after its starts
+-- has runs and is still pending. Only a time in stored form counts: another text could sort too early.
 -- Frequency: once per page of the sweep, which a worker does at its start and every --upkeep-every.
 -- Index: executions_pending, which holds only pending executions; execution_results_exec_id per row.
 SELECT
     exec_id,
     EXISTS (
         SELECT 1 FROM execution_results WHERE execution_results.exec_id = executions.exec_id
-    ) AS has_runs
+    ) AS has_runs,
+    initiated_at < ?
+        AND initiated_at = strftime('%Y-%m-%dT%H:%M:%S', substr(initiated_at, 1, 19), '+0 days')
+            || substr(initiated_at, 20)
+        AND initiated_at LIKE '%+00:00' AND initiated_at NOT LIKE '% %'
+        AND julianday(initiated_at) IS NOT NULL
+        AND length(initiated_at) IN (25, 29, 32, 35) AS is_old
 FROM executions
 WHERE status = 'pending' AND exec_id > ?
 ORDER BY exec_id
@@ -75,3 +82,14 @@ WHERE exec_id = :exec_id AND status NOT IN ('pending', 'expired');
 -- often because its row is inserted later.
 -- Index: primary key (exec_id).
 SELECT EXISTS (SELECT 1 FROM executions WHERE exec_id = ?) AS row_exists;
+
+-- name: expire_execution
+-- Turn an execution from pending to expired, unless runs came since the page was read.
+-- Frequency: once for each old execution without runs that the sweep finds, while it is known up to
+-- which time the streams are in the database.
+-- Index: primary key (exec_id); execution_results_exec_id.
+UPDATE executions
+SET status = 'expired'
+WHERE exec_id = ? AND status = 'pending' AND NOT EXISTS (
+    SELECT 1 FROM execution_results WHERE execution_results.exec_id = executions.exec_id
+);

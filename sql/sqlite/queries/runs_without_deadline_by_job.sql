@@ -1,6 +1,6 @@
 -- name: runs_without_deadline_by_job
--- Operators: open runs without a deadline, which are never reaped, by job: the manifest was unknown, or
--- its timeout could not be parsed.
+-- Operators: open runs without a deadline, which are reaped a day after they were stored, by job: the
+-- manifest was unknown, or its timeout could not be parsed.
 -- Frequency: on demand.
 -- Index: execution_results_in_flight_expires_at, its part without a deadline.
 SELECT

@@ -1,3 +1,4 @@
+DROP INDEX IF EXISTS execution_results_recorded_at;
 DROP INDEX IF EXISTS execution_results_reaped_finished_at;
 DROP INDEX IF EXISTS execution_results_job_id;
 DROP INDEX IF EXISTS execution_results_pc_id;

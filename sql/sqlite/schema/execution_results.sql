@@ -33,3 +33,5 @@ CREATE INDEX IF NOT EXISTS execution_results_job_id ON execution_results (job_id
 -- Reaped runs by the time of their reaping: partial, so that inserting a start never writes it.
 CREATE INDEX IF NOT EXISTS execution_results_reaped_finished_at
     ON execution_results (finished_at) WHERE reaped = 1;
+-- Runs by the time at which they were stored, for retention.
+CREATE INDEX IF NOT EXISTS execution_results_recorded_at ON execution_results (recorded_at);

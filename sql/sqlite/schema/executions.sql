@@ -17,3 +17,5 @@ CREATE INDEX IF NOT EXISTS executions_status ON executions (status);
 -- status in it, it serves better than the index above also where the planner has no statistics.
 CREATE INDEX IF NOT EXISTS executions_pending
     ON executions (status, exec_id) WHERE status = 'pending';
+-- Executions by the time at which they were initiated, for retention.
+CREATE INDEX IF NOT EXISTS executions_initiated_at ON executions (initiated_at);
