@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from repo import Connection, Database, executions, reaper
 from repo import checkpoint as checkpoints
@@ -124,6 +124,10 @@ class Repository(Generic[Row]):
         return self._in_transaction(
             lambda connection: sum(rejected_events.discard(connection, key) for key in keys)
         )
+
+    def read(self, query: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Return what a query of this package finds; raises like `write`."""
+        return self._retrying(lambda: query(self._open().connection, *arguments))
 
     def sweep(self, sweep: Sweep) -> None:
         """Look at the next page of pending executions; promote those with runs, expire old ones.

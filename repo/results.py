@@ -74,6 +74,12 @@ class _Found(NamedTuple):
     exec_id: str | None
 
 
+def ended(connection: Connection, result_ids: Sequence[str]) -> set[str]:
+    """Return those of these runs that have their result: another one would change nothing."""
+    found = _find(connection, result_ids)
+    return {result_id for result_id, row in found.items() if row.has_ended and not row.is_reaped}
+
+
 def write_all(
     position: Position | None, connection: Connection, results: Sequence[Result]
 ) -> Outcomes:
@@ -84,7 +90,7 @@ def write_all(
     Raises RowRejected if a row or a count is rejected; some of the others may be written.
     """
     counted_up_to = _counted_up_to(position, connection)
-    found = _find(connection, results)
+    found = _find(connection, [result.result_id for result in results])
     outcomes: Outcomes = Counter()
     for some in _in_order(results, found, counted_up_to):
         outcomes += _write(connection, some, found, counts=_counts(some[0], counted_up_to))
@@ -117,10 +123,10 @@ def _is_of_another(result: Result, found: dict[str, _Found]) -> bool:
     return (row.exec_id or None) != (result.exec_id or None)
 
 
-def _find(connection: Connection, results: Sequence[Result]) -> dict[str, _Found]:
+def _find(connection: Connection, result_ids: Sequence[str]) -> dict[str, _Found]:
     found: dict[str, _Found] = {}
-    for start in range(0, len(results), _MANY):
-        ids = [result.result_id for result in results[start : start + _MANY]]
+    for start in range(0, len(result_ids), _MANY):
+        ids = list(result_ids[start : start + _MANY])
         ids += ids[-1:] * (_MANY - len(ids))
         for result_id, *row in connection.fetch(_FIND_MANY, ids):
             found[result_id] = _Found(*row)

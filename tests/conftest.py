@@ -83,7 +83,8 @@ def start_worker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Sta
     """Return a function that starts workers, on the session's server unless `nats` names another.
 
     `fault` is a name and an argument of tests/support/faulty_worker.py, `command` replaces
-    `projector`, and `pulling` waits until the worker pulls. Workers that still run at the end of
+    `projector`, and `pulling` waits until the worker pulls. Without `results` it projects starts
+    alone. Workers that still run at the end of
     the test are killed.
     """
     started: list[WorkerProcess] = []
@@ -97,12 +98,15 @@ def start_worker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Sta
         command: Sequence[str] = (PROJECTOR,),
         fault: tuple[str, object] | None = None,
         pulling: bool = False,
+        results: bool = False,
     ) -> WorkerProcess:
         nats = nats or request.getfixturevalue("server").url
         url = database.url if isinstance(database, Rows) else database
         if fault:
             more, command = faulty(*fault)
             environment = {**(environment or {}), **more}
+        if not results:
+            options = ("--projection", "starts", *options)
         arguments = ["--nats", nats, "--database", url, "--log-format", log_format, *options]
         log = tmp_path / f"worker-{len(started) + 1}.log"
         started.append(WorkerProcess(log, arguments, environment, command))

@@ -10,11 +10,19 @@ FIRST_NAK_DELAY = 1.0
 LONGEST_NAK_DELAY = 60.0
 
 
+class Output(NamedTuple):
+    """What the object store held of a run's output; None where the member's own text counts."""
+
+    stdout: str | None = None
+    stderr: str | None = None
+
+
 class Message(NamedTuple):
     """One message of the stream, as much of it as a projection needs.
 
     `stored_at` is when the broker stored it, in nanoseconds since 1970; `delivery` counts from 1.
     `is_marker` is set for the server's own note that a message expired, which is no event.
+    `output` is None until what the message names in the object store was fetched.
     """
 
     subject: str
@@ -23,6 +31,7 @@ class Message(NamedTuple):
     delivery: int
     stored_at: int
     is_marker: bool = False
+    output: Output | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +46,15 @@ class Nak:
     delay: float
 
 
-Decision = Ack | Nak
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """The message is not committed: fetch these objects first, by their keys, and come again."""
+
+    stdout: str | None
+    stderr: str | None
+
+
+Decision = Ack | Nak | Fetch
 
 
 def nak_delay(delivery: int, jitter: float) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import (
@@ -28,8 +28,11 @@ from repo.errors import DiskError, ReadOnlyError, RepositoryError, TransientErro
 from worker import __version__
 from worker.errors import EXIT_OK, ConfigurationError, describe, exit_code
 from worker.jetstream.manifest_sync import ManifestSync
-from worker.jetstream.session import Session
+from worker.jetstream.outputs import Outputs
+from worker.jetstream.prerequisite import Prerequisite
+from worker.jetstream.session import Session, Shared
 from worker.jetstream.sessions import Sessions
+from worker.jetstream.starts_first import StartsFirst
 from worker.jetstream.tasks import Helpers, Stop
 from worker.jetstream.thread import ConsumerThread
 from worker.jetstream.upkeep import Upkeep
@@ -38,7 +41,9 @@ from worker.observability.exporter import Exporter
 from worker.processing.pool import ProjectionPool, RepositoryPool
 from worker.processing.processor import BatchProcessor
 from worker.processing.queues import ResultQueue
+from worker.projections.base import Projection
 from worker.projections.manifests import ManifestCache
+from worker.projections.results import RESULTS
 from worker.projections.starts import STARTS
 from worker.schema import check_schema
 from worker.settings import Settings
@@ -48,6 +53,13 @@ from worker.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 _LEAVE_TIMEOUT = 1.0
+
+
+class _Line(NamedTuple):
+    """What one projection needs: its session, and its view of the pool."""
+
+    session: Session
+    pool: ProjectionPool
 
 
 class Service:
@@ -60,7 +72,7 @@ class Service:
         self._settings = settings
         self._supervisor = Supervisor()
         self._status = status = WorkerStatus(
-            [STARTS.name],
+            settings.projections,
             stalled_after=settings.stalled_after,
             busy_timeout=settings.busy_timeout,
             is_observed=Exporter.is_wanted(settings),
@@ -76,39 +88,54 @@ class Service:
 
     def _sessions(self) -> Sessions:
         settings, status = self._settings, self._status
-        helpers, stop, closing = Helpers(self._supervisor), Stop(), asyncio.Event()
+        shared = Shared(Helpers(self._supervisor), Stop(), asyncio.Event())
         manifests = ManifestSync(settings.bucket, self._manifests)
+        starts = self._session(STARTS, manifests, shared)
+        sessions, first = [starts.session], None
+        if RESULTS.name in settings.projections:
+            first = StartsFirst(starts.session, status.projections[RESULTS.name].health)
+            outputs = Outputs(settings.output_bucket, status.counters)
+            sessions.append(self._session(RESULTS, first, shared, outputs).session)
+        return Sessions(
+            settings=settings,
+            sessions=sessions,
+            manifests=manifests,
+            starts_first=first,
+            upkeep=Upkeep(settings, sessions, starts.pool, status.counters),
+            status=status,
+            supervisor=self._supervisor,
+            shared=shared,
+            versions=self._versions,
+        )
+
+    def _session(
+        self,
+        projection: Projection[Any, Any],
+        prerequisite: Prerequisite,
+        shared: Shared,
+        outputs: Outputs | None = None,
+    ) -> _Line:
+        settings = self._settings.of(projection)
+        status = self._status.projections[projection.name]
         results = ResultQueue()
         pool = ProjectionPool(
             self._pool,
             Position(settings.stream, settings.consumer),
-            BatchProcessor(STARTS, settings.stream, self._manifests, status.counters),
+            BatchProcessor(projection, settings.stream, self._manifests, status.counters),
             results,
-            status.projections[STARTS.name],
+            status,
         )
         session = Session(
             settings=settings,
-            projection=STARTS,
-            manifests=manifests,
+            projection=projection,
+            prerequisite=prerequisite,
+            outputs=outputs,
             pool=pool,
             results=results,
-            status=status.projections[STARTS.name],
-            helpers=helpers,
-            stop=stop,
-            closing=closing,
-        )
-        return Sessions(
-            settings=settings,
-            sessions=[session],
-            manifests=manifests,
-            upkeep=Upkeep(settings.upkeep_every, session.dispatcher, pool, status.counters),
             status=status,
-            supervisor=self._supervisor,
-            helpers=helpers,
-            stop=stop,
-            closing=closing,
-            versions=self._versions,
+            shared=shared,
         )
+        return _Line(session, pool)
 
     def stop(self) -> None:
         """Ask the run to drain and end."""

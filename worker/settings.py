@@ -20,6 +20,8 @@ from repo import check_url
 from worker.codec.durations import parse_duration
 from worker.codec.timestamps import NANOSECONDS, parse_instant
 from worker.errors import ConfigurationError, SettingError
+from worker.projections.base import Projection
+from worker.projections.results import RESULTS
 from worker.projections.starts import STARTS
 
 _DEFAULT_PORT = 4222
@@ -81,6 +83,11 @@ class Tls:
         return context
 
 
+RETENTION = 90 * 86_400.0
+# Less, and a stream that is read again would bring the rows back; the contract's streams.
+LEAST_RETENTION = max(STARTS.stream.max_age, RESULTS.stream.max_age)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The settings of one run of the worker, and their defaults. Times are in seconds."""
@@ -89,7 +96,11 @@ class Settings:
     database: str
     stream: str = STARTS.stream.name
     consumer: str = STARTS.default_consumer
+    projections: tuple[str, ...] = (STARTS.name, RESULTS.name)
+    results_stream: str = RESULTS.stream.name
+    results_consumer: str = RESULTS.default_consumer
     bucket: str = "jobs"
+    output_bucket: str = "result_output"
     js_domain: str | None = None
     inbox_prefix: str = "_INBOX"
     create_stream: bool = False
@@ -104,11 +115,18 @@ class Settings:
     retry_for: float = 10.0
     drain_timeout: float = 20.0
     upkeep_every: float = 60.0
+    retention: float | None = RETENTION
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
     stalled_after: float = 60.0
     credentials: Credentials = Credentials()
     tls: Tls = Tls()
+
+    def of(self, projection: Projection[Any, Any]) -> "Settings":
+        """Return the settings of one projection: `stream` and `consumer` are its own."""
+        if projection is RESULTS:
+            return replace(self, stream=self.results_stream, consumer=self.results_consumer)
+        return self
 
     def public(self) -> dict[str, Any]:
         """Return the settings by name, without secrets, for the log event `worker.started`."""
@@ -171,6 +189,21 @@ def parse_seconds(text: str) -> float:
         raise ValueError(f"{expected} ({error})") from error
     if not 0 < seconds <= 86_400:
         raise ValueError(f"{expected}, and at most one day")
+    return seconds
+
+
+def parse_retention(text: str) -> float | None:
+    """Return the seconds of a duration such as `90d`; None for `off`."""
+    if text == "off":
+        return None
+    days = LEAST_RETENTION / 86_400
+    expected = f"expected off, or a duration of at least {days:g} days, such as 90d"
+    try:
+        seconds = parse_duration(text) / NANOSECONDS
+    except ValueError as error:
+        raise ValueError(f"{expected} ({error})") from error
+    if seconds < LEAST_RETENTION:
+        raise ValueError(f"{expected}: the streams bring rows back for that long")
     return seconds
 
 

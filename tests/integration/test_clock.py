@@ -26,7 +26,7 @@ def test_an_old_server_is_asked_for_its_time_again_after_ten_minutes(deployment:
         )
         for seconds in (0, 590, 601):
             passed = seconds
-            told = client.do(broker_time(client.connection, settings, STARTS.filter_subject))
+            told = client.do(broker_time(client.connection, settings, STARTS.read_filter))
             consumers.append(len(deployment.readers()))
     assert consumers == [1, 1, 2]
     assert abs(told - time.time_ns()) < NANOSECONDS
@@ -39,6 +39,6 @@ def test_a_server_since_2_10_tells_its_time_in_each_answer(deployment: Broker) -
     with BrokerClient(settings) as client:
         assert client.connection.clock.now is None
         client.do(read_state(client.connection, settings.stream))
-        told = client.do(broker_time(client.connection, settings, STARTS.filter_subject))
+        told = client.do(broker_time(client.connection, settings, STARTS.read_filter))
     assert deployment.readers() == []
     assert abs(told - time.time_ns()) < NANOSECONDS

@@ -81,7 +81,7 @@ async def _ask(connection: Connection, settings: Settings) -> None:
 
 
 async def _read(connection: Connection, settings: Settings) -> None:
-    subject = STARTS.filter_subject
+    subject = STARTS.read_filter
     async with CatchUpReader(connection, settings.stream, subject, 10) as reader:
         await anext(reader.pages(1, 1))
 

@@ -33,7 +33,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 SHIPPED = SCRIPTS / "deploy" / "nats"
 FILES = sorted(SHIPPED.glob("*.conf"))
 
-WORKER = worker_permissions("EVENTS", CONSUMER, STARTS.filter_subject, "jobs")
+WORKER = worker_permissions("EVENTS", CONSUMER, STARTS.read_filter, "jobs")
 NUMBERS = range(len(WORKER))
 # For users at a leaf node, who are limited to the hub's JetStream and an inbox prefix.
 PLACES = ("--js-domain", "hub", "--inbox-prefix", "_INBOX_Projector.1")
@@ -44,7 +44,7 @@ ESSENTIAL = ("_INBOX", "STREAM.INFO.EVENTS", "CONSUMER.INFO.EVENTS", "MSG.NEXT.E
 
 def rights_on(number: int, prefix: str = "") -> list[Permission]:
     """Return the rights on the consumer that belongs to the user without right `number`."""
-    rights = worker_permissions("EVENTS", f"consumer-{number}", STARTS.filter_subject, "jobs")
+    rights = worker_permissions("EVENTS", f"consumer-{number}", STARTS.read_filter, "jobs")
     return [right.placed(PLACES[3], PLACES[1]) for right in rights] if prefix else rights
 
 

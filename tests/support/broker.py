@@ -23,7 +23,10 @@ _Result = TypeVar("_Result")
 
 STREAM = "EVENTS"
 CONSUMER = "backend_events_projector"
+RESULTS = "RESULTS"
+RESULTS_CONSUMER = "backend_results_projector"
 BUCKET = "jobs"
+OUTPUT_BUCKET = "result_output"
 _BOUND = 20.0
 _CONSUMER = {
     "durable_name": CONSUMER,
@@ -214,6 +217,44 @@ class Broker:
 
         for start in range(0, len(published), 500):
             self.run(send(published[start : start + 500]))
+
+    # --- results ---
+
+    def make_results_stream(self) -> None:
+        """Create the stream of results as the fleet's own set-up does."""
+        config = StreamConfig(name=RESULTS, subjects=["results.>"], max_bytes=256 * 1024 * 1024)
+        self.run(self._js.add_stream(config))
+
+    def publish_results(self, results: Iterable[dict[str, Any]]) -> int:
+        """Publish results in order, and return the last one's stream sequence."""
+        last = 0
+        for result in results:
+            subject = f"results.{result['request_id']}"
+            payload = json.dumps(result).encode()
+            last = self.run(self._js.publish(subject, payload, timeout=10)).seq
+        return last
+
+    def make_output_bucket(self) -> None:
+        self.run(self._js.create_object_store(bucket=OUTPUT_BUCKET))
+
+    def put_output(self, key: str, data: bytes) -> None:
+        async def put() -> None:
+            store = await self._js.object_store(OUTPUT_BUCKET)
+            await store.put(key, data)
+
+        self.run(put())
+
+    def delete_output(self, key: str) -> None:
+        async def delete() -> None:
+            store = await self._js.object_store(OUTPUT_BUCKET)
+            await store.delete(key)
+
+        self.run(delete())
+
+    def has_acked_results(self) -> bool:
+        """Return whether every result has been delivered and acked."""
+        consumer = self.run(self._js.consumer_info(RESULTS, RESULTS_CONSUMER))
+        return not consumer.num_pending and not consumer.num_ack_pending
 
     def stored_at(self, sequence: int) -> str:
         """Return when the broker stored a message, in the server's RFC 3339 text."""

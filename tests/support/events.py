@@ -5,6 +5,7 @@ import uuid
 from datetime import datetime, timedelta
 from typing import Any
 
+FINISHED_AT = "2026-05-20T12:00:05Z"
 STARTED_AT = "2026-05-20T12:00:00.123456789Z"
 
 
@@ -18,6 +19,23 @@ def start(**members: Any) -> dict[str, Any]:
         "started_at": STARTED_AT,
         "manifest_id": "job-1",
         "version": "1.0.0",
+        **members,
+    }
+
+
+def result(**members: Any) -> dict[str, Any]:
+    """Return the members of a valid result of a start above; `members` replace some."""
+    return {
+        "result_id": str(uuid.uuid4()),
+        "request_id": "request-1",
+        "exec_id": "execution-1",
+        "pc_id": "pc-1",
+        "exit_code": 0,
+        "stdout": "output",
+        "stderr": "",
+        "started_at": STARTED_AT,
+        "finished_at": FINISHED_AT,
+        "manifest_id": "job-1",
         **members,
     }
 

@@ -15,7 +15,7 @@ from repo.repository import Repository, Sweep
 from repo.results import Result, result_writer
 from repo.sqlite.database import Database
 from worker.codec.timestamps import NANOSECONDS, format_instant, parse_instant
-from worker.messages import Message
+from worker.messages import Message, Output
 from worker.projections.base import MalformedEvent, rejected_event
 from worker.projections.manifests import Deadlines, Manifest, ManifestCache, Timeout
 from worker.projections.output import output_text
@@ -135,7 +135,7 @@ def _build(event: EventResult, message: Message, operation: Mapping[str, Any]) -
         return None if found is None else output_text(bytes.fromhex(found["bytes_hex"]))
 
     stdout, stderr = output(event.stdout_object), output(event.stderr_object)
-    return build_result(event, message, stdout=stdout, stderr=stderr)
+    return build_result(event, message._replace(output=Output(stdout, stderr)))
 
 
 def _never(_index: int, reason: str) -> RejectedEvent:

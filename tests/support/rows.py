@@ -55,6 +55,19 @@ class Rows:
         with closing(sqlite3.connect(self.path, timeout=5)) as connection, connection:
             connection.execute(sql, values)
 
+    def insert_execution(self, exec_id: str, targets: int, status: str = "pending") -> None:
+        """Insert an execution, as the program that deploys does."""
+        columns = "exec_id, job_id, version, initiated_by, target_count, status"
+        self.write(
+            f"INSERT INTO executions ({columns}) VALUES (?, 'job-1', '1', 'operator', ?, ?)",
+            *(exec_id, targets, status),
+        )
+
+    def execution(self, exec_id: str) -> str:
+        """Return an execution's counts and status as `success/failure status`."""
+        (row,) = self.query("SELECT * FROM executions WHERE exec_id = ?", exec_id)
+        return f"{row['success_count']}/{row['failure_count']} {row['status']}"
+
     def insert_finished(self, result_id: str) -> None:
         """Insert a finished run, as the program that projects results may before its start."""
         columns = "result_id, request_id, pc_id, exit_code, started_at, finished_at, recorded_at"

@@ -19,8 +19,7 @@ from worker.jetstream.consumer import (
     wanted_consumer,
 )
 from worker.jetstream.consumer_info import Config, Info
-from worker.jetstream.recovery import has_gone_back
-from worker.jetstream.stream import StreamState
+from worker.jetstream.stream import StreamState, has_gone_back
 from worker.projections.starts import STARTS
 from worker.settings import Settings
 
@@ -84,7 +83,7 @@ def test_a_difference_is_shown_with_the_wanted_and_the_found_value(
 
 def test_only_the_expected_filter_is_usable_and_other_settings_may_differ() -> None:
     check_usable(SETTINGS, STARTS, changed(ack_wait=5.0, max_deliver=3), MEBIBYTE)
-    two = [STARTS.filter_subject, "events.finished.>"]
+    two = [STARTS.read_filter, "events.finished.>"]
     check_usable(SETTINGS, STARTS, changed(filter_subject=None, filter_subjects=two[:1]), MEBIBYTE)
     with pytest.raises(ConfigurationError, match=f"filters {', '.join(two)}"):
         check_usable(SETTINGS, STARTS, changed(filter_subject=None, filter_subjects=two), MEBIBYTE)

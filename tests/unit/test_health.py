@@ -40,7 +40,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.now = time.monotonic()
-        self.readiness = Readiness(lambda: None)
+        self.readiness = Readiness(lambda: None, lambda _: None)
         self.health = Health(
             self.readiness,
             BrokerClock(lambda: round(self.now * NANOSECONDS)),
@@ -240,7 +240,7 @@ def test_a_commit_that_hangs_is_a_blocked_database_before_and_after_the_patience
 
 
 def test_no_progress_is_expected_while_the_worker_starts_or_drains() -> None:
-    readiness = Readiness(lambda: None)
+    readiness = Readiness(lambda: None, lambda _: None)
     now = 0.0
     health = Health(readiness, BrokerClock(), patience=1, busy_timeout=1, clock=lambda: now)
     now = 100.0

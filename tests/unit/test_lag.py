@@ -47,7 +47,7 @@ class Broker:
         if not self.is_allowed:
             raise nats.errors.TimeoutError
         assert subject == "$JS.API.STREAM.MSG.GET.EVENTS"
-        assert body["next_by_subj"] == STARTS.filter_subject
+        assert body["next_by_subj"] == STARTS.read_filter
         found = min((sequence for sequence in self.stored if sequence >= body["seq"]), default=None)
         if found is None:
             return {"error": {"err_code": 10037}}
@@ -82,7 +82,7 @@ class Monitored:
         self.dispatcher = Dispatcher(settings, pool, ResultQueue(), manifests, status)
         self.broker = Broker(stored)
         status.health.broker_clock = self.broker.clock
-        self.monitor = LagMonitor(settings, STARTS.filter_subject, self.dispatcher, status)
+        self.monitor = LagMonitor(settings, STARTS.read_filter, self.dispatcher, status)
 
     def lag(self, **figures: int) -> float | None:
         """Return the lag that is shown after a look."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.codec.timestamps import parse_instant
-from worker.messages import Message
+from worker.messages import Message, Output
 from worker.projections.base import MalformedEvent
 from worker.projections.results import EventResult, build_result, decode_result
 
@@ -223,5 +223,9 @@ def test_a_row_takes_its_output_from_the_result_unless_it_was_offloaded() -> Non
     assert row.started_at == "2026-05-20T12:00:00+00:00"
     assert row.finished_at == "2026-05-20T12:00:05.500+00:00"
     assert row.recorded_at == "2026-05-20T12:00:06.250+00:00"
-    assert build_result(event, message, stdout="") == row._replace(stdout="")
-    assert build_result(event, message, stderr="big") == row._replace(stderr="big")
+    assert build_result(event, message._replace(output=Output(stdout=""))) == row._replace(
+        stdout=""
+    )
+    assert build_result(event, message._replace(output=Output(stderr="big"))) == row._replace(
+        stderr="big"
+    )

@@ -44,6 +44,11 @@ OPTIONS = [
         "--metrics-port",
         "--metrics-host",
         "--user",
+        "--projection",
+        "--results-stream",
+        "--results-consumer",
+        "--output-bucket",
+        "--retention",
     ),
     *("--js-domain", "--inbox-prefix"),
     *("--log-level", "--log-format"),
@@ -164,13 +169,15 @@ VALUES = {
     "--nats": "nats://a, tls://b:1 ,nats://[::1]", "--database": "sqlite:////var/lib/x.db",
     "--stream": "OTHER-1_x", "--consumer": "other", "--bucket": "jobs_2", "--batch": "10000",
     "--threads": "64", "--max-outstanding": "1", "--max-ack-pending": "100", "--ack-wait": "1m 30s",
-    "--retry-for": "2.5",
+    "--retry-for": "2.5", "--projection": "starts", "--results-stream": "R", "--retention": "31d",
+    "--results-consumer": "r", "--output-bucket": "o", "--upkeep-every": "5s",
     "--busy-timeout": "500ms", "--drain-timeout": "7", "--stalled-after": "5m",
     "--metrics-port": "9464", "--metrics-host": "::1", "--js-domain": "hub-1",
     "--inbox-prefix": "_INBOX_a.b",
 }  # fmt: skip
 CHOSEN = Settings(
-    SERVERS, "sqlite:////var/lib/x.db", "OTHER-1_x", "other", "jobs_2",
+    SERVERS, "sqlite:////var/lib/x.db", "OTHER-1_x", "other", ("starts",), "R", "r", "jobs_2", "o",
+    upkeep_every=5.0, retention=31 * 86_400.0,
     batch=10_000, threads=64, max_outstanding=1, max_ack_pending=100, ack_wait=90.0,
     retry_for=2.5, busy_timeout=0.5, drain_timeout=7.0, stalled_after=300.0, metrics_port=9464,
     metrics_host="::1", js_domain="hub-1", inbox_prefix="_INBOX_a.b", tls=Tls(required=True),
@@ -205,6 +212,7 @@ def test_the_log_level_and_format_are_case_insensitive(command: Command, level: 
 
 # --- invalid values ---
 
+NAMES = ["--stream", "--consumer", "--results-stream", "--results-consumer"]
 _SERVERS = (
     "http://broker nats:// nats://broker/path nats://[::1 nats://good,ftp://bad nats://broker:0"
     " nats://broker:65536 nats://broker:port nats://broker?query=1"
@@ -217,8 +225,8 @@ _DURATIONS = "soon 0 0s -1 1e3 2d 90000 nan 1."
 INVALID: list[tuple[Sequence[str], list[str], str]] = [
     (["--nats"], [*_SERVERS.split(), "nats://bro ker"], "nats://HOST"),
     (["--database"], _DATABASES.split(), "sqlite:///"),
-    (["--stream", "--consumer"], ["a b", "a.b", "a\nb", "a*", "a>", "a/b"], "name without spaces"),
-    (["--bucket"], ["a b", "a.b", "\u00fc"], "letters, digits"),
+    (NAMES, ["a b", "a.b", "a\nb", "a*", "a>", "a/b"], "name without spaces"),
+    (["--bucket", "--output-bucket"], ["a b", "a.b", "\u00fc"], "letters, digits"),
     (["--js-domain"], ["a b", "a.b", "hub.", "*", ">", "\u00fc"], "one ASCII word without dots"),
     (
         ["--inbox-prefix"],
@@ -230,6 +238,8 @@ INVALID: list[tuple[Sequence[str], list[str], str]] = [
     (["--threads"], ["0", "65", "many"], "1<=x<=64"),
     (["--max-outstanding"], ["-1", "100001", "many"], "1<=x<=100000"),
     (["--max-ack-pending"], ["0", "1000001", "many"], "1<=x<=1000000"),
+    (["--projection"], ["ends", "starts,results"], "'starts', 'results'"),
+    (["--retention"], ["29d", "0", "never", "-1d"], "at least 30 days"),
     (["--metrics-port"], ["65536", "http"], "0<=x<=65535"),
     (["--metrics-host"], ["a host"], "host name"),
     (DURATIONS, [*_DURATIONS.split(), "9" * 400], "30s"),

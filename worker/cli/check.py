@@ -129,7 +129,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
 
 def _permissions(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
     needed = worker_permissions(
-        settings.stream, settings.consumer, STARTS.filter_subject, settings.bucket
+        settings.stream, settings.consumer, STARTS.read_filter, settings.bucket
     )
     if settings.create_stream:
         needed += create_stream_permissions(settings.stream)

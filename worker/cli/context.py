@@ -76,7 +76,7 @@ class CheckedDatabase:
 
     def repository(self) -> Repository[Any]:
         """Return a repository to use in a `with` statement; it connects at its first write."""
-        places = self._database, STARTS.writer
+        places = self._database, STARTS.writer(None)
         return Repository(*places, retry_for=self._retry_for, give_up=threading.Event())
 
 
@@ -94,7 +94,7 @@ def database_of(settings: Settings) -> CheckedDatabase:
 def told_time(client: BrokerClient, settings: Settings) -> int | None:
     """Return what the broker's clock shows, or None where the broker does not tell it."""
     with suppress(BrokerError):
-        return client.do(broker_time(client.connection, settings, STARTS.filter_subject))
+        return client.do(broker_time(client.connection, settings, STARTS.read_filter))
     return None
 
 
@@ -133,7 +133,7 @@ def open_stream(
             with handling_missing_manifests(problems):
                 read_manifests(client, settings.bucket, manifests)
         ack_floor = view.consumer.ack_floor.stream_seq if view.consumer else 0
-        place = settings.stream, STARTS.filter_subject, view.stream.last_sequence
+        place = settings.stream, STARTS.read_filter, view.stream.last_sequence
         now = told_time(client, settings) if since is not None else None
         start = since.before(now) if since is not None else None
         with StreamReader(client, *place, since=start) as reader:

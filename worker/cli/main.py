@@ -61,6 +61,10 @@ def command() -> None:
 @options.stream
 @options.consumer
 @options.bucket
+@options.projections
+@options.results_stream
+@options.results_consumer
+@options.output_bucket
 @flag("--create-stream", "Create a missing stream. Otherwise the worker waits for it.")
 @flag("--migrate", "Apply pending migrations at start. Otherwise the worker exits with code 78.")
 @flag("--until-idle", "Exit with code 0 as soon as no message is pending or ack pending.")
@@ -79,6 +83,11 @@ def command() -> None:
 @options.patience
 @option("--drain-timeout", SECONDS, "Wait this long for started batches when stopping.")
 @option("--upkeep-every", SECONDS, "Promote executions whose rows came late at this interval.")
+@option(
+    *("--retention", options.RETENTION),
+    "Delete executions and ended runs that are older than this, or nothing (off). Never less than "
+    "the streams keep, which is 30 days.",
+)
 @options.observability
 @options.credentials
 @options.logs("info")

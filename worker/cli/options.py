@@ -17,6 +17,7 @@ from worker import settings
 from worker.cli.output import MOST_LISTED
 from worker.errors import SettingError
 from worker.logs import JSON, TEXT
+from worker.projections.starts import STARTS
 
 PREFIX = "PROJECTOR_"
 
@@ -72,6 +73,7 @@ _NAME = _Parsed("name", settings.parse_name)
 _SINCE = _Parsed("time", settings.parse_since)
 _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 SECONDS = _Parsed("seconds", settings.parse_seconds)
+RETENTION = _Parsed("duration", settings.parse_retention)
 
 
 def option(name: str, kind: click.ParamType[Any] | None, text: str, **more: Any) -> Decorator:
@@ -81,6 +83,8 @@ def option(name: str, kind: click.ParamType[Any] | None, text: str, **more: Any)
     default = more.pop("default", _DEFAULTS.get(setting))
     if kind is SECONDS:
         default = f"{default:g}s"
+    if kind is RETENTION:
+        default = f"{default / 86_400:g}d"
     more.update(default=default, show_default=default not in (None, False), show_envvar=True)
     return click.option(name, type=kind, help=text, **more)
 
@@ -129,6 +133,19 @@ database = option(
 )
 stream = option("--stream", _NAME, "Read events from this stream.")
 consumer = option("--consumer", _NAME, "Use this durable pull consumer; `run` creates it.")
+results_stream = option("--results-stream", _NAME, "Read results from this stream.")
+results_consumer = option(
+    "--results-consumer", _NAME, "Use this durable pull consumer of results; `run` creates it."
+)
+output_bucket = option(
+    *("--output-bucket", _BUCKET),
+    "Fetch output that agents have moved there from this bucket of the object store.",
+)
+projections = option(
+    *("--projection", click.Choice(_DEFAULTS["projections"])),
+    "Project only these: starts, or starts and results. Repeat the option for several.",
+    multiple=True,
+)
 bucket = option("--bucket", _BUCKET, "Read manifests from this key-value bucket.")
 
 credentials = together(
@@ -226,6 +243,11 @@ def build_settings(options: dict[str, Any]) -> settings.Settings:
     """Return the settings; raises SettingError, which never holds a secret."""
     urls = [url for group in options.pop("nats") for url in group]
     database = chosen_database(options.pop("database"))
+    if projections := options.pop("projection", None):
+        if STARTS.name not in projections:
+            problem = "expected starts as well: each result waits for the start of its run"
+            raise SettingError("--projection", problem)
+        options["projections"] = tuple(dict.fromkeys(projections))
     files = {name: options.pop(f"{name}_file") for name in settings.SECRETS}
     given = settings.Credentials(
         user=options.pop("user"),

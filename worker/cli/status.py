@@ -20,8 +20,7 @@ from worker.jetstream.client import BrokerClient
 from worker.jetstream.consumer import Binding
 from worker.jetstream.inspect import BrokerView, inspect_broker, workers
 from worker.jetstream.presence import Peer, elsewhere
-from worker.jetstream.recovery import has_gone_back
-from worker.jetstream.stream import StreamState, first_message, missing_stream
+from worker.jetstream.stream import StreamState, first_message, has_gone_back, missing_stream
 from worker.projections.starts import STARTS
 from worker.settings import Settings
 from worker.status.health import CATCHING_UP, CONSUMER_SHARED
@@ -150,7 +149,7 @@ def _compare(client: BrokerClient, settings: Settings, answers: _Answers) -> Non
     stream = (client.connection, settings.stream)
     if binding.has_work:
         above = binding.ack_floor.stream_seq + 1
-        first = client.do(first_message(*stream, above, STARTS.filter_subject))
+        first = client.do(first_message(*stream, above, STARTS.read_filter))
         answers.oldest = parse_instant(first["time"]) if first is not None else None
     if not answers.is_read:
         return
@@ -158,7 +157,7 @@ def _compare(client: BrokerClient, settings: Settings, answers: _Answers) -> Non
     answers.went_back = client.do(has_gone_back(*stream, checkpoint, binding.stream))
     above = 1 if answers.went_back else checkpoint.caught_up_to + 1
     if above <= binding.acked and binding.stream.keeps_acked:
-        first = client.do(first_message(*stream, above, STARTS.filter_subject))
+        first = client.do(first_message(*stream, above, STARTS.read_filter))
         if first is not None and int(first["seq"]) <= binding.acked:
             answers.unread = int(first["seq"])
 

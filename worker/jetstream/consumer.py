@@ -287,9 +287,10 @@ def check_usable(
     """
     filters = found.filter_subjects or ([found.filter_subject] if found.filter_subject else [])
     problem = None
-    if filters != [projection.filter_subject]:
+    wanted = [projection.filter_subject] if projection.filter_subject else []
+    if filters != wanted and filters not in [[other] for other in projection.other_filters]:
         listed = ", ".join(filters) or "nothing"
-        problem = f"filters {listed}, expected {projection.filter_subject}"
+        problem = f"filters {listed}, expected {', '.join(wanted) or 'no filter'}"
     elif found.ack_policy != AckPolicy.EXPLICIT:
         problem = f"has the ack policy {_plain(found.ack_policy)}, expected explicit"
     elif found.deliver_subject:

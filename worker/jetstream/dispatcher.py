@@ -14,9 +14,17 @@ from worker.codec.timestamps import NANOSECONDS
 from worker.errors import PullLost
 from worker.jetstream.connection import Connection
 from worker.jetstream.consumer import Binding, Consumer
-from worker.jetstream.manifest_sync import ManifestSync
+from worker.jetstream.outputs import Outputs
 from worker.jetstream.outstanding import OutstandingMessages
-from worker.messages import Ack, BatchResult, Decision, StreamPosition
+from worker.jetstream.prerequisite import Prerequisite
+from worker.messages import (
+    BatchResult,
+    Decision,
+    Fetch,
+    Message,
+    Nak,
+    StreamPosition,
+)
 from worker.processing.pool import ProjectionPool
 from worker.processing.queues import ResultQueue
 from worker.settings import Settings
@@ -51,8 +59,10 @@ class Dispatcher:
         settings: Settings,
         pool: ProjectionPool,
         results: ResultQueue,
-        manifests: ManifestSync,
+        prerequisite: Prerequisite,
         status: ProjectionStatus,
+        *,
+        outputs: Outputs | None = None,
     ) -> None:
         self.outstanding = OutstandingMessages(settings.max_outstanding)
         self.failed = asyncio.Event()
@@ -65,7 +75,9 @@ class Dispatcher:
         self._settings = settings
         self._pool = pool
         self._results = results
-        self._manifests = manifests
+        self._prerequisite = prerequisite
+        self._outputs = outputs
+        self._fetching: set[asyncio.Task[None]] = set()
         self._status = status
         self._connection: Connection | None = None
         self._consumer: Consumer | None = None
@@ -189,8 +201,8 @@ class Dispatcher:
             self._behind.set()
 
     def _ready(self) -> int:
-        """Return how many messages the manifests are as new as: the first ones that wait."""
-        if not self._manifests.is_fresh:
+        """Return how many messages may be written now: the first ones that wait."""
+        if not self._prerequisite.is_fresh:
             return 0
         too_new = self.outstanding.arrived - self._synced_with
         return max(0, self.outstanding.waiting - too_new)
@@ -206,13 +218,13 @@ class Dispatcher:
         position = StreamPosition(self.binding.stream.created_at, self.caught_up_to)
         self._pool.submit(self.outstanding.next_batch(most, position))
 
-    async def keep_manifests_synced(self) -> None:
-        """Make the manifests as new as what waits, while other batches are written."""
+    async def keep_ready(self) -> None:
+        """Await what has to be so before that which waits is written, beside other batches."""
         while True:
             await self._behind.wait()
             self._behind.clear()
             arrived = self.outstanding.arrived
-            await self._manifests.catch_up()
+            await self._prerequisite.catch_up(self.outstanding.newest)
             self._synced_with = arrived
             self._work.set()
 
@@ -225,11 +237,32 @@ class Dispatcher:
             while self._results and self.is_bound and await self._is_still_bound():
                 result = self._results.get()
                 replies = self.outstanding.finish(result)
+                self._fetch_objects()
                 acked = acked or bool(replies)
                 await self._publish_all((reply, _verb(decision)) for reply, decision in replies)
                 self._pause_or_resume(result)
         if acked:
             self._wake_pull()
+
+    def _fetch_objects(self) -> None:
+        """Begin to fetch what the messages of a batch need that are no rows yet."""
+        for number, message, fetch in self.outstanding.incomplete():
+            assert self._outputs is not None
+            task = asyncio.create_task(self._fetch(number, message, fetch, self._outputs))
+            self._fetching.add(task)
+            task.add_done_callback(self._fetching.discard)
+
+    async def _fetch(self, number: int, message: Message, fetch: Fetch, outputs: Outputs) -> None:
+        """Have a message wait again with its output; nak it where the store does not answer."""
+        found = await outputs.fetch(message, fetch)
+        if isinstance(found, Nak):
+            replies = self.outstanding.give_back(number)
+            self._status.counters.add(naks=len(replies))
+            await self._publish_all((reply, _verb(found)) for reply in replies)
+            self._wake_pull()
+        else:
+            self.outstanding.complete(number, found)
+            self._work.set()
 
     def advance(self, caught_up_to: int) -> None:
         """Take into the next checkpoints that everything up to a sequence is in the database."""
@@ -290,7 +323,7 @@ class Dispatcher:
         self._status.counters.add(naks=len(replies))
         await self._publish_all((reply, b"-NAK") for reply in replies)
         if self.outstanding.waiting:
-            await self._manifests.be_fresh_or_empty()
+            await self._prerequisite.be_fresh_or_empty()
         while self.outstanding.waiting:
             self._submit(self._settings.batch)
 
@@ -328,6 +361,6 @@ class Dispatcher:
 
 
 def _verb(decision: Decision) -> bytes:
-    if isinstance(decision, Ack):
+    if not isinstance(decision, Nak):
         return b"+ACK"
     return b'-NAK {"delay": %d}' % int(decision.delay * NANOSECONDS)

@@ -44,7 +44,7 @@ class ManifestSync:
         """Whether the cache is what the bucket held within the last second, or is empty."""
         return self._is_given_up or time.monotonic() - self._equal_at <= _FRESH_FOR
 
-    async def catch_up(self) -> None:
+    async def catch_up(self, stored_at: int = 0) -> None:  # noqa: ARG002 (see Prerequisite)
         """Return when the cache holds all that the bucket holds now.
 
         A manifest that was put just before an event must count for it, and one that is gone must

@@ -9,7 +9,16 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import NamedTuple
 
-from worker.messages import Batch, BatchResult, Decision, Message, Nak, StreamPosition
+from worker.messages import (
+    Batch,
+    BatchResult,
+    Decision,
+    Fetch,
+    Message,
+    Nak,
+    Output,
+    StreamPosition,
+)
 
 # Events are small; messages as large as the server allows must not fill the memory.
 MOST_BYTES = 32 * 1024 * 1024
@@ -38,12 +47,15 @@ class OutstandingMessages:
         self._limit = limit
         self._waiting: deque[_Outstanding] = deque()
         self._dispatched: dict[int, list[_Outstanding]] = {}
+        self._incomplete: dict[int, _Outstanding] = {}
+        self._to_fetch: list[tuple[int, Message, Fetch]] = []
+        self._last_incomplete = 0
         self._dispatched_messages = 0
         self._bytes = 0
         self._last_number = 0
 
     def __len__(self) -> int:
-        return len(self._waiting) + self._dispatched_messages
+        return len(self._waiting) + self._dispatched_messages + len(self._incomplete)
 
     @property
     def waiting(self) -> int:
@@ -63,8 +75,13 @@ class OutstandingMessages:
     @property
     def oldest(self) -> int | None:
         """When the broker stored the oldest outstanding message, an instant; None without one."""
-        outstanding = chain(self._waiting, *self._dispatched.values())
+        outstanding = chain(self._waiting, self._incomplete.values(), *self._dispatched.values())
         return min((one.message.stored_at for one in outstanding), default=None)
+
+    @property
+    def newest(self) -> int:
+        """When the broker stored the newest message that waits, an instant; 0 without one."""
+        return max((one.message.stored_at for one in self._waiting), default=0)
 
     def arrive(self, message: Message, reply: str, now: float) -> None:
         """Add a message that the broker delivered."""
@@ -101,9 +118,38 @@ class OutstandingMessages:
             if one.reply is None and isinstance(decision, Nak):
                 self._wait(one)
                 continue
-            self._bytes -= len(one.message.payload)
+            if isinstance(decision, Fetch):
+                self._last_incomplete += 1
+                self._incomplete[self._last_incomplete] = one
+                self._to_fetch.append((self._last_incomplete, one.message, decision))
+                continue
+            self._bytes -= _size(one.message)
             replies.append((one.reply, decision))
         return replies
+
+    def incomplete(self) -> list[tuple[int, Message, Fetch]]:
+        """Return the messages, each once, whose objects are to be fetched, with their numbers."""
+        to_fetch, self._to_fetch = self._to_fetch, []
+        return to_fetch
+
+    def complete(self, number: int, output: Output) -> None:
+        """Have an incomplete message wait again, with what was fetched for it."""
+        one = self._incomplete.pop(number, None)
+        if one is not None:
+            more = sum(len(text) for text in output if text is not None)
+            self._bytes += more
+            self._wait(one._replace(message=one.message._replace(output=output)))
+
+    def give_back(self, number: int) -> list[str]:
+        """Remove an incomplete message; returns its reply subject, if it may be nak'd."""
+        one = self._incomplete.pop(number, None)
+        if one is None:
+            return []
+        if one.reply is None:
+            self._wait(one._replace(message=one.message._replace(output=Output())))
+            return []
+        self._bytes -= _size(one.message)
+        return [one.reply]
 
     def _wait(self, one: _Outstanding) -> None:
         self._waiting.append(one)
@@ -114,9 +160,16 @@ class OutstandingMessages:
 
         Messages without a reply subject stay: they cannot be nak'd.
         """
-        removed = [one for one in self._waiting if one.reply is not None]
-        self._waiting = deque(one for one in self._waiting if one.reply is None)
-        self._bytes -= sum(len(one.message.payload) for one in removed)
+        # What nothing would deliver again is written without its output.
+        incomplete = [
+            one if one.reply else one._replace(message=one.message._replace(output=Output()))
+            for one in self._incomplete.values()
+        ]
+        waiting = [*self._waiting, *incomplete]
+        self._incomplete = {}
+        removed = [one for one in waiting if one.reply is not None]
+        self._waiting = deque(one for one in waiting if one.reply is None)
+        self._bytes -= sum(_size(one.message) for one in removed)
         return [one.reply for one in removed if one.reply is not None]
 
     def forget_replies(self) -> int:
@@ -126,6 +179,8 @@ class OutstandingMessages:
         sequence. The messages are still projected; they may exist nowhere else any more.
         """
         self._waiting = deque(one._replace(reply=None) for one in self._waiting)
+        for number, one in self._incomplete.items():
+            self._incomplete[number] = one._replace(reply=None)
         for number, batch in self._dispatched.items():
             self._dispatched[number] = [one._replace(reply=None) for one in batch]
         return len(self)
@@ -137,7 +192,12 @@ class OutstandingMessages:
                 break  # they wait in the order of their arrival
             if one.reply is not None:
                 yield one.reply
-        for batch in self._dispatched.values():
+        for batch in (*self._dispatched.values(), self._incomplete.values()):
             yield from (
                 one.reply for one in batch if one.arrived < moment and one.reply is not None
             )
+
+
+def _size(message: Message) -> int:
+    output = message.output or ()
+    return len(message.payload) + sum(len(text) for text in output if text is not None)

@@ -14,16 +14,17 @@ from typing import Any
 
 from repo.checkpoint import Checkpoint, Lost, Recalled
 from repo.errors import TransientError, UnavailableError
-from worker.codec.timestamps import format_instant, present_second
+from worker.codec.timestamps import format_instant, parse_stored, present_second
 from worker.errors import ConfigurationError, PullLost, describe
 from worker.jetstream.catch_up import CatchUpReader
 from worker.jetstream.connection import Connection
 from worker.jetstream.consumer import Binding, Consumer
 from worker.jetstream.deliveries import Deliveries
 from worker.jetstream.dispatcher import Dispatcher
-from worker.jetstream.manifest_sync import ManifestSync
+from worker.jetstream.outputs import Outputs
+from worker.jetstream.prerequisite import Prerequisite
 from worker.jetstream.presence import Peer, Presence, elsewhere
-from worker.jetstream.stream import StreamState, last_sequence, stored_at
+from worker.jetstream.stream import has_gone_back
 from worker.logs import Repeats
 from worker.messages import Batch, StreamPosition
 from worker.processing.pool import ProjectionPool
@@ -59,7 +60,8 @@ class Recovery:
         settings: Settings,
         projection: Projection[Any, Any],
         pool: ProjectionPool,
-        manifests: ManifestSync,
+        prerequisite: Prerequisite,
+        outputs: Outputs | None,
         dispatcher: Dispatcher,
         presence: Presence,
         status: ProjectionStatus,
@@ -67,9 +69,10 @@ class Recovery:
         self.deliveries = Deliveries()
         self.is_complete = False
         self._settings = settings
-        self._filter = projection.filter_subject
+        self._filter = projection.read_filter
         self._pool = pool
-        self._manifests = manifests
+        self._prerequisite = prerequisite
+        self._outputs = outputs
         self._dispatcher = dispatcher
         self._presence = presence
         self._status = status
@@ -85,6 +88,24 @@ class Recovery:
         self._wanted: Binding | None = None
         self._wake = asyncio.Event()
         self._errors = Repeats(_REPEAT_ERROR_AFTER)
+
+    @property
+    def caught_up_to(self) -> int:
+        """The sequence up to which everything is in the database."""
+        return self._checkpoint.caught_up_to
+
+    @property
+    def caught_up_to_instant(self) -> int | None:
+        """When the message at `caught_up_to` was stored; None where another one is known."""
+        checkpoint = self._checkpoint
+        if checkpoint.caught_up_to != checkpoint.last_sequence or not checkpoint.last_stored_at:
+            return None
+        return parse_stored(checkpoint.last_stored_at)
+
+    def proves(self, binding: Binding) -> bool:
+        """Return whether the consumer's position says how far this database is."""
+        floor = binding.ack_floor.consumer_seq
+        return self.is_complete and not self._shared_until and self.deliveries.are_ours(floor)
 
     # --- at each bind ---
 
@@ -400,11 +421,13 @@ class Recovery:
                         "catch_up.started",
                         extra={"first": first, "last": last, "messages": progress.expected},
                     )
-                await self._manifests.catch_up()
+                await self._prerequisite.catch_up(page[-1].stored_at)
                 reached = page[-1].stream_sequence
-                written = await asyncio.wrap_future(
-                    self._pool.catch_up(Batch(0, tuple(page), StreamPosition(created_at, reached)))
-                )
+                messages = page
+                if self._outputs is not None:
+                    messages = await self._outputs.complete(page, self._pool)
+                batch = Batch(0, tuple(messages), StreamPosition(created_at, reached))
+                written = await asyncio.wrap_future(self._pool.catch_up(batch))
                 self._know(
                     Checkpoint(created_at, reached, reached, format_instant(page[-1].stored_at))
                 )
@@ -417,25 +440,3 @@ class Recovery:
         if progress.messages:
             progress = progress.expecting(progress.messages)
             log.info("catch_up.finished", extra=progress.figures())
-
-
-async def has_gone_back(
-    connection: Connection, name: str, checkpoint: Checkpoint, stream: StreamState
-) -> bool:
-    """Return whether a sequence of a checkpoint means another message in the same stream by now.
-
-    Raises PullLost where the broker does not answer.
-    """
-    sequence = checkpoint.last_sequence
-    if checkpoint.stream_created_at != stream.created_at:
-        return False
-    reached = max(sequence, checkpoint.caught_up_to)
-    # Another worker may have reached what was published since the stream was read.
-    if reached > stream.last_sequence and reached > await last_sequence(connection, name):
-        return True
-    if not sequence:
-        return False
-    found: str | None = stream.last_stored_at
-    if sequence != stream.last_sequence:
-        found = await stored_at(connection, name, sequence)
-    return bool(found) and found != checkpoint.last_stored_at

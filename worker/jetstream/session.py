@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from repo.errors import RepositoryError, TransientError, UnavailableError
 from worker.errors import (
@@ -19,15 +19,18 @@ from worker.errors import (
     WorkerError,
     describe,
 )
+from worker.jetstream.clock import broker_time
 from worker.jetstream.connection import API, Connection
 from worker.jetstream.consumer import Binding, Consumer, differences, wanted_consumer
 from worker.jetstream.dispatcher import Dispatcher
 from worker.jetstream.lag import LagMonitor
-from worker.jetstream.manifest_sync import ManifestSync
+from worker.jetstream.outputs import Outputs
+from worker.jetstream.prerequisite import Prerequisite
 from worker.jetstream.presence import Presence
 from worker.jetstream.pull import PullSubscription
 from worker.jetstream.recovery import Recovery
 from worker.jetstream.tasks import FIRST_BACKOFF, Helpers, Stop, Stopped, cancel, run_until
+from worker.jetstream.watermark import projected_up_to
 from worker.processing.pool import ProjectionPool
 from worker.processing.queues import ResultQueue
 from worker.projections.base import Projection
@@ -50,10 +53,19 @@ _UNAVAILABLE_AFTER = 3
 _LONGEST_DATABASE_BACKOFF = 3.0
 
 
+class Shared(NamedTuple):
+    """What the sessions of all projections share: `stop` ends the pulls, `closing` the sessions."""
+
+    helpers: Helpers
+    stop: Stop
+    closing: asyncio.Event
+
+
 class Session:
     """Pulls until the stop, and acks until the close.
 
-    `is_idle` is set when the stop finds nothing left: then nothing can come any more.
+    `is_idle` is set when the stop finds nothing left: then nothing can come any more. `max_age` is
+    for how many seconds the stream keeps a message, 0 for ever, None while that is unknown.
     """
 
     def __init__(
@@ -61,38 +73,39 @@ class Session:
         *,
         settings: Settings,
         projection: Projection[Any, Any],
-        manifests: ManifestSync,
+        prerequisite: Prerequisite,
+        outputs: Outputs | None,
         pool: ProjectionPool,
         results: ResultQueue,
         status: ProjectionStatus,
-        helpers: Helpers,
-        stop: Stop,
-        closing: asyncio.Event,
+        shared: Shared,
     ) -> None:
         self.results = results
         self.is_idle = False
         self._settings = settings
         self._projection = projection
         self._status = status
-        self._helpers = helpers
-        self._stop = stop
-        self._closing = closing
-        self._manifests = manifests
-        self.dispatcher = Dispatcher(settings, pool, results, manifests, status)
+        self._helpers, self._stop, self._closing = shared
+        self._prerequisite = prerequisite
+        self._outputs = outputs
+        self.dispatcher = Dispatcher(settings, pool, results, prerequisite, status, outputs=outputs)
         self._presence = Presence(settings)
         self._recovery = Recovery(
             settings=settings,
             projection=projection,
             pool=pool,
-            manifests=manifests,
+            prerequisite=prerequisite,
+            outputs=outputs,
             dispatcher=self.dispatcher,
             presence=self._presence,
             status=status,
         )
-        self._lag = LagMonitor(settings, projection.filter_subject, self.dispatcher, status)
+        self._lag = LagMonitor(settings, projection.read_filter, self.dispatcher, status)
         self._differing: dict[str, tuple[Any, Any]] = {}
         self._unanswered = 0
         self._unavailable = 0
+        self._projected_up_to: int | None = None
+        self.max_age: float | None = None
 
     async def run(self, connection: Connection, drained: Callable[[], None]) -> None:
         """Return after an orderly stop; raises BrokerError where only a new connection can help.
@@ -102,6 +115,8 @@ class Session:
         dispatcher = self.dispatcher
         consumer = Consumer(connection, self._settings, self._projection)
         dispatcher.attach(connection, consumer)
+        if self._outputs is not None:
+            self._outputs.attach(connection)
         try:
             await self._presence.open(connection)
             async with self._helpers.beside(
@@ -142,6 +157,68 @@ class Session:
             and len(dispatcher.outstanding) == 0
             and self._recovery.is_complete
         )
+
+    async def _broker_time(self, connection: Connection) -> int | None:
+        """Return what the broker's clock shows now, an instant, or None where it does not tell."""
+        try:
+            return await broker_time(connection, self._settings, self.read_filter)
+        except BrokerError:
+            return None
+
+    async def _measure(
+        self, connection: Connection, binding: Binding, asked_at: int | None
+    ) -> None:
+        """Find out up to when everything is in the database, as of a look that was asked for."""
+        self._projected_up_to = None
+        self.max_age = binding.stream.max_age
+        if self.proves(binding):
+            self._projected_up_to = await projected_up_to(
+                *(connection, self.stream, self.read_filter, binding.stream),
+                caught_up_to=self._recovery.caught_up_to,
+                asked_at=asked_at,
+            )
+        self._status.health.record_projected_up_to(self.projected_up_to)
+
+    @property
+    def broker_time(self) -> int | None:
+        """What the broker's clock shows now, an instant; None where it is unknown."""
+        return self._status.health.broker_clock.now
+
+    @property
+    def projected_up_to(self) -> int | None:
+        """W of this stream as of the last look, an instant of the broker's clock, or None."""
+        binding = self.dispatcher.binding
+        is_known = self.dispatcher.is_bound and binding is not None and self.proves(binding)
+        return self._projected_up_to if is_known else None
+
+    # --- read by the session of results ---
+
+    @property
+    def stream(self) -> str:
+        return self._settings.stream
+
+    @property
+    def read_filter(self) -> str:
+        return self._projection.read_filter
+
+    @property
+    def progress(self) -> tuple[object, ...]:
+        """Something that changes whenever messages were projected."""
+        binding = self.dispatcher.binding
+        return binding and binding.ack_floor.stream_seq, self._recovery.caught_up_to
+
+    @property
+    def caught_up_to_instant(self) -> int | None:
+        """Up to which store time everything is in the database while it is caught up, or None."""
+        return self._recovery.caught_up_to_instant
+
+    async def look(self) -> Binding | None:
+        """Return the consumer as it is now; raises PullLost where it does not answer."""
+        return await self.dispatcher.look() if self.dispatcher.is_bound else None
+
+    def proves(self, binding: Binding) -> bool:
+        """Return whether the consumer's position says how far the database is."""
+        return self._recovery.proves(binding)
 
     async def not_acked(self) -> int | None:
         """Return how many messages the broker has left; None where that is unknown."""
@@ -197,13 +274,13 @@ class Session:
         problem = connection.explained(error, began)
         cause = error.cause if connection.is_connected else BROKER_UNREACHABLE
         self._status.readiness.not_ready(problem, cause)
-        log.warning("pull.lost", extra={"error": problem})
+        log.warning("pull.lost", extra={"stream": self.stream, "error": problem})
         connection.check()
         # A missing right to subscribe that is granted by now counts for a new connection only.
         self._unanswered = self._unanswered + 1 if isinstance(error, NoResponse) else 0
         if self._unanswered >= _UNANSWERED_AFTER:
             raise BrokerError("no request is answered on this connection")
-        self._manifests.refresh()
+        self._prerequisite.refresh()
 
     async def _bind_while_connected(self, connection: Connection, consumer: Consumer) -> None:
         lost = ConnectionLost("the connection was lost while the consumer was bound")
@@ -217,7 +294,7 @@ class Session:
         health.session_progressed()
         # Over a slow link a large bucket takes long; what makes no progress is given up.
         async with self._helpers.beside(self._record_progress()):
-            await self._manifests.catch_up()
+            await self._prerequisite.catch_up(0)
         await self._recovery.begin(connection, consumer, binding)
         health.session_progressed()
         self._log_differences(binding)
@@ -278,7 +355,7 @@ class Session:
         pull = PullSubscription(
             connection,
             subject,
-            self._projection.filter_subject,
+            self._projection.read_filter,
             dispatcher,
             self._recovery.deliveries,
         )
@@ -287,7 +364,8 @@ class Session:
         failed = asyncio.create_task(dispatcher.failed.wait())
         failed.add_done_callback(lambda _: pull.stop())
         try:
-            async with self._helpers.beside(self._watch_consumer(pull), self._recovery.run()):
+            watch = self._watch_consumer(connection, pull)
+            async with self._helpers.beside(watch, self._recovery.run()):
                 await pull.run()
         finally:
             if pull.is_answered:
@@ -296,13 +374,14 @@ class Session:
         if dispatcher.failed.is_set():
             raise DatabaseUnavailable(dispatcher.failure)
 
-    async def _watch_consumer(self, pull: PullSubscription) -> None:
+    async def _watch_consumer(self, connection: Connection, pull: PullSubscription) -> None:
         """Look at the consumer regularly, also while nothing is requested."""
         dispatcher = self.dispatcher
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_AFTER):
                     await pull.in_doubt.wait()
+            asked_at = await self._broker_time(connection)
             try:
                 binding = await dispatcher.look()
                 if not dispatcher.is_bound or binding is None:
@@ -310,6 +389,7 @@ class Session:
                 pull.clear_doubt()
                 self._log_differences(binding)
                 await self._recovery.look(binding)
+                await self._measure(connection, binding, asked_at)
             except (TransientError, UnavailableError) as error:
                 dispatcher.fail(describe(error))
                 return

@@ -15,8 +15,9 @@ import nats.errors
 from worker.errors import BrokerError, describe
 from worker.jetstream.connection import Connection, connect
 from worker.jetstream.manifest_sync import ManifestSync
-from worker.jetstream.session import Session
-from worker.jetstream.tasks import FIRST_BACKOFF, Helpers, Stop, Stopped, cancel
+from worker.jetstream.session import Session, Shared
+from worker.jetstream.starts_first import StartsFirst
+from worker.jetstream.tasks import FIRST_BACKOFF, Stopped, cancel
 from worker.jetstream.upkeep import Upkeep
 from worker.settings import Settings
 from worker.status.worker_status import WorkerStatus
@@ -47,13 +48,12 @@ class Sessions:
         upkeep: Upkeep,
         status: WorkerStatus,
         supervisor: Supervisor,
-        helpers: Helpers,
-        stop: Stop,
-        closing: asyncio.Event,
+        shared: Shared,
+        starts_first: StartsFirst | None,
         versions: Mapping[str, str],
     ) -> None:
-        self.stop = stop
-        self.closing = closing
+        self._helpers, self.stop, self.closing = shared
+        self._starts_first = starts_first
         self.pulling_ended = threading.Event()
         self.all = sessions
         self.upkeep = upkeep
@@ -61,7 +61,6 @@ class Sessions:
         self._manifests = manifests
         self._status = status
         self._supervisor = supervisor
-        self._helpers = helpers
         self._versions = versions
         self._was_connected = False
         self._drained = 0
@@ -93,6 +92,8 @@ class Sessions:
             connect(self._settings, self._supervisor, self._status)
         )
         self._note_connected(connection)
+        if self._starts_first is not None:
+            self._starts_first.attach(connection)
         helpers = [self._manifests.run(connection)]
         if self._settings.until_idle:
             helpers.append(self._stop_when_idle(connection))

@@ -5,7 +5,8 @@ from typing import Any
 
 import nats.errors
 
-from worker.codec.timestamps import format_instant, parse_instant
+from repo.checkpoint import Checkpoint
+from worker.codec.timestamps import NANOSECONDS, format_instant, parse_instant
 from worker.errors import PullLost, no_response
 from worker.jetstream.connection import API, Connection
 from worker.jetstream.subjects import in_domain
@@ -21,7 +22,7 @@ class StreamState:
     """A stream that exists. Times are stored text; `last_stored_at` is empty if it has no message.
 
     `keeps_acked` is whether messages stay when they are acked; a workqueue or interest stream
-    forgets them.
+    forgets them. `max_age` is for how many seconds they stay, 0 for ever.
     """
 
     created_at: str
@@ -31,6 +32,7 @@ class StreamState:
     last_sequence: int
     last_stored_at: str
     keeps_acked: bool
+    max_age: float = 0.0
 
 
 class ApiError(PullLost):
@@ -104,6 +106,7 @@ async def read_state(connection: Connection, stream: str) -> StreamState | None:
         last_sequence=state["last_seq"],
         last_stored_at=_stored(state["last_ts"]) if state["messages"] else "",
         keeps_acked=answer["config"].get("retention", "limits") == "limits",
+        max_age=answer["config"].get("max_age", 0) / NANOSECONDS,
     )
 
 
@@ -123,10 +126,45 @@ async def first_message(
     return await _message(connection, stream, {"seq": sequence, "next_by_subj": subjects})
 
 
+async def last_message(connection: Connection, stream: str, subject: str) -> dict[str, Any] | None:
+    """Return the last message on a subject; None without one, or without the stream.
+
+    Its members are those of the API; raises as `request`.
+    """
+    try:
+        return await _message(connection, stream, {"last_by_subj": subject})
+    except ApiError as error:
+        if error.code == _STREAM_NOT_FOUND:
+            return None
+        raise
+
+
 async def stored_at(connection: Connection, stream: str, sequence: int) -> str | None:
     """Return when the message at a sequence was stored, or None; raises as `request`."""
     message = await _message(connection, stream, {"seq": sequence})
     return None if message is None else _stored(message["time"])
+
+
+async def has_gone_back(
+    connection: Connection, name: str, checkpoint: Checkpoint, stream: StreamState
+) -> bool:
+    """Return whether a sequence of a checkpoint means another message in the same stream by now.
+
+    Raises PullLost where the broker does not answer.
+    """
+    sequence = checkpoint.last_sequence
+    if checkpoint.stream_created_at != stream.created_at:
+        return False
+    reached = max(sequence, checkpoint.caught_up_to)
+    # Another worker may have reached what was published since the stream was read.
+    if reached > stream.last_sequence and reached > await last_sequence(connection, name):
+        return True
+    if not sequence:
+        return False
+    found: str | None = stream.last_stored_at
+    if sequence != stream.last_sequence:
+        found = await stored_at(connection, name, sequence)
+    return bool(found) and found != checkpoint.last_stored_at
 
 
 async def _message(

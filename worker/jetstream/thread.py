@@ -82,7 +82,7 @@ class ConsumerThread:
         """Run until closed; the first error of any part ends it and is raised."""
         running = [self._sessions.run(), self._sessions.upkeep.run(), self._turn()]
         for session in self._sessions.all:
-            running += [session.dispatcher.run(), session.dispatcher.keep_manifests_synced()]
+            running += [session.dispatcher.run(), session.dispatcher.keep_ready()]
         parts = [asyncio.create_task(part) for part in running]
         try:
             await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)

@@ -1,40 +1,70 @@
 """Upkeep: what no message triggers. Consumer thread only; the pool does it, page by page.
 
-Today the sweep; whatever else is due at an interval belongs here as well.
+One tick is the sweep, the reaper and retention, in this order; each fails by itself.
 """
 
 import asyncio
 import logging
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
+from repo import execution_results, executions
 from repo.errors import CorruptDatabaseError, RepositoryError
+from repo.reaper import Overdue, Reaping
 from repo.repository import Sweep
+from worker.codec.timestamps import NANOSECONDS, format_instant
 from worker.errors import describe
 from worker.jetstream.dispatcher import Dispatcher
+from worker.jetstream.session import Session
+from worker.logs import Repeats
 from worker.processing.pool import ProjectionPool
 from worker.processing.processor import log_promotion_failures
+from worker.settings import Settings
 from worker.status.counters import Counters
 
 log = logging.getLogger(__name__)
 
 _USABLE_CHECK = 0.1
+_KNOWN_CHECK = 1.0
+_WARN_AGAIN_AFTER = 3600.0
+HOUR = 3600 * NANOSECONDS
+# The contract's: an execution without runs expires after an hour, a run without deadline is
+# overdue after a day.
+EXPIRES_AFTER = HOUR
+OVERDUE_AFTER = 24 * HOUR
+_MOST_DELETIONS = 10
+
+
+class Limits(NamedTuple):
+    """What a tick goes by, instants of the broker's clock: its own time, and min(now, W)."""
+
+    now: int
+    known: int
 
 
 class Upkeep:
-    """Promotes executions whose rows came after their starts: at the start, then every few seconds.
+    """Repeats a tick: at the start, when W becomes known, and then every few seconds.
 
-    Waits while the database is not caught up or takes no batch; without a broker it goes on.
-    `is_done` is whether it was tried at least once.
+    Waits while the database is not caught up or takes no batch; without a broker the sweep goes on.
+    `is_done` is whether a tick was tried at least once.
     """
 
     def __init__(
-        self, every: float, dispatcher: Dispatcher, pool: ProjectionPool, counters: Counters
+        self,
+        settings: Settings,
+        sessions: Sequence[Session],
+        pool: ProjectionPool,
+        counters: Counters,
     ) -> None:
         self.is_done = False
-        self._every = every
-        self._dispatcher = dispatcher
+        self._every = settings.upkeep_every
+        self._retention = settings.retention
+        self._sessions = sessions
         self._pool = pool
         self._counters = counters
         self._was_caught_up = False
+        self._repeats = Repeats(_WARN_AGAIN_AFTER)
 
     async def run(self) -> None:
         """Repeat the upkeep until cancelled; raises CorruptDatabaseError."""
@@ -42,14 +72,18 @@ class Upkeep:
             if not self._is_usable():
                 await asyncio.sleep(_USABLE_CHECK)
                 continue
-            try:
-                await self._sweep()
-            except CorruptDatabaseError:
-                raise
-            except RepositoryError as error:
-                log.warning("upkeep.failed", extra={"error": describe(error)})
+            limits = self._limits()
+            await self._tick(limits)
             self.is_done = True
-            await asyncio.sleep(self._every)
+            next_at = time.monotonic() + self._every
+            while (rest := next_at - time.monotonic()) > 0:
+                await asyncio.sleep(min(rest, _KNOWN_CHECK))
+                if limits is None and self._limits() is not None:
+                    break
+
+    @property
+    def _dispatcher(self) -> Dispatcher:
+        return self._sessions[0].dispatcher
 
     def _is_usable(self) -> bool:
         """Return whether the database was caught up once, and took what came last."""
@@ -57,17 +91,111 @@ class Upkeep:
         self._was_caught_up = self._was_caught_up or dispatcher.is_dispatching
         return self._was_caught_up and not dispatcher.failed.is_set() and not dispatcher.on_trial
 
-    async def _sweep(self) -> None:
-        sweep = Sweep()
+    def _limits(self) -> Limits | None:
+        """Return what this tick goes by; None where W or the broker's time is unknown."""
+        now = self._sessions[0].broker_time
+        known = [session.projected_up_to for session in self._sessions]
+        if now is None or len(known) < 2:  # without results nothing can be known of them
+            return None
+        up_to = [instant for instant in known if instant is not None]
+        return Limits(now, min(now, *up_to)) if len(up_to) == len(known) else None
+
+    async def _tick(self, limits: Limits | None) -> None:
+        for part in (self._sweep, self._reap, self._delete_old):
+            try:
+                await part(limits)
+            except CorruptDatabaseError:
+                raise
+            except RepositoryError as error:
+                extra = {"part": part.__name__.strip("_"), "error": describe(error)}
+                log.warning("upkeep.failed", extra=extra)
+
+    async def _sweep(self, limits: Limits | None) -> None:
+        sweep = Sweep(limits and format_instant(limits.known - EXPIRES_AFTER))
         try:
             while sweep.after is not None:
                 # Each page waits for its turn behind the batches that are queued.
                 page = self._pool.ask(lambda repository: repository.sweep(sweep))
                 await asyncio.wrap_future(page)
         finally:
+            failed = [*sweep.failures, *sweep.expiry_failures]
             self._counters.add(
-                executions_promoted_late=sweep.promoted, promotions_failed=len(sweep.failures)
+                executions_promoted_late=sweep.promoted,
+                executions_expired=sweep.expired,
+                promotions_failed=len(failed),
             )
             if sweep.promoted:
                 log.info("executions.promoted", extra={"executions": sweep.promoted})
-            log_promotion_failures(sweep.failures)
+            if sweep.expired:
+                log.info("executions.expired", extra={"executions": sweep.expired})
+            log_promotion_failures(failed)
+
+    async def _reap(self, limits: Limits | None) -> None:
+        if limits is None:
+            return
+        reaping = reaping_of(limits)
+        runs = 0
+        try:
+            while not reaping.is_complete:
+                page = self._pool.ask(lambda repository: repository.reap(reaping))
+                reaped = await asyncio.wrap_future(page)
+                runs += len(reaped)
+                _log_reaped(reaped)
+        finally:
+            self._counters.add(runs_reaped=runs, reaps_failed=len(reaping.failures))
+            if runs:
+                log.info("runs.reaped", extra={"runs": runs})
+            for result_id, reason in reaping.failures.items():
+                if self._repeats.due(("reap", reason)):
+                    extra = {"result_id": result_id, "error": reason}
+                    log.warning("run.not_reaped", extra=extra)
+
+    async def _delete_old(self, _: Limits | None) -> None:
+        """Delete what is older than the retention, executions before their runs."""
+        present = self._sessions[0].broker_time
+        if present is None or self._retention is None or not self._may_delete():
+            return
+        before = format_instant(max(0, present - round(self._retention * NANOSECONDS)))
+        for name, delete in (
+            ("executions", executions.delete_old),
+            ("runs", execution_results.delete_old),
+        ):
+            deleted = 0
+            for _page in range(_MOST_DELETIONS):
+                page = self._pool.ask(lambda repository: repository.delete_old(delete, before))  # noqa: B023
+                more = await asyncio.wrap_future(page)
+                deleted += more
+                if not more:
+                    break
+            if deleted:
+                self._counters.add(**{f"{name}_deleted": deleted})
+                log.info("retention.deleted", extra={"table": name, "rows": deleted})
+
+    def _may_delete(self) -> bool:
+        """Return whether no stream would bring back what is deleted."""
+        for session in self._sessions:
+            age = session.max_age
+            if age is None or age == 0 or age > (self._retention or 0):
+                if age is not None and self._repeats.due(("retention", session.stream)):
+                    kept = f"{age / 86_400:g} days" if age else "for ever"
+                    problem = (
+                        f"nothing is deleted: stream {session.stream} keeps messages {kept}, "
+                        "longer than --retention, and would bring the rows back"
+                    )
+                    log.warning("retention.refused", extra={"error": problem})
+                return False
+        return True
+
+
+def reaping_of(limits: Limits) -> Reaping:
+    """Return the pass of the reaper at these limits."""
+    return Reaping(
+        format_instant(limits.now),
+        format_instant(limits.known),
+        format_instant(limits.known - OVERDUE_AFTER),
+    )
+
+
+def _log_reaped(reaped: Sequence[Overdue]) -> None:
+    for run in reaped:
+        log.debug("run.reaped", extra=run._asdict())

@@ -100,7 +100,10 @@ class _Handler(BaseHTTPRequestHandler):
             "reason": verdict.reason,
             "restart_helps": verdict.restart_helps,
             "without_progress_seconds": round(verdict.idle_for, 1),
-            "lag_seconds": None if (lag := health.lag) is None else round(lag, 1),
+            "projected_up_to_age_seconds": None
+            if (age := health.projected_up_to_age) is None
+            else round(age, 1),
+            "lag_seconds": _rounded(health.lag),
             "pending": health.pending,
             "ack_pending": health.ack_pending,
             "outstanding": health.outstanding,
@@ -119,3 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_arguments: Any) -> None:
         """Log nothing: a request is not an event."""
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)

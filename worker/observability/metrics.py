@@ -18,17 +18,32 @@ from worker.status.worker_status import WorkerStatus
 _OUTCOMES = {
     "run_inserted": "runs_inserted",
     "run_duplicate": "runs_duplicate",
+    "result_ended": "runs_ended",
+    "result_unseen": "runs_ended_unseen",
+    "result_late": "results_late",
+    "result_duplicate": "results_duplicate",
     "rejected": "rejected",
     "rejected_duplicate": "rejected_duplicate",
     "marker": "markers",
     "nak": "naks",
 }
 _ACKS = {"sent": "acks_sent", "dropped": "acks_dropped"}
+_OBJECTS = {
+    "fetched": "objects_fetched",
+    "missing": "objects_missing",
+    "unavailable": "objects_unavailable",
+    "cut": "outputs_cut",
+}
 _REASONS = {reason: f"deadline_missing_{reason}" for reason in REASONS}
 
 _COUNTERS = {
     "redelivered": "Projected messages that were delivered more than once.",
     "promotions_failed": "Executions that could not be promoted from pending to running.",
+    "runs_reaped": "Runs that were given up at their deadline.",
+    "reaps_failed": "Overdue runs that the tables did not let go.",
+    "runs_deleted": "Ended runs that were older than the retention.",
+    "executions_deleted": "Executions that were older than the retention.",
+    "executions_expired": "Executions that were pending for an hour without a run.",
     "executions_promoted_late": "Executions that the sweep found pending with runs.",
     "database_busy": "Attempts that met another process's lock on the database.",
     "database_retries": "Attempts that were repeated after a lock.",
@@ -63,6 +78,7 @@ class Metrics(Collector):
         status, counts = self._status, self._status.counters.as_dict()
         for name, label, text, values in (
             ("messages", "outcome", "Messages, by outcome.", _OUTCOMES),
+            ("objects", "outcome", "Output in the object store, by outcome.", _OBJECTS),
             ("acks", "outcome", "Acks and naks, sent or dropped.", _ACKS),
             ("deadlines_missing", "reason", "Runs without a deadline, by reason.", _REASONS),
         ):
@@ -97,6 +113,8 @@ class Metrics(Collector):
         yield "ack_pending", "Messages delivered to any worker and not acked.", health.ack_pending
         yield "outstanding", "Messages received by this worker and not acked.", health.outstanding
         yield "lag_seconds", "Age of the oldest message not projected.", health.lag
+        text = "Age of the time up to which everything that the broker stored is in the database."
+        yield "projected_up_to_age_seconds", text, health.projected_up_to_age
         text = "Time of the last committed batch."
         yield "last_commit_timestamp_seconds", text, health.last_commit
         text = "For how long messages have been waiting and none was projected."

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ from repo import Database
 from repo.batch_writer import Writer, WriteResult
 from repo.checkpoint import CheckpointGuard, Position
 from repo.repository import GuardedRepository
-from worker.messages import Batch
+from worker.messages import Batch, Fetch, Message
 from worker.processing.processor import BatchProcessor
 from worker.processing.queues import MakeRepository, PoolThread, ResultQueue, WorkQueue
 from worker.settings import Settings
@@ -65,7 +65,9 @@ class ProjectionPool:
         self._results = results
         self._status = status
         self._commit_order = CommitOrder()
-        self._repositories = pool.add(processor.projection.writer, CheckpointGuard(position))
+        self._repositories = pool.add(
+            processor.projection.writer(position), CheckpointGuard(position)
+        )
 
     def submit(self, batch: Batch) -> None:
         """Queue a batch for the next free thread."""
@@ -74,6 +76,10 @@ class ProjectionPool:
     def catch_up(self, batch: Batch) -> "Future[WriteResult]":
         """Queue messages that were read again, for the next free thread."""
         return self.ask(lambda repository: self._processor.catch_up(batch, repository))
+
+    def missing_objects(self, messages: Sequence[Message]) -> "Future[dict[Message, Fetch]]":
+        """Ask what has to be fetched before these messages can be written."""
+        return self.ask(lambda repository: self._processor.missing_objects(messages, repository))
 
     def ask(self, question: Callable[[GuardedRepository[Any]], _Answer]) -> "Future[_Answer]":
         """Queue a question about the database; its error, too, becomes the future's."""

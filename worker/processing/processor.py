@@ -17,7 +17,7 @@ from repo.repository import Repository
 from worker.codec.timestamps import format_instant, present_second
 from worker.errors import describe
 from worker.logs import Repeats
-from worker.messages import Ack, Batch, BatchResult, Decision, Message, Nak, nak_delay
+from worker.messages import Ack, Batch, BatchResult, Decision, Fetch, Message, Nak, nak_delay
 from worker.projections.base import MalformedEvent, Projection, rejected_event
 from worker.projections.manifests import Deadlines, ManifestCache, NoTimeout
 from worker.status.counters import Counters
@@ -31,13 +31,15 @@ _REPEAT_WARNING_AFTER = 60.0
 class Prepared:
     """A batch as rows; `sources[i]` is the message that `rows[i]` was made of.
 
-    `markers` are the messages that mean nothing: the server's notes of expired ones.
+    `markers` are the messages that mean nothing: the server's notes of expired ones. `incomplete`
+    are those that are no rows yet, each with the objects that it needs and the key of its row.
     """
 
     rows: list[Any]
     sources: list[Message]
     rejected: list[RejectedEvent]
     markers: list[Message]
+    incomplete: dict[Message, tuple[Fetch, str]]
 
 
 class BatchProcessor:
@@ -72,12 +74,37 @@ class BatchProcessor:
         prepared = self.prepare(batch.messages)
         wait_for_turn()
         try:
+            self._complete_ended(prepared, repository)
             self._commit(batch, prepared, repository)
         except CorruptDatabaseError:
             raise
         except RepositoryError as error:
             return self._nak_all(batch, error)
-        return BatchResult(batch, (Ack(),) * len(batch.messages))
+        if not prepared.incomplete:
+            return BatchResult(batch, (Ack(),) * len(batch.messages))
+        decisions = tuple(
+            prepared.incomplete[message][0] if message in prepared.incomplete else Ack()
+            for message in batch.messages
+        )
+        return BatchResult(batch, decisions)
+
+    def missing_objects(
+        self, messages: Sequence[Message], repository: Repository[Any]
+    ) -> dict[Message, Fetch]:
+        """Return what has to be fetched before these messages are rows. Raises RepositoryError."""
+        prepared = self.prepare(messages)
+        self._complete_ended(prepared, repository)
+        return {message: fetch for message, (fetch, _) in prepared.incomplete.items()}
+
+    def _complete_ended(self, prepared: Prepared, repository: Repository[Any]) -> None:
+        """Take out what needs no object, since its row has ended and will not be changed."""
+        if not prepared.incomplete:
+            return
+        keys = [key for _, key in prepared.incomplete.values()]
+        ended = repository.read(self.projection.ended, keys)
+        for message, (_, key) in list(prepared.incomplete.items()):
+            if key in ended:
+                del prepared.incomplete[message]
 
     def catch_up(self, batch: Batch, repository: Repository[Any]) -> WriteResult:
         """Write messages that were read again; nothing is acked. Raises RepositoryError."""
@@ -110,7 +137,8 @@ class BatchProcessor:
     def prepare(self, messages: Sequence[Message]) -> Prepared:
         """Return the rows that messages become; nothing is written."""
         decode, build_row = self.projection.decode, self.projection.build_row
-        prepared = Prepared([], [], [], [])
+        objects, key = self.projection.objects, self.projection.key
+        prepared = Prepared([], [], [], [], {})
         rows, sources = prepared.rows, prepared.sources
         deadlines = Deadlines(self._manifests)
         for message in messages:
@@ -122,7 +150,12 @@ class BatchProcessor:
             except MalformedEvent as error:
                 prepared.rejected.append(self.rejected(message, str(error)))
                 continue
-            rows.append(build_row(event, message, deadlines))
+            row = build_row(event, message, deadlines)
+            fetch = objects(event) if message.output is None else None
+            if fetch is not None:
+                prepared.incomplete[message] = fetch, key(row)
+                continue
+            rows.append(row)
             sources.append(message)
         for (manifest_id, no_timeout), count in deadlines.missing.items():
             self._log_missing_deadline(manifest_id, no_timeout, count)
@@ -158,16 +191,17 @@ class BatchProcessor:
         counter: str = "messages",
     ) -> None:
         """Count and log what a committed batch did; `counter` counts its messages."""
+        outcomes, changed = self.projection.outcomes, written.outcomes.total()
         with self._lock:
             recovered, self._database_failed = self._database_failed, False
         if recovered:
             log.info("database.recovered")
         self._counters.add(
             batches=1,
-            **{counter: len(batch.messages)},
+            **{counter: len(batch.messages) - len(prepared.incomplete)},
             redelivered=sum(message.delivery > 1 for message in batch.messages),
-            runs_inserted=written.inserted,
-            runs_duplicate=len(prepared.rows) - written.rows_rejected - written.inserted,
+            **{counter: written.outcomes[name] for name, counter in outcomes.items()},
+            **{self.projection.duplicates: len(prepared.rows) - written.rows_rejected - changed},
             rejected=len(written.rejected),
             rejected_duplicate=len(prepared.rejected)
             + written.rows_rejected
@@ -212,7 +246,7 @@ class BatchProcessor:
             "batch.projected",
             extra={
                 "batch_size": len(batch.messages),
-                "runs_inserted": written.inserted,
+                **dict(written.outcomes),
                 "seconds": round(seconds, 6),
             },
         )

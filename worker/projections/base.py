@@ -3,14 +3,15 @@
 The dispatcher, the batch writer, verification and rebuild name no stream and no column.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from repo.batch_writer import Writer
+from repo.checkpoint import Position
 from repo.rejected import RejectedEvent
 from worker.codec.timestamps import format_instant, present_second
-from worker.messages import Message
+from worker.messages import Fetch, Message
 from worker.projections.manifests import Deadlines, ManifestCache
 
 Event = TypeVar("Event")
@@ -48,23 +49,37 @@ class Comparison(NamedTuple):
 class Projection(Generic[Event, Row]):
     """One kind of message: where it comes from, what it means, and which row it becomes.
 
-    `decode` raises MalformedEvent. `writer` is how `repo` inserts the rows. `key` names a row;
+    A consumer is created with `filter_subject`, None for none; it may also have one of
+    `other_filters`. `decode` raises MalformedEvent. `writer` returns how `repo` writes the rows of
+    a consumer; None for rows that nothing may keep from being counted. `outcomes` are the counters
+    of what a row may change, `duplicates` that of rows that change nothing. `key` names a row;
     `find` is a query of `repo` that returns the stored row of a key, or None. `compare` takes the
     expected and the stored row, the manifests, and whether deadlines count. `log_fields` are what a
-    debug line says of a row.
+    debug line says of a row. `objects` returns what has to be fetched before an event is a row,
+    unless `ended`, a query of `repo`, returns its key: then the row is left unchanged.
     """
 
     name: str
     stream: StreamSpec
-    filter_subject: str
+    filter_subject: str | None
     default_consumer: str
     decode: Callable[[bytes], Event]
     build_row: Callable[[Event, Message, Deadlines], Row]
-    writer: Writer[Row]
+    writer: Callable[[Position | None], Writer[Row]]
+    outcomes: Mapping[str, str]
+    duplicates: str
     key: Callable[[Row], str]
     find: Callable[..., Any]
     compare: Callable[[Row, Any, ManifestCache, bool], Comparison]
     log_fields: Callable[[Row], dict[str, Any]]
+    other_filters: tuple[str, ...] = ()
+    objects: Callable[[Event], Fetch | None] = lambda _: None
+    ended: Callable[..., Set[str]] = lambda *_: frozenset()
+
+    @property
+    def read_filter(self) -> str:
+        """The subjects of all its messages, for reading the stream itself."""
+        return self.filter_subject or ">"
 
 
 def rejected_event(stream: str, message: Message, reason: str) -> RejectedEvent:

@@ -1,11 +1,15 @@
 """Results: "this run has ended". The one place that knows their stream, members and columns."""
 
 import uuid
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from repo.results import Result
+from repo import queries, results
+from repo.batch_writer import INSERTED
+from repo.results import ENDED, LATE, Result
 from worker.codec.timestamps import format_instant
-from worker.messages import Message
+from worker.messages import Fetch, Message, Output
+from worker.projections.base import Comparison, Projection, StreamSpec
+from worker.projections.manifests import ManifestCache
 from worker.projections.members import boolean, instant, integer, optional_text, read_members, text
 
 # What the original hashes where an agent of an older version sends no id; see `_legacy_id`.
@@ -62,10 +66,9 @@ def _legacy_id(request_id: str, pc_id: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{_LEGACY_ID}:{request_id}:{pc_id}"))
 
 
-def build_result(
-    event: EventResult, message: Message, *, stdout: str | None = None, stderr: str | None = None
-) -> Result:
-    """Return what a result writes into its run; the output given here replaces the event's own."""
+def build_result(event: EventResult, message: Message, _: object = None) -> Result:
+    """Return what a result writes into its run."""
+    output = message.output or Output()
     return Result(
         result_id=event.result_id,
         request_id=event.request_id,
@@ -73,8 +76,8 @@ def build_result(
         pc_id=event.pc_id,
         started_at=format_instant(event.started_at),
         exit_code=event.exit_code,
-        stdout=event.stdout if stdout is None else stdout,
-        stderr=event.stderr if stderr is None else stderr,
+        stdout=event.stdout if output.stdout is None else output.stdout,
+        stderr=event.stderr if output.stderr is None else output.stderr,
         finished_at=format_instant(event.finished_at),
         job_id=event.manifest_id,
         recorded_at=format_instant(message.stored_at),
@@ -82,3 +85,49 @@ def build_result(
         parent_result_id=event.parent_result_id,
         stream_sequence=message.stream_sequence,
     )
+
+
+def _compare(
+    _expected: Result, _found: Any, _manifests: ManifestCache, _deadlines: bool
+) -> Comparison:
+    raise NotImplementedError
+
+
+def _objects(event: EventResult) -> Fetch | None:
+    if event.stdout_object is None and event.stderr_object is None:
+        return None
+    return Fetch(event.stdout_object, event.stderr_object)
+
+
+def _result_id(result: Result) -> str:
+    return result.result_id
+
+
+def _log_fields(result: Result) -> dict[str, Any]:
+    return {
+        "result_id": result.result_id,
+        "exec_id": result.exec_id,
+        "pc_id": result.pc_id,
+        "exit_code": result.exit_code,
+    }
+
+
+# The stream as the contract has it: thirty days, 2 GiB.
+RESULTS: Projection[EventResult, Result] = Projection(
+    name="results",
+    stream=StreamSpec("RESULTS", ("results.>",), max_age=30 * 86_400, max_bytes=2 * 1024**3),
+    filter_subject=None,
+    other_filters=("results.>",),
+    default_consumer="backend_results_projector",
+    decode=decode_result,
+    build_row=build_result,
+    writer=results.result_writer,
+    outcomes={INSERTED: "runs_ended_unseen", ENDED: "runs_ended", LATE: "results_late"},
+    duplicates="results_duplicate",
+    key=_result_id,
+    find=queries.find,
+    compare=_compare,
+    log_fields=_log_fields,
+    objects=_objects,
+    ended=results.ended,
+)

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from repo import queries
+from repo.batch_writer import INSERTED
 from repo.execution_results import START_WRITER, Run
 from repo.queries import FoundRun
 from worker.codec.timestamps import format_instant, parse_stored
@@ -125,7 +126,9 @@ STARTS: Projection[EventStarted, Run] = Projection(
     default_consumer="backend_events_projector",
     decode=decode_start,
     build_row=build_run,
-    writer=START_WRITER,
+    writer=lambda _: START_WRITER,
+    outcomes={INSERTED: "runs_inserted"},
+    duplicates="runs_duplicate",
     key=_result_id,
     find=queries.find,
     compare=compare_run,

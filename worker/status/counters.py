@@ -11,11 +11,24 @@ NAMES = (
     "messages",  # committed, redelivered ones included
     "redelivered",  # of the messages: delivered more than once
     "runs_inserted",
+    "runs_ended",  # by their result, while they were in flight
+    "runs_ended_unseen",  # by a result whose start is not in the table
+    "results_late",  # of runs that were given up
+    "objects_fetched",  # output of runs that came from the object store
+    "objects_missing",  # output that was not there, or not whole: the result's own text counts
+    "objects_unavailable",  # attempts at an object store that did not answer
+    "outputs_cut",  # objects of which only the beginning is stored
+    "results_duplicate",  # of runs that have their result: left unchanged
     "runs_duplicate",  # the row existed and was left unchanged
     "rejected",
     "rejected_duplicate",  # rejected before, and still kept
     "markers",  # the server's notes of expired messages: acked, nothing written
     "promotions_failed",
+    "executions_expired",  # pending for an hour without a run
+    "runs_reaped",  # given up at their deadline
+    "reaps_failed",  # overdue runs that the tables did not let go
+    "executions_deleted",  # older than the retention
+    "runs_deleted",
     "executions_promoted_late",  # by the sweep: their rows came after their starts
     "database_faults",  # batches that the database did not take
     "database_busy",  # attempts that met another process's lock

@@ -162,6 +162,7 @@ class Health:
         self._projected_at = self._work_since = now
         never = float("-inf")
         self._broker_heard_at = self._heard_at = self._locked_at = self._locked_since = never
+        self.projected_up_to: int | None = None  # an instant
         self._shared: str | None = None
         self._paused_until: str | None = None
         self.catch_up: CatchUp | None = None
@@ -199,6 +200,10 @@ class Health:
         self._heard_at = heard_at
         self._note_work(had_work)
 
+    def record_waiting(self) -> None:
+        """Record that what is outstanding rightly waits for other messages, which are projected."""
+        self._work_since = self._clock()
+
     def record_consumer(self, pending: int, ack_pending: int) -> None:
         """Record what the broker reports of the consumer."""
         had_work = self.has_work
@@ -209,6 +214,7 @@ class Health:
     def forget_consumer(self) -> None:
         """Record that what the broker reported of the consumer may no longer hold."""
         self._is_consumer_known = self._is_oldest_known = False
+        self.projected_up_to = None
 
     def record_pause(self, until: str | None) -> None:
         """Record until when the consumer is paused, as RFC 3339 text; logged when it changes."""
@@ -223,6 +229,10 @@ class Health:
         """Record when the oldest message that is not projected was stored, as an instant."""
         self._oldest = stored_at
         self._is_oldest_known = is_known
+
+    def record_projected_up_to(self, instant: int | None) -> None:
+        """Record up to when everything that the broker stored is in the database, or None."""
+        self.projected_up_to = instant
 
     def record_catch_up(self, catch_up: CatchUp | None, *, is_complete: bool = False) -> None:
         """Record how far a catch-up is, or None at its end, and whether nothing is left to read."""

@@ -1,13 +1,10 @@
 """Whether the worker is ready, and if not, why. Written by the consumer thread, read by any."""
 
-import logging
 import re
 import time
 from collections.abc import Callable
 
 from worker.errors import BROKER_UNREACHABLE, PERMISSION_DENIED, STARTING
-
-log = logging.getLogger(__name__)
 
 # What a server answers to a known user without the right, and to an unknown user.
 _DENIED = re.compile(r"permissions violation|authorization violation|authentication", re.IGNORECASE)
@@ -16,14 +13,17 @@ _DENIED = re.compile(r"permissions violation|authorization violation|authenticat
 class Readiness:
     """Whether one projection is ready: connected and bound, with a database that takes what comes.
 
-    `report_ready` is called when it becomes so. `problem` is why it is not ready, or None.
-    `last_problem`, of the kind `cause`, was the last one, at `last_problem_at` (monotonic seconds).
-    `secret_is_outdated` is whether the broker refuses a secret that it accepted before, and that
-    only a restart can replace.
+    `report_ready` is called when it becomes so, `report_problem` when it no longer is. `problem` is
+    why it is not ready, or None. `last_problem`, of the kind `cause`, was the last one, at
+    `last_problem_at` (monotonic seconds). `secret_is_outdated` is whether the broker refuses a
+    secret that it accepted before, and that only a restart can replace.
     """
 
-    def __init__(self, report_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, report_ready: Callable[[], None], report_problem: Callable[[str], None]
+    ) -> None:
         self._report_ready = report_ready
+        self._report_problem = report_problem
         self.problem: str | None = "starting"
         self.cause = STARTING
         self.last_problem = ""
@@ -50,7 +50,7 @@ class Readiness:
         self.last_problem_at = time.monotonic()
         if not self._reported:
             self._reported = True
-            log.warning("worker.not_ready", extra={"error": problem})
+            self._report_problem(problem)
 
     def logged_in(self) -> None:
         """Record that the broker accepts the secrets."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
+from worker.codec.timestamps import NANOSECONDS
 from worker.errors import (
     BROKER_UNREACHABLE,
     DATABASE_BLOCKED,
@@ -107,6 +108,24 @@ class WorkerHealth:
         lags = [health.lag for health in self._all]
         known = [lag for lag in lags if lag is not None]
         return max(known) if len(known) == len(lags) else None
+
+    @property
+    def projected_up_to(self) -> int | None:
+        """W: up to when everything that the broker stored is in the database, or None.
+
+        An instant of the broker's clock. Unknown as well where only one kind is projected.
+        """
+        instants = [health.projected_up_to for health in self._all]
+        known = [instant for instant in instants if instant is not None]
+        return min(known) if len(known) == len(instants) > 1 else None
+
+    @property
+    def projected_up_to_age(self) -> float | None:
+        """How long ago that was, in seconds by the broker's clock."""
+        instant, now = self.projected_up_to, self.broker_clock.now
+        if instant is None or now is None:
+            return None
+        return max(0.0, (now - instant) / NANOSECONDS)
 
     @property
     def last_commit(self) -> float | None:

@@ -36,6 +36,7 @@ class WorkerStatus(Observer):
         self.is_observed = is_observed
         self.counters = Counters()
         self.broker_clock = BrokerClock()
+        self._reported: str | None = None
         self.projections = {
             name: ProjectionStatus(self, patience=stalled_after, busy_timeout=busy_timeout)
             for name in projections
@@ -61,7 +62,14 @@ class WorkerStatus(Observer):
     def report_ready(self) -> None:
         """Log that the worker is ready, once every projection is."""
         if all(one.readiness.is_ready for one in self.projections.values()):
+            self._reported = None
             log.info("worker.ready")
+
+    def report_problem(self, problem: str) -> None:
+        """Log why the worker is not ready; once, where it is the same for every projection."""
+        if problem != self._reported:
+            self._reported = problem
+            log.warning("worker.not_ready", extra={"error": problem})
 
     # --- the connection ---
 
@@ -115,7 +123,7 @@ class ProjectionStatus:
     def __init__(self, worker: WorkerStatus, *, patience: float, busy_timeout: float) -> None:
         self.counters = worker.counters
         self.is_observed = worker.is_observed
-        self.readiness = Readiness(worker.report_ready)
+        self.readiness = Readiness(worker.report_ready, worker.report_problem)
         self.health = Health(
             self.readiness,
             worker.broker_clock,

@@ -1,0 +1,90 @@
+"""Overdue runs are given up, unless their result is stored; what is old is deleted."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.conftest import RunUntilIdle, StartWorker
+from tests.support import events
+from tests.support.broker import Broker
+from tests.support.rows import Rows
+
+
+@pytest.fixture
+def fleet(deployment: Broker) -> Broker:
+    """Both streams, and a manifest whose runs are overdue 120 s after their starts."""
+    deployment.make_results_stream()
+    deployment.put_manifest("short", {"execute": {"timeout": "1s"}})
+    return deployment
+
+
+def make_overdue(rows: Rows, result_id: str, deadline: str = "2026-01-01T00:00:00+00:00") -> None:
+    """Move a run's deadline into the past, as if time had gone by."""
+    change = "UPDATE execution_results SET expires_at = ? WHERE result_id = ?"
+    rows.write(change, deadline, result_id)
+
+
+def test_an_overdue_run_is_given_up_once_and_its_late_success_moves_it(
+    fleet: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    rows.insert_execution("execution-1", 2)
+    for name in ("overdue", "in time"):
+        fleet.publish(result_id=name)
+    worker = start_worker(rows, "--upkeep-every", "1s", results=True)
+    worker.until(lambda: rows.count() == 2)
+    make_overdue(rows, "overdue")
+    worker.until(lambda: (rows.run("overdue") or {})["reaped"] == 1)
+    row, other = rows.run("overdue"), rows.run("in time")
+    assert row is not None
+    assert other is not None
+    assert row["exit_code"] == -1
+    assert row["stderr"] == "[projector: given up, no result by the deadline]"
+    assert other["finished_at"] is None
+    assert rows.execution("execution-1") == "0/1 running"
+    fleet.publish_results([events.result(result_id="overdue")])
+    worker.until(lambda: (rows.run("overdue") or {})["reaped"] == 0)
+    assert rows.execution("execution-1") == "1/0 running"
+    assert worker.stop() == 0
+    counters = worker.counters
+    assert (counters["runs_reaped"], counters["results_late"]) == (1, 1)
+
+
+def test_no_run_is_given_up_whose_result_waits_in_the_stream(
+    fleet: Broker, rows: Rows, start_worker: StartWorker, run_until_idle: RunUntilIdle
+) -> None:
+    names = [f"run-{number}" for number in range(300)]
+    fleet.publish_starts(events.start(result_id=name) for name in names)
+    run_until_idle(rows, results=True)
+    fleet.publish_results(events.result(result_id=name) for name in names[:-1])
+    # After their results were stored, which are not projected yet.
+    deadline = (datetime.now(UTC) + timedelta(seconds=1)).isoformat(timespec="seconds")
+    for name in names:
+        make_overdue(rows, name, deadline)
+    options = ("--upkeep-every", "0.2s", "--batch", "10")
+    worker = start_worker(rows, *options, results=True, fault=("slow-commits", 0.1))
+    worker.until(lambda: (rows.run(names[-1]) or {})["reaped"] == 1, 30)
+    reaped = rows.query("SELECT result_id FROM execution_results WHERE reaped = 1")
+    assert [row["result_id"] for row in reaped] == names[-1:]
+    assert worker.stop() == 0
+    assert worker.counters["results_late"] == 0
+
+
+def test_nothing_is_given_up_while_results_cannot_be_read(
+    deployment: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    deployment.publish(result_id="overdue")
+    rows.insert_execution("without runs", 1)
+    rows.write("UPDATE executions SET initiated_at = '2026-01-01T00:00:00+00:00'")
+    worker = start_worker(rows, "--upkeep-every", "0.2s", results=True)
+    worker.until(lambda: rows.count() == 1)
+    make_overdue(rows, "overdue")
+    time.sleep(3)
+    row = rows.run("overdue")
+    assert row is not None
+    assert row["reaped"] == 0
+    assert rows.execution("without runs") == "0/0 pending"
+    deployment.make_results_stream()
+    worker.until(lambda: (rows.run("overdue") or {})["reaped"] == 1, 20)
+    worker.until(lambda: rows.execution("without runs") == "0/0 expired")
+    assert worker.stop() == 0

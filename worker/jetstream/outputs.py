@@ -1,0 +1,195 @@
+"""Fetches output that an agent has moved into the object store. Consumer thread only.
+
+An object is a stream's messages: one that describes it, and its chunks (NATS ADR-20).
+"""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import json
+import logging
+import random
+import time
+from typing import Any, NamedTuple
+
+from worker.errors import BrokerError, PullLost, describe
+from worker.jetstream.connection import Connection
+from worker.jetstream.ephemeral import reading
+from worker.jetstream.stream import last_message
+from worker.logs import Repeats
+from worker.messages import Fetch, Message, Nak, Output
+from worker.processing.pool import ProjectionPool
+from worker.projections.output import LONGEST, output_text
+from worker.status.counters import Counters
+
+log = logging.getLogger(__name__)
+
+_TIMEOUT = 60.0
+_AT_ONCE = 2
+_MOST_DELIVERIES = 10
+# Ten deliveries with these delays take about 20 minutes.
+_FIRST_DELAY = 5.0
+_LONGEST_DELAY = 300.0
+_PATIENCE = 1200.0
+_WARN_AGAIN_AFTER = 60.0
+
+
+class _Missing(Exception):
+    """The object or its bucket does not exist, or does not hold what it describes."""
+
+
+class _Described(NamedTuple):
+    """An object as its own description has it; `size` is in bytes."""
+
+    nuid: str
+    size: int
+    digest: str
+
+
+class Outputs:
+    """One bucket of the object store, over whichever connection there is."""
+
+    def __init__(self, bucket: str, counters: Counters) -> None:
+        self._bucket = bucket
+        self._counters = counters
+        self._connection: Connection | None = None
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
+        self._away_since: float | None = None
+        self._repeats = Repeats(_WARN_AGAIN_AFTER)
+
+    def attach(self, connection: Connection | None) -> None:
+        """Fetch over this connection from now on."""
+        self._connection = connection
+
+    async def fetch(self, message: Message, fetch: Fetch) -> Output | Nak:
+        """Return the output of a message; a Nak where the store does not answer.
+
+        After its last delivery what cannot be fetched counts as missing.
+        """
+        try:
+            return await self._fetch(fetch)
+        except (BrokerError, TimeoutError, OSError) as error:
+            self._note_away(error)
+            if message.delivery >= _MOST_DELIVERIES:
+                return self._give_up(fetch)
+            delay = min(_FIRST_DELAY * 2.0 ** (message.delivery - 1), _LONGEST_DELAY)
+            return Nak(delay * random.uniform(0.9, 1.0))  # noqa: S311 (jitter, no secret)
+
+    async def complete(self, page: list[Message], pool: ProjectionPool) -> list[Message]:
+        """Return messages that are read again, with what they name in the object store.
+
+        Raises RepositoryError, and PullLost where the store does not answer.
+        """
+        missing = await asyncio.wrap_future(pool.missing_objects(page))
+        complete = []
+        for message in page:
+            fetch = missing.get(message) if missing else None
+            output = None if fetch is None else await self._fetch_again(fetch)
+            complete.append(message if output is None else message._replace(output=output))
+        return complete
+
+    async def _fetch_again(self, fetch: Fetch) -> Output:
+        """Return the output of a message that is read again.
+
+        Raises PullLost where the store does not answer; after about 20 minutes of that, what cannot
+        be fetched counts as missing.
+        """
+        try:
+            return await self._fetch(fetch)
+        except (BrokerError, TimeoutError, OSError) as error:
+            if self._note_away(error) > _PATIENCE:
+                return self._give_up(fetch)
+            raise PullLost("the object store does not answer") from error
+
+    def _note_away(self, error: Exception) -> float:
+        """Log that the store does not answer; returns for how many seconds that has been so."""
+        now = time.monotonic()
+        self._away_since = self._away_since or now
+        self._counters.add(objects_unavailable=1)
+        if self._repeats.due("away"):
+            extra = {"bucket": self._bucket, "error": describe(error)}
+            log.warning("output.unavailable", extra=extra)
+        return now - self._away_since
+
+    def _give_up(self, fetch: Fetch) -> Output:
+        for key in (fetch.stdout, fetch.stderr):
+            if key is not None:
+                self._note_missing(key, "the object store did not answer for too long")
+        return Output()
+
+    def _note_missing(self, key: str, problem: str) -> None:
+        self._counters.add(objects_missing=1)
+        level = logging.WARNING if self._repeats.due(problem) else logging.DEBUG
+        extra = {"bucket": self._bucket, "object": key, "error": problem}
+        log.log(level, "output.missing", extra=extra)
+
+    async def _fetch(self, fetch: Fetch) -> Output:
+        async with self._at_once, asyncio.timeout(_TIMEOUT):
+            output = Output(await self._text(fetch.stdout), await self._text(fetch.stderr))
+        self._away_since = None
+        return output
+
+    async def _text(self, key: str | None) -> str | None:
+        """Return the text of one object, or None where it counts as missing."""
+        if key is None:
+            return None
+        if self._connection is None:
+            raise BrokerError("there is no connection to the broker")
+        try:
+            data = await read_object(self._connection, self._bucket, key)
+        except _Missing as error:
+            self._note_missing(key, str(error))
+            return None
+        self._counters.add(objects_fetched=1, outputs_cut=len(data) > LONGEST)
+        return output_text(data)
+
+
+async def read_object(connection: Connection, bucket: str, key: str) -> bytes:
+    """Return an object, or a little more than the most that is stored of it.
+
+    Raises _Missing for what is not there or not whole, and BrokerError without an answer.
+    """
+    described = await _describe(connection, bucket, key)
+    stream, chunks = f"OBJ_{bucket}", f"$O.{bucket}.C.{described.nuid}"
+    digest, size, kept = hashlib.sha256(), 0, bytearray()
+    async with reading(connection, stream, delete=False, filter_subject=chunks) as consumer:
+        while size < described.size and (page := await consumer.page(2**63)):
+            for received in page:
+                data = received.message.data
+                digest.update(data)
+                size += len(data)
+                if len(kept) <= LONGEST:
+                    kept += data
+    if size != described.size:
+        raise _Missing(f"has {size} bytes instead of {described.size}")
+    if described.digest and not _fits(described.digest, digest.digest()):
+        raise _Missing("has another digest than it describes")
+    return bytes(kept)
+
+
+async def _describe(connection: Connection, bucket: str, key: str) -> _Described:
+    name = base64.urlsafe_b64encode(key.encode()).decode()
+    message = await last_message(connection, f"OBJ_{bucket}", f"$O.{bucket}.M.{name}")
+    if message is None:
+        raise _Missing("does not exist")
+    try:
+        document: dict[str, Any] = json.loads(base64.b64decode(message.get("data", "")))
+        if document.get("deleted"):
+            raise _Missing("was deleted")
+        return _Described(
+            str(document["nuid"]), int(document["size"]), str(document.get("digest") or "")
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _Missing(f"has no description that can be read: {describe(error)}") from error
+
+
+def _fits(described: str, found: bytes) -> bool:
+    """Return whether a digest such as `SHA-256=…`, in URL-safe base64, is that of the bytes."""
+    algorithm, _, text = described.partition("=")
+    if algorithm.upper() != "SHA-256":
+        return True  # no other one is known, so none can be compared
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) == found
+    except (ValueError, binascii.Error):
+        return False

@@ -1,0 +1,106 @@
+"""A result waits until the starts that the broker stored before it are projected.
+
+So its row has version, deadline and the start's own store time, and a database that is filled again
+gets the rows that were there before. Consumer thread only.
+"""
+
+import asyncio
+import logging
+import time
+
+from worker.codec.timestamps import parse_instant
+from worker.errors import PullLost
+from worker.jetstream.connection import Connection
+from worker.jetstream.consumer import Binding
+from worker.jetstream.session import Session
+from worker.jetstream.stream import first_message
+from worker.status.health import Health
+
+log = logging.getLogger(__name__)
+
+# The contract's: without progress of the starts for so long, results go on without them.
+_PATIENCE = 30.0
+_LOOK_AGAIN = 0.01
+_LOOK_EVERY = 0.25
+
+
+class StartsFirst:
+    """The prerequisite of results, whose health is given.
+
+    `is_given_up` is whether the starts make no progress.
+    """
+
+    def __init__(self, starts: Session, health: Health) -> None:
+        self.is_given_up = False
+        self._starts = starts
+        self._health = health
+        self._connection: Connection | None = None
+        self._progress: tuple[object, ...] = ()
+        self._progressed_at = time.monotonic()
+
+    @property
+    def is_fresh(self) -> bool:
+        """What is projected stays so."""
+        return True
+
+    def attach(self, connection: Connection) -> None:
+        """Ask over this connection from now on."""
+        self._connection = connection
+
+    async def catch_up(self, stored_at: int) -> None:
+        """Return when all starts stored up to an instant are projected, or make no progress."""
+        rest = _LOOK_AGAIN
+        self._progressed_at = time.monotonic()
+        while not await self._are_projected(stored_at):
+            if self._is_stuck():
+                return
+            self._health.record_waiting()
+            await asyncio.sleep(rest)
+            rest = min(2 * rest, _LOOK_EVERY)
+        if self.is_given_up:
+            self.is_given_up = False
+            log.info("starts.followed")
+
+    async def be_fresh_or_empty(self) -> None:
+        """Do not wait: at a stop, what nothing would deliver again is written as it is."""
+
+    def refresh(self) -> None:
+        """Nothing is remembered."""
+
+    def _is_stuck(self) -> bool:
+        """Return whether the starts have made no progress for too long; noted once."""
+        progress = self._starts.progress
+        if progress != self._progress:
+            self._progress, self._progressed_at = progress, time.monotonic()
+        if self.is_given_up:
+            return True
+        if time.monotonic() - self._progressed_at < _PATIENCE:
+            return False
+        self.is_given_up = True
+        log.warning(
+            "starts.not_followed",
+            extra={"error": f"the starts have made no progress for {_PATIENCE:.0f} s"},
+        )
+        return True
+
+    async def _are_projected(self, stored_at: int) -> bool:
+        caught_up_to = self._starts.caught_up_to_instant
+        if caught_up_to is not None and caught_up_to >= stored_at:
+            return True
+        try:
+            binding = await self._starts.look()
+            if binding is None or not self._starts.proves(binding):
+                return False
+            if not binding.has_work:
+                return True  # whatever was stored before the look is projected
+            return await self._first_not_projected(binding) > stored_at
+        except PullLost:
+            return False
+
+    async def _first_not_projected(self, binding: Binding) -> int:
+        """Return when the first start that may not be projected was stored, an instant."""
+        if self._connection is None:
+            return 0
+        floor, subjects = binding.ack_floor.stream_seq, self._starts.read_filter
+        first = await first_message(self._connection, self._starts.stream, floor + 1, subjects)
+        return 0 if first is None else parse_instant(str(first["time"]))
