@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from tests.support.events import start, subject
+from tests.support.events import result, start, subject
 
 _SEED = 20260520
 _HOUR = 3_600_000_000_000
@@ -31,11 +31,15 @@ UNKNOWN_MANIFEST = "old-cleanup"
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A message to publish. `members` is None if it is malformed."""
+    """A message to publish, a start or a result. `members` is None if it is malformed."""
 
     subject: str
     payload: bytes
     members: dict[str, Any] | None
+
+    @property
+    def is_result(self) -> bool:
+        return self.subject.startswith("results.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +51,18 @@ class Execution:
     pcs: tuple[str, ...]
     status: str = "pending"
 
-    def row(self, *, started: bool) -> dict[str, Any]:
-        """Return the values of its row in `executions`, before or after its first start."""
+    def row(self, *, started: bool = False, succeeded: int = 0, failed: int = 0) -> dict[str, Any]:
+        """Return the values of its row in `executions`, at first or after some events."""
+        status, ended = self.status, succeeded + failed
+        if ended or (started and status == "pending"):
+            status = "completed" if ended >= len(self.pcs) else "running"
         return {
             "exec_id": self.exec_id,
             "job_id": self.job_id,
             "target_count": len(self.pcs),
-            "success_count": len(self.pcs) if self.status == "completed" else 0,
-            "status": "running" if started and self.status == "pending" else self.status,
+            "success_count": succeeded or (len(self.pcs) if self.status == "completed" else 0),
+            "failure_count": failed,
+            "status": status,
         }
 
 
@@ -103,6 +111,26 @@ class Fleet:
             json.dumps({**whole, "version": "1.0\ud83d"}).encode(),
         )
         return [Event("events.started.adhoc.turin-07", payload, None) for payload in payloads]
+
+    def results(self, starts: list[Event], **members: Any) -> list[Event]:
+        """Return the result of each start; `members` replace those of a script that succeeds."""
+        return [self._result(start.members or {}, **members) for start in starts]
+
+    def malformed_result(self) -> Event:
+        """Return a result whose exit code is text."""
+        members = result(result_id=self._id(), exit_code="0")
+        return Event("results.request-1", json.dumps(members).encode(), None)
+
+    def _result(self, start: dict[str, Any], **members: Any) -> Event:
+        shared = ("result_id", "request_id", "pc_id", "started_at", "manifest_id")
+        ended = result(
+            **{name: start[name] for name in shared},
+            exec_id=start["exec_id"] or None,
+            stdout="done",
+            finished_at=_instant(time.time_ns(), self.random.choice((0, 3, 6, 9)), 0),
+        )
+        ended |= members
+        return Event(f"results.{ended['request_id']}", json.dumps(ended).encode(), ended)
 
     def _start(
         self, pc_id: str, manifest_id: str, exec_id: str, request_id: str, hours_late: float

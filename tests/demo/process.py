@@ -80,7 +80,8 @@ class Worker:
             time.sleep(_TICK)
 
     def pulls(self) -> bool:
-        return any(" pull.started" in line for line in self.lines)
+        """Return whether the worker pulls from both streams."""
+        return sum(" pull.started" in line for line in self.lines) >= 2
 
     def _read(self) -> None:
         assert self._process.stdout is not None

@@ -1,19 +1,30 @@
 """The demo's own connection to the database: what other programs write there, and what to read."""
 
 import sqlite3
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from repo.statements import statement, texts
 from tests.demo.fleet import Event, Execution
-from worker.codec.timestamps import format_instant
 
 Rows = dict[str, tuple[Any, ...]]
 _RUNS = "SELECT * FROM execution_results ORDER BY result_id"
 _EXECUTIONS = "SELECT * FROM executions ORDER BY exec_id"
-_COUNTS = "SELECT (SELECT count(*) FROM execution_results), (SELECT count(*) FROM rejected_events)"
+_COUNTS = """
+SELECT count(*), coalesce(sum(finished_at IS NOT NULL AND reaped = 0), 0), coalesce(sum(reaped), 0),
+    (SELECT count(*) FROM rejected_events)
+FROM execution_results
+"""
 _SQL = {file.stem: file.read_text("utf-8") for file in Path(__file__).parent.glob("*.sql")}
+
+
+class Counts(NamedTuple):
+    """Numbers of rows: all runs, those with a result, those given up, and rejected events."""
+
+    runs: int
+    finished: int
+    reaped: int
+    rejected: int
 
 
 class Tables:
@@ -31,14 +42,12 @@ class Tables:
 
     def deploy(self, execution: Execution) -> None:
         """Insert an execution, as the deployer does."""
-        self._connection.execute(_SQL["insert_execution"], execution.row(started=False))
+        self._connection.execute(_SQL["insert_execution"], execution.row())
 
-    def write_results(self, events: list[Event], *, before_their_starts: bool) -> None:
-        """Write the results of runs in flight, or of runs whose start the worker gets later."""
-        statement = "insert_finished_run" if before_their_starts else "finish_run"
-        for event in events:
-            values = {**(event.members or {}), "finished_at": format_instant(time.time_ns())}
-            self._connection.execute(_SQL[statement], values)
+    def pass_deadline(self, result_ids: list[str]) -> None:
+        """Move the deadlines of runs into the past; nobody but a demo does that."""
+        for result_id in result_ids:
+            self._connection.execute(_SQL["pass_deadline"], {"result_id": result_id})
 
     def query(self, name: str) -> list[sqlite3.Row]:
         """Return the rows of a statement of `sql/sqlite/queries`."""
@@ -50,17 +59,24 @@ class Tables:
     def executions(self) -> list[sqlite3.Row]:
         return self._connection.execute(_EXECUTIONS).fetchall()
 
-    def counts(self) -> tuple[int, int]:
-        """Return the numbers of runs and rejected events."""
-        runs, rejected = self._connection.execute(_COUNTS).fetchone()
-        return runs, rejected
+    def counts(self) -> Counts:
+        return Counts(*self._connection.execute(_COUNTS).fetchone())
 
     def finished_runs(self) -> Rows:
-        """Return the finished runs by their ids."""
-        return {row["result_id"]: tuple(row) for row in self.runs() if row["finished_at"]}
+        """Return the runs that have their result, by their ids."""
+        return {
+            row["result_id"]: tuple(row)
+            for row in self.runs()
+            if row["finished_at"] and not row["reaped"]
+        }
 
-    def status(self, events: list[Event]) -> str:
-        """Return the statuses of the executions that the events name; empty if they name none."""
+    def state(self, events: list[Event]) -> str:
+        """Return status and counts of the execution that the events name; empty if they name none.
+
+        Such as `running 3/1`: three runs have succeeded, one has not.
+        """
         named = {event.members["exec_id"] for event in events if event.members is not None}
-        found = {row["status"] for row in self.executions() if row["exec_id"] in named}
-        return " ".join(sorted(found))
+        found = [row for row in self.executions() if row["exec_id"] in named]
+        if len(found) != 1:
+            return ""
+        return "{status} {success_count}/{failure_count}".format(**dict(found[0]))

@@ -42,9 +42,14 @@ def test_the_demo_shows_its_tables_and_leaves_nothing_running(tmp_path: Path) ->
     assert "\x1b" not in ended.stdout
     for shown in (
         "Runs in flight by job",
-        "Executions by status",
+        "Given up, by job",
         "Rejected events",
-        "published 372 messages = 339 rows (324 in flight, 15 finished) + 26 duplicates",
+        "running 12/3 → completed 13/3",
+        "as if that time had gone by",
+        "running 0/2 → running 1/1",
+        "372 messages in EVENTS = 338 runs started + 27 duplicates + 7 rejected",
+        "62 messages in RESULTS = 56 runs ended + 5 duplicates + 1 rejected",
+        "339 rows = 282 in flight + 56 with their result + 1 given up",
         f"sqlite3 -box {folder}/projector.db < {ROOT}/sql/sqlite/queries/runs_in_flight_by_job.sql",
     ):
         assert shown in ended.stdout
