@@ -1,4 +1,4 @@
-"""What a newcomer tries first: the demo, and the example event of the README."""
+"""What a newcomer tries first: the demo, and the example events of the README."""
 
 import contextlib
 import os
@@ -58,7 +58,7 @@ def test_the_demo_shows_its_tables_and_leaves_nothing_running(tmp_path: Path) ->
     assert processes_that_name(tmp_path) == []
 
 
-def test_the_commands_of_the_readme_project_the_example_event(tmp_path: Path) -> None:
+def test_the_commands_of_the_readme_project_the_example_events(tmp_path: Path) -> None:
     text = (ROOT / "README.md").read_text("utf-8").partition("## Try your own event")[2]
     commands = "".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -70,3 +70,4 @@ def test_the_commands_of_the_readme_project_the_example_event(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert re.search("check-disk +lyon-04 +deploy-7 +run-1 ", done.stdout)
     assert "timeout 300 s + slack 150 s" in done.stdout
+    assert re.search(r"finished at +2026-05-20T12:00:05\+00:00", done.stdout)
