@@ -11,6 +11,7 @@ from repo.statements import Statement, statement
 _LIST_IN_FLIGHT_AFTER = statement("list_runs_in_flight_after")
 _COUNT = statement("count_runs_and_rejected_events")
 _FIND = statement("find_run")
+_FIND_ENDED = statement("find_ended_run")
 _REJECTION_REASON = statement("rejection_reason")
 
 
@@ -45,6 +46,24 @@ class FoundRun(NamedTuple):
     reaped: bool
 
 
+class FoundEnd(NamedTuple):
+    """A run's row: what its result writes, and when the row's first message was stored."""
+
+    request_id: str
+    job_id: str | None
+    exit_code: int | None
+    stdout: str
+    stderr: str
+    finished_at: str | None
+    reaped: bool
+    recorded_at: str
+
+    @property
+    def has_result(self) -> bool:
+        """Whether a result ended the run, and not the reaper."""
+        return self.finished_at is not None and not self.reaped
+
+
 class Counted(NamedTuple):
     """How many rows there are now; `rejected` ends at the bound that was given."""
 
@@ -70,6 +89,12 @@ def find(connection: Connection, result_id: str) -> FoundRun | None:
         return None
     *columns, finished_at, reaped = rows[0]
     return FoundRun(Run(*columns), finished_at, bool(reaped))
+
+
+def find_end(connection: Connection, result_id: str) -> FoundEnd | None:
+    """Return a run's row as far as results write it, or None if it does not exist."""
+    rows = connection.fetch(_FIND_ENDED, (result_id,))
+    return FoundEnd(*rows[0]) if rows else None
 
 
 def rejection_reason(connection: Connection, key: Key) -> str | None:

@@ -10,6 +10,10 @@ FIRST_NAK_DELAY = 1.0
 LONGEST_NAK_DELAY = 60.0
 
 
+# Stands for output that is in the object store, where nobody needs it.
+NOT_FETCHED = "(in the object store)"
+
+
 class Output(NamedTuple):
     """What the object store held of a run's output; None where the member's own text counts."""
 

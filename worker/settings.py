@@ -122,6 +122,11 @@ class Settings:
     credentials: Credentials = Credentials()
     tls: Tls = Tls()
 
+    @property
+    def chosen(self) -> list[Projection[Any, Any]]:
+        """The projections to work on, in the order in which they depend on each other."""
+        return [one for one in (STARTS, RESULTS) if one.name in self.projections]
+
     def of(self, projection: Projection[Any, Any]) -> "Settings":
         """Return the settings of one projection: `stream` and `consumer` are its own."""
         if projection is RESULTS:

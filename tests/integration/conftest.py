@@ -20,11 +20,15 @@ Projector = Callable[..., Done]
 
 @pytest.fixture
 def projector(rows: Rows, server: NatsServer, tmp_path: Path) -> Projector:
-    """Return a function that runs a command on the test's database and the session's server."""
+    """Return a function that runs a command on the test's database and the session's server.
+
+    Without `results` it projects starts alone, as the workers of the tests do.
+    """
     places = {"PROJECTOR_DATABASE": rows.url, "PROJECTOR_NATS_URL": server.url}
 
-    def run(*arguments: object, **more: Any) -> Done:
-        return run_projector(*arguments, cwd=tmp_path, **{**places, **more})
+    def run(*arguments: object, results: bool = False, **more: Any) -> Done:
+        narrowed = {} if results else {"PROJECTOR_PROJECTION": "starts"}
+        return run_projector(*arguments, cwd=tmp_path, **{**places, **narrowed, **more})
 
     return run
 

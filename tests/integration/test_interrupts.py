@@ -26,10 +26,11 @@ def start(server: NatsServer, rows: Rows) -> Start:
     """Return a function that starts a command whose output nobody reads yet."""
 
     def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-        places = {"PROJECTOR_DATABASE": rows.url, "PROJECTOR_NATS_URL": server.url}
+        given = {"PROJECTOR_DATABASE": rows.url, "PROJECTOR_NATS_URL": server.url}
+        given["PROJECTOR_PROJECTION"] = "starts"
         return subprocess.Popen(
             [PROJECTOR, *arguments],
-            env=clean_environment(**places, **environment),
+            env=clean_environment(**given, **environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

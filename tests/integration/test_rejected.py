@@ -142,6 +142,7 @@ def test_retry_leaves_an_existing_run_unchanged_and_removes_the_event(
         "events": [{"rejected_id": number, "outcome": "written"} for number in (1, 2, 3)],
         "written": 3,
         "runs_duplicate": 2,
+        "objects_missing": 0,
         "rejected": 0,
         "unknown": 0,
     }
@@ -335,8 +336,10 @@ def test_list_shows_the_newest_events_and_if_there_are_more(rejected: Rejected, 
     reject(rows, *(b"x" * n for n in range(101, 1102)), first=101)
     done = rejected("list")
     heading, first, *rest = (line.split() for line in done.output.splitlines())
-    assert " ".join(heading) == "rejected id rejected at stream sequence subject bytes reason"
-    assert first[:5] == ["1101", REJECTED_AT, "1101", "events.started.e.pc", "1101"]
+    assert (
+        " ".join(heading) == "rejected id rejected at stream stream sequence subject bytes reason"
+    )
+    assert first[:6] == ["1101", REJECTED_AT, "EVENTS", "1101", "events.started.e.pc", "1101"]
     assert (done.code, len(rest)) == (0, 99)
     assert "pass --all" in done.errors
     assert rejected("list", "--all").output.count("events.started") == 1101

@@ -2,10 +2,12 @@
 
 import sqlite3
 from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click import UsageError
 
 from tests.integration.conftest import Projector
 from tests.support.commands import Done, run_here
@@ -140,3 +142,120 @@ def test_config_shows_each_setting_with_its_source_and_no_secret(
         assert "s3cret" not in shown.output + shown.errors
     with pytest.raises(SettingError):
         projector("config", "--user", "me")
+
+
+# --- runs that have ended, and executions ---------------------------------------------------------
+
+
+def end(rows: Rows, result_id: str, exit_code: int, seconds: float, **columns: object) -> None:
+    """End a run after so many seconds by its agent's clock."""
+    started = datetime.fromisoformat("2025-01-01T00:00:00+00:00")
+    exact = "milliseconds" if seconds % 1 else "seconds"
+    finished = (started + timedelta(seconds=seconds)).isoformat(timespec=exact)
+    changed = {"finished_at": finished, "exit_code": exit_code, **columns}
+    assignments = ", ".join(f"{name} = ?" for name in changed)
+    change = f"UPDATE execution_results SET {assignments} WHERE result_id = ?"
+    rows.write(change, *changed.values(), result_id)
+
+
+def test_runs_lists_ended_runs_newest_first_with_exit_code_and_duration(
+    projector: Projector, rows: Rows
+) -> None:
+    at = [f"2025-01-01T00:00:0{second}+00:00" for second in range(6)]
+    add(
+        rows,
+        {"result_id": "flying"},
+        {"result_id": "good", "recorded_at": at[1]},
+        {"result_id": "bad", "recorded_at": at[3], "exec_id": "f", "pc_id": "q"},
+        {"result_id": "given up", "recorded_at": at[2]},
+        {"result_id": "odd", "recorded_at": at[4], "exec_id": "f", "started_at": "yesterday"},
+    )
+    end(rows, "good", 0, 1.5)
+    end(rows, "bad", 7, 60)
+    end(rows, "given up", -1, 3600, reaped=1)
+    end(rows, "odd", 0, 1)
+    expected = {
+        ("--ended",): ["odd", "bad", "given up", "good"],
+        ("--failed",): ["bad", "given up"],
+        ("--ended", "--failed", "--execution", "f"): ["bad"],
+        ("--ended", "--execution", "f"): ["odd", "bad"],
+        ("--ended", "--pc", "p"): ["odd", "given up", "good"],
+        ("--ended", "--job", "none"): [],
+    }
+    assert {one: ids(projector("runs", "--json", *one)) for one in expected} == expected
+    runs = projector("runs", "--ended", "--json").document["runs"]
+    assert [(one["exit_code"], one["duration_seconds"], one["reaped"]) for one in runs] == [
+        *((0, None, False), (7, 60.0, False), (-1, None, True), (0, 1.5, False))
+    ]
+    (line,) = projector("runs", "--failed", "--pc", "q").output.splitlines()[1:]
+    assert line.split()[-3:] == ["7", "60.0", "-"]
+    groups = projector("runs", "--ended", "--by", "execution", "--json").document["groups"]
+    assert groups == [
+        {"execution": "e", "runs": 2, "failed": 1, "reaped": 1, "last_recorded_at": at[2]},
+        {"execution": "f", "runs": 2, "failed": 1, "reaped": 0, "last_recorded_at": at[4]},
+    ]
+    assert "last recorded at" in projector("runs", "--failed", "--by", "pc").output
+    with pytest.raises(UsageError):
+        projector("runs", "--ended", "--overdue")
+
+
+@pytest.mark.parametrize("option", [(), ("--execution", "e")])
+def test_runs_lists_each_of_many_ended_runs_of_one_instant_once(
+    projector: Projector, rows: Rows, option: tuple[str, ...]
+) -> None:
+    names = [f"run-{number:04}" for number in range(1_100)]
+    add(rows, *({"result_id": name, "finished_at": LATE} for name in names))
+    assert ids(projector("runs", "--ended", "--all", "--json", *option)) == names[::-1]
+    assert projector("runs", "--ended", "--json", *option).document["more"] is True
+
+
+def test_executions_are_listed_newest_first_with_their_counts(
+    projector: Projector, rows: Rows
+) -> None:
+    for number in range(1_100):
+        rows.insert_execution(f"x-{number:04}", 5, "running" if number % 2 else "completed")
+    rows.write("UPDATE executions SET initiated_at = ?", LATE)
+    rows.write(
+        "UPDATE executions SET initiated_at = ?, success_count = 2, failure_count = 1,"
+        " job_id = 'j' WHERE exec_id = 'x-0007'",
+        FAR,
+    )
+    listed = projector("executions", "--all", "--json").document["executions"]
+    names = [one["exec_id"] for one in listed]
+    assert names[0] == "x-0007"
+    assert sorted(names) == [f"x-{number:04}" for number in range(1_100)]
+    assert (listed[0]["status"], listed[0]["missing"]) == ("running", 2)
+    assert len(projector("executions").output.splitlines()) == 101
+    found = projector("executions", "--job", "j", "--status", "running", "--json").document
+    assert [one["exec_id"] for one in found["executions"]] == ["x-0007"]
+    nothing = projector("executions", "--status", "expired")
+    assert (nothing.code, nothing.errors) == (0, "no matching executions\n")
+
+
+def test_an_execution_shows_its_runs_and_who_is_missing(projector: Projector, rows: Rows) -> None:
+    rows.insert_execution("e", 6, "running")
+    rows.write("UPDATE executions SET success_count = 1, failure_count = 2")
+    add(
+        rows,
+        *({"result_id": name, "pc_id": f"pc-{name}"} for name in ("a", "b", "c", "d")),
+        {"result_id": "late", "pc_id": HOSTILE, "expires_at": LATE},
+        {"result_id": "other", "exec_id": "f"},
+    )
+    end(rows, "a", 0, 1)
+    end(rows, "b", 1, 1)
+    end(rows, "c", -1, 1, reaped=1)
+    found = projector("executions", "e", "--json").document
+    assert found["runs"] == {"in_flight": 2, "succeeded": 1, "failed": 1, "reaped": 1}
+    assert (found["never_started"], found["execution"]["missing"], found["more"]) == (1, 3, False)
+    assert [(one["pc_id"], one["overdue"]) for one in found["missing"]] == [
+        *(("pc-d", False), (HOSTILE, True))
+    ]
+    text = projector("executions", "e").output
+    assert "pc \\x1b[31m[bold]" in text
+    assert "never started      1" in text
+    rows.write("UPDATE execution_results SET finished_at = ?", LATE)
+    assert "pc-d" not in projector("executions", "e").output
+    unknown = projector("executions", "f")
+    assert (unknown.code, unknown.output) == (1, "")
+    assert "execution f does not exist; 1 runs name it" in unknown.errors
+    assert projector("executions", "g").errors == "Error: execution g does not exist\n"

@@ -84,6 +84,9 @@ class Broker:
         """Delete all messages below a stream sequence, as expiry does."""
         self.run(self._js.purge_stream(STREAM, seq=below))
 
+    def delete_message(self, stream: str, sequence: int) -> None:
+        self.run(self._js.delete_msg(stream, sequence))
+
     def delete_everything(self) -> None:
         """Delete all streams, and with them all consumers and buckets."""
         for stream in self.run(self._js.streams_info()):
@@ -220,10 +223,10 @@ class Broker:
 
     # --- results ---
 
-    def make_results_stream(self) -> None:
-        """Create the stream of results as the fleet's own set-up does."""
-        config = StreamConfig(name=RESULTS, subjects=["results.>"], max_bytes=256 * 1024 * 1024)
-        self.run(self._js.add_stream(config))
+    def make_results_stream(self, **config: Any) -> None:
+        """Create the stream of results as the fleet's own set-up does; `config` replaces some."""
+        wanted = {"subjects": ["results.>"], "max_bytes": 256 * 1024 * 1024, **config}
+        self.run(self._js.add_stream(StreamConfig(name=RESULTS, **wanted)))
 
     def publish_results(self, results: Iterable[dict[str, Any]]) -> int:
         """Publish results in order, and return the last one's stream sequence."""

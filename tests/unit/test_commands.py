@@ -9,7 +9,18 @@ from worker.cli.main import command
 from worker.cli.rejected import rejected
 
 MANUAL = (Path(__file__).parents[2] / "scripts" / "README.md").read_text("utf-8")
-QUESTIONS = ("check", "config", "status", "runs", "explain", "verify", "rebuild", "sql", "upkeep")
+QUESTIONS = (
+    "check",
+    "config",
+    "status",
+    "runs",
+    "executions",
+    "explain",
+    "verify",
+    "rebuild",
+    "sql",
+    "upkeep",
+)
 
 
 def switches(one: click.Command) -> set[str]:

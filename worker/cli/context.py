@@ -3,13 +3,14 @@
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, NamedTuple, Self
 
 from tenacity import Retrying
 
 from repo import Database
 from repo import open_database as open_url
+from repo.checkpoint import Position
 from repo.reader import Reader
 from repo.repository import Repository
 from repo.retry import retry_policy
@@ -21,9 +22,10 @@ from worker.jetstream.client import BrokerClient
 from worker.jetstream.clock import broker_time
 from worker.jetstream.inspect import inspect_broker
 from worker.jetstream.manifest_sync import read_manifests
-from worker.jetstream.stream import missing_stream
+from worker.jetstream.stream import StreamState, missing_stream
 from worker.jetstream.stream_reader import StreamReader
 from worker.logs import JSON, TEXT, set_up_logging
+from worker.projections.base import Projection
 from worker.projections.manifests import ManifestCache
 from worker.projections.starts import STARTS
 from worker.schema import check_schema
@@ -74,9 +76,14 @@ class CheckedDatabase:
         """Return every SQL statement with its comments."""
         return self._database.statements()
 
-    def repository(self) -> Repository[Any]:
-        """Return a repository to use in a `with` statement; it connects at its first write."""
-        places = self._database, STARTS.writer(None)
+    def repository(
+        self, projection: Projection[Any, Any] = STARTS, position: Position | None = None
+    ) -> Repository[Any]:
+        """Return a repository to use in a `with` statement; it connects at its first write.
+
+        `position` is that of a checkpoint up to which the rows are counted already, if any.
+        """
+        places = self._database, projection.writer(position)
         return Repository(*places, retry_for=self._retry_for, give_up=threading.Event())
 
 
@@ -98,46 +105,98 @@ def told_time(client: BrokerClient, settings: Settings) -> int | None:
     return None
 
 
+class CommandBroker:
+    """A connection to the broker that opens at the first question, inside `with`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._opened = ExitStack()
+        self._client: BrokerClient | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def client(self) -> BrokerClient:
+        """Return the open connection; raises BrokerError or ConfigurationError without one."""
+        if self._client is None:
+            self._client = self._opened.enter_context(BrokerClient(self._settings))
+        return self._client
+
+
 class OpenStream(NamedTuple):
-    """A stream to read, and the consumer's ack floor before the read: 0 without a consumer.
+    """A projection's stream to read, and its consumer's ack floor before: 0 without a consumer."""
 
-    `now` is what the broker's clock shows, if it is read from a time on.
-    """
-
+    projection: Projection[Any, Any]
+    settings: Settings
+    state: StreamState
     reader: StreamReader
     ack_floor: int
-    manifests: ManifestCache
-    now: int | None
+
+    @property
+    def position(self) -> Position:
+        """What its checkpoint is kept under."""
+        return Position(self.settings.stream, self.settings.consumer)
 
 
 @contextmanager
 def open_stream(
+    client: BrokerClient,
     settings: Settings,
+    projection: Projection[Any, Any],
     *,
-    since: Since | None = None,
-    without_deadlines: bool = False,
-    problems: list[str] | None = None,
+    since: int | None = None,
+    subjects: str | None = None,
 ) -> Iterator[OpenStream]:
-    """Open the stream for reading, from `since` on, by the broker's clock.
+    """Open a projection's stream for reading, from `since` in nanoseconds since 1970.
 
-    Raises BrokerError if the broker or the bucket cannot be read now, and ConfigurationError if the
-    stream or the bucket does not exist. With a list of `problems`, the bucket's error is appended
-    there instead.
+    It reads what the projection reads, or only these `subjects`. Raises BrokerError if the broker
+    cannot be read now, and ConfigurationError if the stream does not exist.
+    """
+    settings = settings.of(projection)
+    view = inspect_broker(client, settings)
+    if view.stream is None:
+        raise ConfigurationError(missing_stream(settings, view.domain))
+    ack_floor = view.consumer.ack_floor.stream_seq if view.consumer else 0
+    place = settings.stream, subjects or projection.read_filter, view.stream.last_sequence
+    with StreamReader(client, *place, since=since) as reader:
+        yield OpenStream(projection, settings, view.stream, reader, ack_floor)
+
+
+class OpenStreams(NamedTuple):
+    """The streams of the chosen projections, starts first, and the manifests."""
+
+    client: BrokerClient
+    manifests: ManifestCache
+    streams: list[OpenStream]
+
+    @property
+    def expected(self) -> int:
+        """About how many messages they hold."""
+        return sum(stream.reader.expected for stream in self.streams)
+
+
+@contextmanager
+def open_streams(
+    settings: Settings, *, since: Since | None, without_deadlines: bool
+) -> Iterator[OpenStreams]:
+    """Open the streams of the chosen projections as `open_stream` does, by the broker's clock.
+
+    Raises the same errors, also if the manifests cannot be read.
     """
     manifests = ManifestCache()
-    with BrokerClient(settings) as client:
-        view = inspect_broker(client, settings)
-        if view.stream is None:
-            raise ConfigurationError(missing_stream(settings, view.domain))
-        if not without_deadlines:
-            with handling_missing_manifests(problems):
+    with BrokerClient(settings) as client, ExitStack() as opened:
+        start = None if since is None else since.before(told_time(client, settings))
+        streams = [
+            opened.enter_context(open_stream(client, settings, projection, since=start))
+            for projection in settings.chosen
+        ]
+        if STARTS in settings.chosen and not without_deadlines:
+            with handling_missing_manifests():
                 read_manifests(client, settings.bucket, manifests)
-        ack_floor = view.consumer.ack_floor.stream_seq if view.consumer else 0
-        place = settings.stream, STARTS.read_filter, view.stream.last_sequence
-        now = told_time(client, settings) if since is not None else None
-        start = since.before(now) if since is not None else None
-        with StreamReader(client, *place, since=start) as reader:
-            yield OpenStream(reader, ack_floor, manifests, now)
+        yield OpenStreams(client, manifests, streams)
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """`projector explain`: why a run is in its state, and what happens next."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -9,68 +11,138 @@ from rich.progress import TaskID
 
 from repo import queries as runs
 from repo import rejected as rejected_events
-from repo.queries import FoundRun
+from repo.queries import FoundEnd, FoundRun
 from repo.reader import Reader
-from worker.cli.context import chosen_settings, database_of, open_stream
-from worker.cli.options import broker_command
-from worker.cli.output import Members, json_text, paragraph, progress, safe, user_message
+from repo.reports import find_execution
+from worker.cli.context import (
+    OpenStream,
+    chosen_settings,
+    database_of,
+    handling_missing_manifests,
+    open_stream,
+    told_time,
+)
+from worker.cli.options import broker_command, projections
+from worker.cli.output import (
+    Members,
+    json_text,
+    paragraph,
+    progress,
+    safe,
+    shortened,
+    user_message,
+)
 from worker.codec.timestamps import format_instant, parse_stored
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError
 from worker.inspection import explanation
 from worker.inspection.explanation import Calculation, Event, Evidence
-from worker.jetstream.stream_reader import StreamReader
+from worker.jetstream.client import BrokerClient
+from worker.jetstream.manifest_sync import read_manifests
+from worker.jetstream.stream import is_subject
 from worker.processing import rejections
 from worker.projections.manifests import ManifestCache
-from worker.settings import Settings, Since
+from worker.projections.results import RESULTS
+from worker.projections.starts import STARTS, EventStarted
+from worker.settings import Settings
 
 _MOST_EVENTS = 10
 _MOST_REJECTED = 10_000
+_LONGEST_OUTPUT = 200
 
 
 @click.command(short_help="Explain one run.")
 @click.argument("result_id")
+@projections
 @broker_command
 def explain(*, result_id: str, as_json: bool, **options: Any) -> int:
-    """Explain a run: its event in the stream, its row, its deadline, and what happens next.
+    """Explain a run: its start and its result, its row, its deadline, and what happens next.
 
     \b
     projector explain 0d9c6e6e-7e0f-4b0c-9a53-5ad1d2a3b3a1
 
-    If the run has no row, the command searches the whole stream for its event, and the newest 10000
-    rejected events for its id. It changes nothing. Without the broker it explains the row alone.
+    It shows the run's messages in both streams, its row, in which execution it is counted or why
+    not, and by how much its result was late. If the run has no row, the command searches the whole
+    streams for its events. If the run has not got its result, it searches the newest 10000 rejected
+    events for its id. It changes nothing. Without the broker it explains the row alone.
 
-    With --json: {"result_id": …, "row": {…}, "events": [{"stream_sequence": 7, …}], "rejected": [],
-    "deadline": …, "calculation": {"recorded_at": …, "timeout_seconds": 360.0, "slack_seconds":
-    180.0, "expires_at": …, "problem": null}, "stored_deadline": …, "next": …, "problems": []}. If
-    the deadline cannot be computed, "problem" is the reason.
+    With --json: {"result_id": …, "row": {…}, "events": [{"stream_sequence": 7, …}], "results":
+    [{"stream_sequence": 3, "exit_code": 0, …}], "rejected": [], "execution": {…}, "counted": …,
+    "late": null, "deadline": …, "calculation": {"recorded_at": …, "timeout_seconds": 360.0,
+    "slack_seconds": 180.0, "expires_at": …, "problem": null}, "stored_deadline": …, "next": …,
+    "problems": []}. If the deadline cannot be computed, "problem" is the reason.
 
     Exit codes: 0 the run has a row; 1 it has none.
     """
     settings = chosen_settings(options)
     with database_of(settings).reader() as reader:
-        found = reader.read(runs.find, result_id)
-        evidence = _search(settings, reader, result_id, found)
-    members = _members(result_id, found, evidence)
+        found, end = reader.read(runs.find, result_id), reader.read(runs.find_end, result_id)
+        evidence = _search(settings, result_id, found)
+        if end is None or not end.has_result:
+            evidence.rejected = _rejected(reader, result_id)
+        exec_id = found and end and explanation.counted_exec_id(found, end, evidence.results)
+        if exec_id:
+            evidence.execution = reader.read(find_execution, exec_id)
+    members = _members(result_id, found, end, evidence)
+    if end is not None:
+        members["counted"] = explanation.counted(end, exec_id, evidence.execution)
     click.echo(json_text(members) if as_json else _text(members))
     return EXIT_OK if found is not None else EXIT_PARTLY
 
 
-def _search(settings: Settings, reader: Reader, result_id: str, found: FoundRun | None) -> Evidence:
-    """Search the stream for the run, and the rejected events if it has no row."""
+def _search(settings: Settings, result_id: str, found: FoundRun | None) -> Evidence:
+    """Search the streams of the chosen projections for the run, each by itself."""
     evidence = Evidence()
-    stored_at = _stored_at(found)
+    with _noting(evidence), BrokerClient(settings) as client:
+        evidence.now = told_time(client, settings)
+        for projection, search in ((STARTS, _search_starts), (RESULTS, _search_results)):
+            if projection in settings.chosen:
+                with _noting(evidence):
+                    search(client, settings, result_id, found, evidence)
+    return evidence
+
+
+@contextmanager
+def _noting(evidence: Evidence) -> Iterator[None]:
     try:
-        since = None if stored_at is None else Since(stored_at)
-        with open_stream(settings, since=since, problems=evidence.problems) as stream:
-            events, evidence.reaches_back = _read_events(stream.reader, result_id, stored_at)
-            evidence.events, evidence.ack_floor = events, stream.ack_floor
-            evidence.now = stream.now
-            evidence.calculation = _calculation(stream.manifests, found, stored_at, events)
+        yield
     except (BrokerError, ConfigurationError) as error:
         evidence.problems.append(user_message(error))
-    if found is None:
-        evidence.rejected = _rejected(reader, result_id)
-    return evidence
+
+
+def _search_starts(
+    client: BrokerClient,
+    settings: Settings,
+    result_id: str,
+    found: FoundRun | None,
+    evidence: Evidence,
+) -> None:
+    stored_at = _stored_at(found)
+    # A row that its result made says nothing of when a start was stored.
+    since = stored_at if found is not None and found.run.version is not None else None
+    manifests = ManifestCache()
+    with open_stream(client, settings, STARTS, since=since) as stream:
+        with handling_missing_manifests(evidence.problems):
+            read_manifests(client, settings.bucket, manifests)
+        read = _read_events(stream, result_id, since)
+        evidence.events, evidence.reaches_back = read
+        evidence.ack_floor, evidence.is_searched = stream.ack_floor, True
+        evidence.calculation = _calculation(manifests, found, stored_at, evidence.events)
+
+
+def _search_results(
+    client: BrokerClient,
+    settings: Settings,
+    result_id: str,
+    found: FoundRun | None,
+    evidence: Evidence,
+) -> None:
+    """Search for results: those of the run's request where that is known, else all of them."""
+    starts = [event.decoded for event in evidence.events if event.decoded is not None]
+    requests = [found.run.request_id] if found is not None else [one.request_id for one in starts]
+    subjects = f"results.{requests[0]}" if requests and is_subject(requests[0]) else None
+    with open_stream(client, settings, RESULTS, subjects=subjects) as stream:
+        evidence.results, _ = _read_events(stream, result_id, None)
+        evidence.results_ack_floor = stream.ack_floor
 
 
 def _stored_at(found: FoundRun | None) -> int | None:
@@ -82,7 +154,7 @@ def _stored_at(found: FoundRun | None) -> int | None:
 
 
 def _read_events(
-    stream: StreamReader, result_id: str, stored_at: int | None
+    stream: OpenStream, result_id: str, stored_at: int | None
 ) -> tuple[list[Event], str | None]:
     """Return the events of the run, and when the first event that was read was stored.
 
@@ -90,10 +162,11 @@ def _read_events(
     """
     events: list[Event] = []
     reaches_back = None
-    with progress("searching", stream.expected) as bar:
-        for page in stream.pages():
+    decode = stream.projection.decode
+    with progress("searching", stream.reader.expected) as bar:
+        for page in stream.reader.pages():
             reaches_back = reaches_back or format_instant(page[0].stored_at)
-            read = (explanation.read_event(message, result_id) for message in page)
+            read = (explanation.read_event(message, result_id, decode) for message in page)
             events += [event for event in read if event is not None]
             bar.advance(TaskID(0), len(page))
             is_past = stored_at is not None and page[-1].stored_at > stored_at
@@ -108,7 +181,11 @@ def _calculation(
     if found is not None:
         job_id = found.run.job_id or ""  # another program may have left it NULL
         return None if stored_at is None else explanation.calculate(manifests, job_id, stored_at)
-    starts = [(e.start.manifest_id, e.message.stored_at) for e in events if e.start is not None]
+    starts = [
+        (event.decoded.manifest_id, event.message.stored_at)
+        for event in events
+        if isinstance(event.decoded, EventStarted)
+    ]
     return explanation.calculate(manifests, *starts[0]) if starts else None
 
 
@@ -121,16 +198,23 @@ def _rejected(reader: Reader, result_id: str) -> list[int]:
     return list(islice(found, _MOST_EVENTS))
 
 
-def _members(result_id: str, found: FoundRun | None, evidence: Evidence) -> Members:
+def _members(
+    result_id: str, found: FoundRun | None, end: FoundEnd | None, evidence: Evidence
+) -> Members:
     row, stored, calculation = None, None, evidence.calculation
     if found is not None:
-        row = {**found.run._asdict(), "finished_at": found.finished_at, "reaped": found.reaped}
+        ended = {"finished_at": found.finished_at, "reaped": found.reaped}
+        row = {**found.run._asdict(), **ended, "exit_code": end.exit_code if end else None}
         stored = explanation.compare(found.run, calculation) if calculation else None
     return {
         "result_id": result_id,
         "row": row,
         "events": [_event_members(event) for event in evidence.events],
+        "results": [_event_members(event) for event in evidence.results],
         "rejected": evidence.rejected,
+        "execution": evidence.execution._asdict() if evidence.execution else None,
+        "counted": None,
+        "late": explanation.lateness(found, evidence.results),
         "deadline": str(calculation) if calculation else None,
         "calculation": calculation._asdict() if calculation else None,
         "stored_deadline": stored,
@@ -141,24 +225,34 @@ def _members(result_id: str, found: FoundRun | None, evidence: Evidence) -> Memb
 
 def _next(found: FoundRun | None, evidence: Evidence) -> str:
     if found is not None:
-        if evidence.now is not None:
-            return explanation.next_of_row(found, evidence.now)
-        return explanation.next_of_row(found, time.time_ns(), " by this machine's clock")
-    if evidence.problems and not evidence.rejected and not evidence.events:
+        now, whose = evidence.now, ""
+        if now is None:
+            now, whose = time.time_ns(), " by this machine's clock"
+        return explanation.next_of_row(found, evidence, now, whose)
+    is_found = evidence.rejected or evidence.events or evidence.results
+    if not evidence.is_searched and not is_found:
         return "unknown without the broker"
     return explanation.next_without_row(evidence)
 
 
 def _event_members(event: Event) -> Members:
-    message, start = event.message, event.start
+    message, decoded = event.message, event.decoded
     members: Members = {
         "stream_sequence": message.stream_sequence,
         "subject": message.subject,
         "recorded_at": format_instant(message.stored_at),
     }
-    if start is None:
+    if decoded is None:
         return {**members, "problem": event.problem}
-    return {**members, **start._asdict(), "started_at": format_instant(start.started_at)}
+    shown = {name: _shown(name, value) for name, value in decoded._asdict().items()}
+    return {**members, **shown}
+
+
+def _shown(name: str, value: Any) -> Any:
+    """Return a member of an event: times as text, and of output only the beginning."""
+    if name in ("started_at", "finished_at"):
+        return format_instant(value)
+    return shortened(value, _LONGEST_OUTPUT) if name in ("stdout", "stderr") else value
 
 
 def _text(members: Members) -> str:
@@ -170,10 +264,17 @@ def _text(members: Members) -> str:
         parts.append(paragraph(f"event at stream sequence {event.pop('stream_sequence')}", event))
     if not events:
         parts.append("no event of this run in the stream" + (" any more" if row else ""))
+    for result in members["results"]:
+        sequence = result.pop("stream_sequence")
+        parts.append(paragraph(f"result at stream sequence {sequence}", result))
     if ids := ", ".join(map(str, members["rejected"])):
         parts.append(f"rejected events that contain its id: {ids}")
     deadlines = {"today": members["deadline"], "in_the_row": members["stored_deadline"]}
     if any(deadlines.values()):
         parts.append(paragraph("deadline", deadlines))
+    if members["counted"]:
+        parts.append(f"counted: {safe(members['counted'])}")
+    if members["late"]:
+        parts.append(f"late: {members['late']}")
     parts.append(f"next: {safe(members['next'])}")
     return "\n".join(parts)

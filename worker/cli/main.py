@@ -16,6 +16,7 @@ from worker.cli.check import check, unknown_to_nagios
 from worker.cli.config import config
 from worker.cli.context import chosen_settings
 from worker.cli.doubts import find_doubts
+from worker.cli.executions import executions
 from worker.cli.explain import explain
 from worker.cli.migrate import migrate
 from worker.cli.options import SECONDS, Whole, flag, option
@@ -83,11 +84,7 @@ def command() -> None:
 @options.patience
 @option("--drain-timeout", SECONDS, "Wait this long for started batches when stopping.")
 @option("--upkeep-every", SECONDS, "Promote executions whose rows came late at this interval.")
-@option(
-    *("--retention", options.RETENTION),
-    "Delete executions and ended runs that are older than this, or nothing (off). Never less than "
-    "the streams keep, which is 30 days.",
-)
+@options.retention
 @options.observability
 @options.credentials
 @options.logs("info")
@@ -107,7 +104,7 @@ def run(**chosen: Any) -> int:
 for one in (check, config):
     one.params = [*run.params, *one.params]
 for one in (
-    *(check, config, status, runs, explain, verify, rebuild, sql, rejected),
+    *(check, config, status, runs, executions, explain, verify, rebuild, sql, rejected),
     *(migrate, backup, restore, upkeep),
 ):
     command.add_command(one)

@@ -137,6 +137,11 @@ results_stream = option("--results-stream", _NAME, "Read results from this strea
 results_consumer = option(
     "--results-consumer", _NAME, "Use this durable pull consumer of results; `run` creates it."
 )
+retention = option(
+    *("--retention", RETENTION),
+    "Delete executions and ended runs that are older than this, or nothing (off). Never less than "
+    "the streams keep, which is 30 days.",
+)
 output_bucket = option(
     *("--output-bucket", _BUCKET),
     "Fetch output that agents have moved there from this bucket of the object store.",
@@ -214,7 +219,8 @@ list_all_option = click.option(
 database_options = together(database, patience, logs("warning"))
 database_command = together(json_option, database_options)
 broker_command = together(
-    *(json_option, servers, database, stream, consumer, bucket, credentials, patience),
+    *(json_option, servers, database, stream, consumer, results_stream, results_consumer),
+    *(bucket, credentials, patience),
     logs("error"),
 )
 

@@ -106,8 +106,9 @@ def print_list(
     as_json: bool,
     nothing: str,
     complete: Callable[[Members], Members | None] = dict,
+    about: Members | None = None,
 ) -> None:
-    """Print members as tables, or as a JSON document with the list `name`.
+    """Print members as tables, or as a JSON document with the list `name` and what it is `about`.
 
     Unless `everything` is wanted, the list ends after some items, and reports whether there are
     more. JSON shows what `complete` returns, if not None.
@@ -118,7 +119,7 @@ def print_list(
         with json_document(name, summary) as add:
             for item in filter(None, map(complete, shown)):
                 add(item)
-            summary["more"] = next(found, None) is not None
+            summary.update(about or {}, more=next(found, None) is not None)
         return
     printed = 0
     while page := list(islice(shown, _ROWS_OF_A_TABLE)):

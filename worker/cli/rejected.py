@@ -3,6 +3,8 @@
 import base64
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import cache
 from typing import Any, NamedTuple
 
 import click
@@ -12,6 +14,7 @@ from repo.reader import Reader
 from repo.rejected import AFTER_ALL, RejectedEvent
 from worker.cli.context import (
     CheckedDatabase,
+    CommandBroker,
     chosen_settings,
     database_of,
     handling_missing_manifests,
@@ -23,20 +26,39 @@ from worker.cli.options import (
     credentials,
     database_command,
     list_all_option,
+    output_bucket,
+    results_stream,
     servers,
     together,
     without_deadlines_option,
 )
 from worker.cli.output import Members, counts_text, json_text, print_list, report, safe
 from worker.errors import EXIT_OK, EXIT_PARTLY
-from worker.jetstream.client import BrokerClient
+from worker.jetstream.command_outputs import CommandOutputs
 from worker.jetstream.manifest_sync import read_manifests
 from worker.processing import rejections
-from worker.processing.rejections import REJECTED, UNKNOWN, WRITTEN
+from worker.processing.processor import BatchProcessor
+from worker.processing.rejections import REJECTED, UNKNOWN, WRITTEN, Destination
 from worker.projections.manifests import ManifestCache
+from worker.projections.results import RESULTS
+from worker.projections.starts import STARTS
 from worker.status.counters import Counters
 
-_COLUMNS = ("rejected_id#", "rejected_at", "stream_sequence#", "subject", "bytes#", "reason")
+_COLUMNS = (
+    "rejected_id#",
+    "rejected_at",
+    "stream",
+    "stream_sequence#",
+    "subject",
+    "bytes#",
+    "reason",
+)
+
+# Counts of a retry beside its outcomes, each of these counters.
+_RETRY_COUNTS = {
+    "runs_duplicate": ("runs_duplicate", "results_duplicate"),
+    "objects_missing": ("objects_missing",),
+}
 
 _id = Whole(1, AFTER_ALL)
 
@@ -57,8 +79,8 @@ _selection = together(
 def rejected() -> None:
     """List, show, retry or discard rejected events.
 
-    A rejected event is a message that could not become a run: it could not be decoded, or a
-    constraint of the database rejected the row. Workers may run meanwhile.
+    A rejected event is a start or a result that could not be written: it could not be decoded, or
+    a constraint of the database rejected the row. Workers may run meanwhile.
     """
 
 
@@ -73,9 +95,9 @@ def list_(*, reason: str | None, everything: bool, as_json: bool, **options: Any
     projector rejected list --reason "RFC 3339"
     projector rejected list --all --json | jq -r '.events[].payload'
 
-    With --json: {"events": [{"rejected_id": 7, "stream_sequence": 123, "subject": …, "reason": …,
-    "payload": "not JSON", …}, …], "more": false}. If the payload is not UTF-8, "payload" is null
-    and "payload_base64" holds it.
+    With --json: {"events": [{"rejected_id": 7, "stream": "EVENTS", "stream_sequence": 123,
+    "subject": …, "reason": …, "payload": "not JSON", …}, …], "more": false}. If the payload is not
+    UTF-8, "payload" is null and "payload_base64" holds it.
     """
     with open_database(options).reader() as reader:
 
@@ -164,7 +186,9 @@ def _pop_selection(options: dict[str, Any]) -> _Selection:
 @_selection
 @without_deadlines_option
 @servers
+@results_stream
 @bucket
+@output_bucket
 @credentials
 @database_command
 def retry(*, without_deadlines: bool, as_json: bool, **options: Any) -> int:
@@ -175,12 +199,14 @@ def retry(*, without_deadlines: bool, as_json: bool, **options: Any) -> int:
     projector rejected retry --reason "RFC 3339" --json
 
     An event is removed from the rejected events in the transaction that writes its run or finds an
-    existing one. An event that is rejected again stays, with the new reason. The command reads the
-    manifests from the broker, because the deadlines depend on them. It may be repeated at any time,
-    and loses no event if it fails.
+    existing one. An event that is rejected again stays, with the new reason. For starts the command
+    reads the manifests from the broker, because the deadlines depend on them. A result, which is an
+    event of --results-stream, ends its run and is counted; its output comes from the object store.
+    The command may be repeated at any time, and loses no event if it fails.
 
     With --json: {"events": [{"rejected_id": 7, "outcome": "rejected", "reason": …}, …], "written":
-    0, "rejected": 1, "unknown": 0, "runs_duplicate": 0}. The outcomes have the names of the counts.
+    0, "rejected": 1, "unknown": 0, "runs_duplicate": 0, "objects_missing": 0}. The outcomes have
+    the names of the counts. "objects_missing" counts output that the object store does not have.
 
     Exit code 1: some events are still rejected, or an ID does not exist.
     """
@@ -188,27 +214,43 @@ def retry(*, without_deadlines: bool, as_json: bool, **options: Any) -> int:
     settings = chosen_settings(options)
     database = database_of(settings)
     manifests, counters = ManifestCache(), Counters()
-    counts = dict.fromkeys((WRITTEN, REJECTED, UNKNOWN, "runs_duplicate"), 0)
+    counts = dict.fromkeys((WRITTEN, REJECTED, UNKNOWN, *_RETRY_COUNTS), 0)
 
     def extent() -> tuple[int, int]:
         return counts[WRITTEN] + counts[REJECTED] + counts[UNKNOWN], len(chosen)
 
-    with database.reader() as reader:
+    with database.reader() as reader, CommandBroker(settings) as broker, ExitStack() as opened:
         chosen = selection.read(reader)
-        if not without_deadlines and any(reader.read(rejected_events.find, id_) for id_ in chosen):
-            with handling_missing_manifests(), BrokerClient(settings) as client:
-                read_manifests(client, settings.bucket, manifests)
-        with (
-            database.repository() as repository,
-            report("events", counts, _outcome_line, counts_text, extent, as_json=as_json) as add,
-        ):
-            for outcome in rejections.retry(reader, chosen, repository, manifests, counters):
+        if not without_deadlines and _has_start(reader, chosen, settings.results_stream):
+            with handling_missing_manifests():
+                read_manifests(broker.client(), settings.bucket, manifests)
+        outputs = CommandOutputs(broker.client, settings.output_bucket, counters)
+
+        @cache
+        def destination(stream: str) -> Destination:
+            projection = RESULTS if stream == settings.results_stream else STARTS
+            processor = BatchProcessor(projection, stream, manifests, counters)
+            # Whatever was rejected has never been counted.
+            repository = opened.enter_context(database.repository(projection))
+            return Destination(processor, repository, outputs.complete)
+
+        with report("events", counts, _outcome_line, counts_text, extent, as_json=as_json) as add:
+            for outcome in rejections.retry(reader, chosen, destination):
                 counts[outcome.outcome] += 1
-                counts["runs_duplicate"] = counters["runs_duplicate"]
+                counts.update({name: _sum(counters, of) for name, of in _RETRY_COUNTS.items()})
                 members = outcome._asdict()
                 add({name: value for name, value in members.items() if value is not None})
     missed = counts[REJECTED] + (counts[UNKNOWN] if selection.ids else 0)
     return EXIT_PARTLY if missed else EXIT_OK
+
+
+def _has_start(reader: Reader, ids: Sequence[int], results_stream: str) -> bool:
+    events = (reader.read(rejected_events.find, rejected_id) for rejected_id in ids)
+    return any(event is not None and event.stream != results_stream for event in events)
+
+
+def _sum(counters: Counters, names: Sequence[str]) -> int:
+    return sum(counters[name] for name in names)
 
 
 def _outcome_line(item: Members) -> str:

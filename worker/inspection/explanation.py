@@ -1,23 +1,26 @@
-"""Explain a run from the stream, its row and its manifest. Pure."""
+"""Explain a run from the streams, its row, its manifest and its execution. Pure."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from repo.execution_results import Run
-from repo.queries import FoundRun
+from repo.queries import FoundEnd, FoundRun
+from repo.reports import Execution
 from worker.codec.timestamps import NANOSECONDS, format_instant, parse_stored
 from worker.messages import Message
 from worker.projections.base import MalformedEvent
 from worker.projections.deadline import LEAST_SLACK, deadline
 from worker.projections.manifests import ManifestCache, NoTimeout
-from worker.projections.starts import EventStarted, decode_start
+from worker.projections.results import EventResult
+from worker.projections.starts import EventStarted
 
 
 class Event(NamedTuple):
     """A message that belongs to the run, or contains its id but cannot be decoded (`problem`)."""
 
     message: Message
-    start: EventStarted | None
+    decoded: EventStarted | EventResult | None
     problem: str | None = None
 
 
@@ -43,28 +46,37 @@ class Calculation(NamedTuple):
 class Evidence:
     """What a search for a run found.
 
-    `rejected` holds the ids of rejected events that contain the run's id; `ack_floor` is the
-    consumer's; `reaches_back` is when the oldest event in the stream was stored, as text; `now` is
-    what the broker's clock shows, if known.
+    `events` are its starts. `rejected` holds the ids of rejected events that contain the run's id;
+    the ack floors are the consumers'; `is_searched` is whether the stream of starts was read, and
+    `reaches_back` when the oldest event there was stored, as text. `execution` is the row of the
+    execution that the run counts for; `now` is what the broker's clock shows, if known.
     """
 
     events: list[Event] = field(default_factory=list)
+    results: list[Event] = field(default_factory=list)
     rejected: list[int] = field(default_factory=list)
+    is_searched: bool = False
     ack_floor: int = 0
+    results_ack_floor: int = 0
+    execution: Execution | None = None
     reaches_back: str | None = None
     now: int | None = None
     calculation: Calculation | None = None
     problems: list[str] = field(default_factory=list)
 
 
-def read_event(message: Message, result_id: str) -> Event | None:
+def read_event(
+    message: Message,
+    result_id: str,
+    decode: Callable[[bytes], EventStarted | EventResult],
+) -> Event | None:
     """Return a message as an event of the run, or None if it does not belong to it."""
     try:
-        start = decode_start(message.payload)
+        decoded = decode(message.payload)
     except MalformedEvent as error:
         names_it = bool(result_id) and result_id.encode("utf-8", "replace") in message.payload
         return Event(message, None, str(error)) if names_it else None
-    return Event(message, start) if start.result_id == result_id else None
+    return Event(message, decoded) if decoded.result_id == result_id else None
 
 
 def calculate(manifests: ManifestCache, manifest_id: str, recorded_at: int) -> Calculation:
@@ -89,14 +101,64 @@ def compare(run: Run, today: Calculation) -> str:
     return "differs from what the current manifest gives; it stays as it is"
 
 
-def next_of_row(found: FoundRun, now: int, whose: str = "") -> str:
+def counted_exec_id(found: FoundRun, end: FoundEnd, results: list[Event]) -> str | None:
+    """Return the execution that a run counts for: its result's; if it was reaped, its row's."""
+    decoded = results[0].decoded if results and end.has_result else None
+    return decoded.exec_id if isinstance(decoded, EventResult) else found.run.exec_id
+
+
+def counted(end: FoundEnd, exec_id: str | None, execution: Execution | None) -> str:
+    """Return in which execution a run is counted, or why in none."""
+    if end.finished_at is None:
+        return "not yet: the run has not ended"
+    if not exec_id:
+        return "in no execution: the run names none"
+    if execution is None:
+        return f"in no execution: {exec_id} has no row"
+    if execution.status in ("pending", "expired"):
+        return (
+            f"not yet: execution {exec_id} is {execution.status}, and its first count takes all "
+            "runs that have ended"
+        )
+    how = "success" if end.exit_code == 0 else "failure"
+    return (
+        f"as a {how} in execution {exec_id}, which is {execution.status} with "
+        f"{execution.success_count} successes and {execution.failure_count} failures of "
+        f"{execution.target_count} targets"
+    )
+
+
+def lateness(found: FoundRun | None, results: list[Event]) -> str | None:
+    """Return by how much the first result was stored after the deadline of the row, if it was."""
+    if found is None or found.run.expires_at is None or not results:
+        return None
+    try:
+        late = results[0].message.stored_at - parse_stored(found.run.expires_at)
+    except ValueError:
+        return None
+    if late <= 0:
+        return None
+    text = f"its result was stored {_shown(late / NANOSECONDS)} after the deadline"
+    if found.reaped or found.finished_at is None:
+        return text
+    return f"{text}; if the run had been given up, its success was moved"
+
+
+def next_of_row(found: FoundRun, evidence: Evidence, now: int, whose: str) -> str:
     """Return what will happen to a run that has a row; `now` in nanoseconds since 1970.
 
     `whose` says by which clock, unless it is the broker's.
     """
-    if found.finished_at is not None:
-        how = "the run was reaped after its deadline" if found.reaped else "the result arrived"
-        return f"nothing: {how}, at {found.finished_at}"
+    if found.finished_at is not None and not found.reaped:
+        return f"nothing: the result arrived, at {found.finished_at}"
+    if evidence.results:
+        return _next_of_result(evidence)
+    if found.reaped:
+        return f"nothing: the run was reaped after its deadline, at {found.finished_at}"
+    return _next_in_flight(found, now, whose)
+
+
+def _next_in_flight(found: FoundRun, now: int, whose: str) -> str:
     if found.run.expires_at is None:
         return "the run has no deadline: only its result ends it"
     try:
@@ -113,10 +175,9 @@ def next_of_row(found: FoundRun, now: int, whose: str = "") -> str:
 def next_without_row(evidence: Evidence) -> str:
     """Return what will happen about a run that has no row."""
     if evidence.rejected:
-        return (
-            "nothing until an operator retries or discards the rejected event: "
-            f"projector rejected show {evidence.rejected[0]}"
-        )
+        return _next_of_rejected(evidence)
+    if evidence.results and not evidence.events:
+        return _next_of_result(evidence)
     if not evidence.events:
         since = f", which reaches back to {evidence.reaches_back}," if evidence.reaches_back else ""
         return (
@@ -125,9 +186,28 @@ def next_without_row(evidence: Evidence) -> str:
         )
     if all(event.message.stream_sequence > evidence.ack_floor for event in evidence.events):
         return "the event is not acked yet: a worker projects it when it is delivered"
-    if all(event.start is None for event in evidence.events):
+    if all(event.decoded is None for event in evidence.events):
         return "nothing: the event cannot be decoded, and was discarded from the rejected events"
     return "nothing: the event was acked but its row is missing; projector rebuild restores it"
+
+
+def _next_of_result(evidence: Evidence) -> str:
+    """Return what will happen about a result that is in the stream and in no row."""
+    if evidence.rejected:
+        return _next_of_rejected(evidence)
+    floor = evidence.results_ack_floor
+    if any(event.message.stream_sequence > floor for event in evidence.results):
+        return "the result is not acked yet: a worker projects it when it is delivered"
+    if all(event.decoded is None for event in evidence.results):
+        return "nothing: the result cannot be decoded, and was discarded from the rejected events"
+    return "nothing: the result was acked but is in no row; projector rebuild writes it"
+
+
+def _next_of_rejected(evidence: Evidence) -> str:
+    return (
+        "nothing until an operator retries or discards the rejected event: "
+        f"projector rejected show {evidence.rejected[0]}"
+    )
 
 
 def _shown(seconds: float) -> str:

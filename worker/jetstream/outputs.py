@@ -85,11 +85,11 @@ class Outputs:
         complete = []
         for message in page:
             fetch = missing.get(message) if missing else None
-            output = None if fetch is None else await self._fetch_again(fetch)
+            output = None if fetch is None else await self.fetch_for_catch_up(fetch)
             complete.append(message if output is None else message._replace(output=output))
         return complete
 
-    async def _fetch_again(self, fetch: Fetch) -> Output:
+    async def fetch_for_catch_up(self, fetch: Fetch) -> Output:
         """Return the output of a message that is read again.
 
         Raises PullLost where the store does not answer; after about 20 minutes of that, what cannot

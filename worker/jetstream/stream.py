@@ -1,5 +1,6 @@
 """What the stream holds, asked through JetStream's API. Consumer thread only; changes nothing."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,9 @@ from worker.errors import PullLost, no_response
 from worker.jetstream.connection import API, Connection
 from worker.jetstream.subjects import in_domain
 from worker.settings import Settings
+
+# One or several words of a subject, without wildcards.
+_WORDS = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
 
 _NO_MESSAGE_FOUND = 10037
 _STREAM_NOT_FOUND = 10059
@@ -114,6 +118,11 @@ async def last_sequence(connection: Connection, name: str) -> int:
     """Return the sequence at which a stream ends now, 0 without it; raises as `request`."""
     state = await read_state(connection, name)
     return 0 if state is None else state.last_sequence
+
+
+def is_subject(text: str) -> bool:
+    """Return whether a text can be one or several words of a subject that is published to."""
+    return _WORDS.fullmatch(text) is not None
 
 
 async def first_message(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from repo import execution_results, executions
 from repo.errors import CorruptDatabaseError, RepositoryError
 from repo.reaper import Overdue, Reaping
-from repo.repository import Sweep
+from repo.repository import Delete, Sweep
 from worker.codec.timestamps import NANOSECONDS, format_instant
 from worker.errors import describe
 from worker.jetstream.dispatcher import Dispatcher
@@ -33,7 +33,13 @@ HOUR = 3600 * NANOSECONDS
 # overdue after a day.
 EXPIRES_AFTER = HOUR
 OVERDUE_AFTER = 24 * HOUR
-_MOST_DELETIONS = 10
+MOST_DELETIONS = 10
+
+# Executions before their runs: a run without its execution is less odd than the reverse.
+OLD_ROWS: tuple[tuple[str, Delete], ...] = (
+    ("executions", executions.delete_old),
+    ("runs", execution_results.delete_old),
+)
 
 
 class Limits(NamedTuple):
@@ -111,7 +117,7 @@ class Upkeep:
                 log.warning("upkeep.failed", extra=extra)
 
     async def _sweep(self, limits: Limits | None) -> None:
-        sweep = Sweep(limits and format_instant(limits.known - EXPIRES_AFTER))
+        sweep = Sweep(limits and expires_before(limits))
         try:
             while sweep.after is not None:
                 # Each page waits for its turn behind the batches that are queued.
@@ -155,13 +161,10 @@ class Upkeep:
         present = self._sessions[0].broker_time
         if present is None or self._retention is None or not self._may_delete():
             return
-        before = format_instant(max(0, present - round(self._retention * NANOSECONDS)))
-        for name, delete in (
-            ("executions", executions.delete_old),
-            ("runs", execution_results.delete_old),
-        ):
+        before = old_before(present, self._retention)
+        for name, delete in OLD_ROWS:
             deleted = 0
-            for _page in range(_MOST_DELETIONS):
+            for _page in range(MOST_DELETIONS):
                 page = self._pool.ask(lambda repository: repository.delete_old(delete, before))  # noqa: B023
                 more = await asyncio.wrap_future(page)
                 deleted += more
@@ -174,17 +177,35 @@ class Upkeep:
     def _may_delete(self) -> bool:
         """Return whether no stream would bring back what is deleted."""
         for session in self._sessions:
-            age = session.max_age
-            if age is None or age == 0 or age > (self._retention or 0):
-                if age is not None and self._repeats.due(("retention", session.stream)):
-                    kept = f"{age / 86_400:g} days" if age else "for ever"
-                    problem = (
-                        f"nothing is deleted: stream {session.stream} keeps messages {kept}, "
-                        "longer than --retention, and would bring the rows back"
-                    )
+            if session.max_age is None:
+                return False
+            problem = retention_problem(session.stream, session.max_age, self._retention or 0)
+            if problem is not None:
+                if self._repeats.due(("retention", session.stream)):
                     log.warning("retention.refused", extra={"error": problem})
                 return False
         return True
+
+
+def retention_problem(stream: str, max_age: float, retention: float) -> str | None:
+    """Return why nothing may be deleted, or None; `max_age` and `retention` are in seconds."""
+    if 0 < max_age <= retention:
+        return None
+    kept = f"{max_age / 86_400:g} days" if max_age else "for ever"
+    return (
+        f"nothing is deleted: stream {stream} keeps messages {kept}, longer than --retention, and "
+        "would bring the rows back"
+    )
+
+
+def old_before(now: int, retention: float) -> str:
+    """Return the time before which rows are too old, stored text; `retention` is in seconds."""
+    return format_instant(max(0, now - round(retention * NANOSECONDS)))
+
+
+def expires_before(limits: Limits) -> str:
+    """Return the time before which a pending execution without runs is too old, stored text."""
+    return format_instant(limits.known - EXPIRES_AFTER)
 
 
 def reaping_of(limits: Limits) -> Reaping:

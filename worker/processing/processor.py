@@ -12,6 +12,7 @@ from typing import Any
 from repo.batch_writer import PromotionFailure, WriteResult
 from repo.checkpoint import NO_CHECKPOINT, Checkpoint
 from repo.errors import CorruptDatabaseError, RepositoryError
+from repo.reader import Reader
 from repo.rejected import RejectedEvent
 from repo.repository import Repository
 from worker.codec.timestamps import format_instant, present_second
@@ -56,7 +57,7 @@ class BatchProcessor:
         counters: Counters,
     ) -> None:
         self.projection = projection
-        self._stream = stream
+        self.stream = stream
         self._manifests = manifests
         self._counters = counters
         self._lock = threading.Lock()
@@ -89,14 +90,14 @@ class BatchProcessor:
         return BatchResult(batch, decisions)
 
     def missing_objects(
-        self, messages: Sequence[Message], repository: Repository[Any]
+        self, messages: Sequence[Message], repository: Repository[Any] | Reader
     ) -> dict[Message, Fetch]:
         """Return what has to be fetched before these messages are rows. Raises RepositoryError."""
         prepared = self.prepare(messages)
         self._complete_ended(prepared, repository)
         return {message: fetch for message, (fetch, _) in prepared.incomplete.items()}
 
-    def _complete_ended(self, prepared: Prepared, repository: Repository[Any]) -> None:
+    def _complete_ended(self, prepared: Prepared, repository: Repository[Any] | Reader) -> None:
         """Take out what needs no object, since its row has ended and will not be changed."""
         if not prepared.incomplete:
             return
@@ -163,7 +164,7 @@ class BatchProcessor:
 
     def rejected(self, message: Message, reason: str) -> RejectedEvent:
         """Return a message as a rejected event."""
-        return rejected_event(self._stream, message, reason)
+        return rejected_event(self.stream, message, reason)
 
     def _commit(
         self,

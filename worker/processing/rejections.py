@@ -4,21 +4,19 @@ Pages are bounded in rows and bytes, and no transaction stays open between two p
 never waits long for a lock.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
 
 from repo import rejected as rejected_events
 from repo.batch_writer import WriteResult
-from repo.execution_results import Run
 from repo.reader import Reader
 from repo.rejected import AFTER_ALL, Key, Listed, RejectedEvent
 from repo.repository import Repository
 from worker.codec.timestamps import parse_stored
-from worker.messages import Message
+from worker.messages import Fetch, Message
 from worker.processing.processor import BatchProcessor
-from worker.projections.manifests import ManifestCache
-from worker.projections.starts import STARTS
-from worker.status.counters import Counters
 
 _PAGE_ROWS = 500
 _PAGE_BYTES = 8 * 1024 * 1024
@@ -27,6 +25,19 @@ _PAGE_BYTES = 8 * 1024 * 1024
 WRITTEN = "written"
 REJECTED = "rejected"
 UNKNOWN = "unknown"
+
+
+Complete = Callable[[Sequence[Message], Mapping[Message, Fetch]], Iterator[list[Message]]]
+"""Yields all messages in groups, in their order, with the objects that some of them name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """How the events of one stream are projected: as fresh messages are."""
+
+    processor: BatchProcessor
+    repository: Repository[Any]
+    complete: Complete
 
 
 class Outcome(NamedTuple):
@@ -69,21 +80,17 @@ def pages(
 
 
 def retry(
-    reader: Reader,
-    ids: Iterable[int],
-    repository: Repository[Run],
-    manifests: ManifestCache,
-    counters: Counters,
+    reader: Reader, ids: Iterable[int], destination: Callable[[str], Destination]
 ) -> Iterator[Outcome]:
-    """Project events again, in one transaction per page and stream; yield the outcome of each.
+    """Project events again, in transactions of one stream each; yield the outcome of each event.
 
-    Raises RepositoryError; the transactions of the outcomes yielded so far are committed then, and
+    `destination` returns that of a stream. Raises RepositoryError, and BrokerError where an object
+    cannot be fetched; the transactions of the outcomes yielded so far are committed then, and
     nothing else has changed.
     """
     unknown: list[int] = []
-    # By stream: that of the event, not that of the settings.
-    processors: dict[str, BatchProcessor] = {}
     for page in pages(reader, ids, unknown):
+        # By stream: that of the event, not that of the settings.
         messages: dict[str, dict[int, Message]] = {}
         for rejected_id, event in page.items():
             try:
@@ -91,12 +98,21 @@ def retry(
             except ValueError as error:
                 yield Outcome(rejected_id, REJECTED, f"its recorded_at: {error}")
         for stream, chosen in messages.items():
-            if stream not in processors:
-                processors[stream] = BatchProcessor(STARTS, stream, manifests, counters)
-            written = processors[stream].retry(list(chosen.values()), repository)
-            for rejected_id in chosen:
-                yield _outcome(rejected_id, page[rejected_id].key, written)
+            keys = {rejected_id: page[rejected_id].key for rejected_id in chosen}
+            yield from _retry(reader, chosen, keys, destination(stream))
     yield from (Outcome(rejected_id, UNKNOWN) for rejected_id in unknown)
+
+
+def _retry(
+    reader: Reader, chosen: Mapping[int, Message], keys: Mapping[int, Key], to: Destination
+) -> Iterator[Outcome]:
+    messages = list(chosen.values())
+    missing = to.processor.missing_objects(messages, reader)
+    ids = iter(chosen)
+    for group in to.complete(messages, missing):
+        written = to.processor.retry(group, to.repository)
+        for rejected_id in islice(ids, len(group)):
+            yield _outcome(rejected_id, keys[rejected_id], written)
 
 
 def _outcome(rejected_id: int, key: Key, written: WriteResult) -> Outcome:

@@ -21,6 +21,14 @@ Differences = dict[str, tuple[Any, Any]]
 """Columns in which two rows differ, each with the expected and the found value."""
 
 
+# How a stored row compares with what its message writes now. The other outcomes are those of one
+# projection.
+EQUAL = "equal"
+EXISTING = "existing"  # written by another message of the run, or by another program
+DIFFERENT = "different"
+NOT_WRITTEN = "not written"  # the row exists without what the message writes
+
+
 class MalformedEvent(ValueError):
     """The payload is not such an event; the text names the member and the shape of its value."""
 
@@ -39,10 +47,15 @@ class StreamSpec:
 
 
 class Comparison(NamedTuple):
-    """How a row in the database compares with the row that its message makes now."""
+    """How a row in the database compares with the row that its message makes now.
+
+    `since` is set where the row may hold another message of its run instead, which is stored at
+    this time or later; stored text.
+    """
 
     outcome: str
     columns: Differences
+    since: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

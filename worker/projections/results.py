@@ -5,15 +5,25 @@ from typing import Any, NamedTuple
 
 from repo import queries, results
 from repo.batch_writer import INSERTED
+from repo.queries import FoundEnd
 from repo.results import ENDED, LATE, Result
 from worker.codec.timestamps import format_instant
-from worker.messages import Fetch, Message, Output
-from worker.projections.base import Comparison, Projection, StreamSpec
+from worker.messages import NOT_FETCHED, Fetch, Message, Output
+from worker.projections.base import (
+    DIFFERENT,
+    EQUAL,
+    NOT_WRITTEN,
+    Comparison,
+    Projection,
+    StreamSpec,
+)
 from worker.projections.manifests import ManifestCache
 from worker.projections.members import boolean, instant, integer, optional_text, read_members, text
 
 # What the original hashes where an agent of an older version sends no id; see `_legacy_id`.
 _LEGACY_ID = "kanade-issue-19/legacy-result-id"
+
+_LONGEST_SHOWN = 60
 
 
 class EventResult(NamedTuple):
@@ -87,10 +97,31 @@ def build_result(event: EventResult, message: Message, _: object = None) -> Resu
     )
 
 
-def _compare(
-    _expected: Result, _found: Any, _manifests: ManifestCache, _deadlines: bool
+def compare_result(
+    expected: Result, found: FoundEnd, _manifests: ManifestCache, _deadlines: bool
 ) -> Comparison:
-    raise NotImplementedError
+    """Return how a stored run compares with what its result writes into it.
+
+    Output that was not fetched is not compared, nor a job that the result does not name. The first
+    of several results of a run stays in its row.
+    """
+    if not found.has_result:
+        return Comparison(NOT_WRITTEN, {})
+    columns = {
+        name: (_shown(ours), _shown(theirs))
+        for name in ("request_id", "job_id", "exit_code", "stdout", "stderr", "finished_at")
+        if (ours := getattr(expected, name)) is not NOT_FETCHED
+        and (theirs := getattr(found, name)) != ours
+        and not (name == "job_id" and ours is None)
+    }
+    return Comparison(DIFFERENT if columns else EQUAL, columns, since=found.recorded_at)
+
+
+def _shown(value: Any) -> Any:
+    """Return a value of a column; of a long output only its beginning and its length."""
+    if not isinstance(value, str) or len(value) <= _LONGEST_SHOWN:
+        return value
+    return f"{value[:_LONGEST_SHOWN]}… ({len(value)} characters)"
 
 
 def _objects(event: EventResult) -> Fetch | None:
@@ -125,8 +156,8 @@ RESULTS: Projection[EventResult, Result] = Projection(
     outcomes={INSERTED: "runs_ended_unseen", ENDED: "runs_ended", LATE: "results_late"},
     duplicates="results_duplicate",
     key=_result_id,
-    find=queries.find,
-    compare=_compare,
+    find=queries.find_end,
+    compare=compare_result,
     log_fields=_log_fields,
     objects=_objects,
     ended=results.ended,

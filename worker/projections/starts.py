@@ -8,17 +8,22 @@ from repo.execution_results import START_WRITER, Run
 from repo.queries import FoundRun
 from worker.codec.timestamps import format_instant, parse_stored
 from worker.messages import Message
-from worker.projections.base import Comparison, Differences, Projection, StreamSpec
+from worker.projections.base import (
+    DIFFERENT,
+    EQUAL,
+    EXISTING,
+    Comparison,
+    Differences,
+    Projection,
+    StreamSpec,
+)
 from worker.projections.deadline import deadline
 from worker.projections.manifests import Deadlines, ManifestCache
 from worker.projections.members import instant, read_members, text
 
-# How a stored row compares with the row that its message makes now.
-EQUAL = "equal"
-EXISTING = "existing"  # written by an earlier event of the run, or by another program
+# Further outcomes of a comparison.
 DEADLINE_CHANGED = "deadline_changed"  # the manifest changed later; the row keeps its deadline
 DEADLINE_MISSING = "deadline_missing"  # it could not be computed when the row was written
-DIFFERENT = "different"
 
 
 class EventStarted(NamedTuple):
@@ -69,6 +74,9 @@ def compare_run(
     columns = _differences(expected, found.run)
     if not deadlines:
         columns.pop("expires_at", None)
+    if found.finished_at is not None and not found.reaped:
+        for name in ("request_id", "job_id"):  # the result writes them
+            columns.pop(name, None)
     return Comparison(_outcome(expected, found, columns, manifests), columns)
 
 

@@ -39,6 +39,13 @@ SELECT
 FROM execution_results
 WHERE result_id = ?;
 
+-- name: find_ended_run
+-- Return what the result of one run writes into its row.
+-- Index: primary key (result_id).
+SELECT request_id, job_id, exit_code, stdout, stderr, finished_at, reaped, recorded_at
+FROM execution_results
+WHERE result_id = ?;
+
 -- name: rejection_reason
 -- Return why a message was rejected, or no row.
 -- Index: unique (stream, stream_sequence, recorded_at).
