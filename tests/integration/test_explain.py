@@ -55,7 +55,7 @@ def test_explain_shows_the_row_the_event_and_the_calculation_of_the_deadline(
         **dict.fromkeys(["timeout_seconds", "slack_seconds", "expires_at"]),
         "problem": "manifest unknown",
     }
-    assert none["next"] == "the run has no deadline: only its result ends it"
+    assert none["next"] == "the run has no deadline: it may be reaped a day after it was stored"
 
 
 @pytest.mark.usefixtures("projected")

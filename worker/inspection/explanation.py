@@ -160,7 +160,7 @@ def next_of_row(found: FoundRun, evidence: Evidence, now: int, whose: str) -> st
 
 def _next_in_flight(found: FoundRun, now: int, whose: str) -> str:
     if found.run.expires_at is None:
-        return "the run has no deadline: only its result ends it"
+        return "the run has no deadline: it may be reaped a day after it was stored"
     try:
         left = (parse_stored(found.run.expires_at) - now) / NANOSECONDS
     except ValueError:
