@@ -171,7 +171,8 @@ def test_a_folder_without_permission_is_an_error_that_names_the_file(
     broker.make_stream()
     monkeypatch.setattr(opening, "set_up_logging", lambda *_: None)
     forbid(rows.path.parent, monkeypatch)
-    done = run_here("check", "--json", "--database", rows.url, "--nats", server.url)
+    options = ("--json", "--projection", "starts", "--nats", server.url)
+    done = run_here("check", *options, "--database", rows.url)
     assert done.code == 1
     found = {finding["name"]: finding for finding in done.document["findings"]}
     for name in ("schema", "disk", "database"):

@@ -6,6 +6,7 @@ The server reads the very files that are shipped.
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import pytest
 
 from tests.integration.conftest import MakeServer, RunUntilIdle, StartWorker
 from tests.support import events
-from tests.support.broker import CONSUMER, Broker
+from tests.support.broker import Broker
 from tests.support.commands import run_here, run_projector
 from tests.support.deadlines import manifest
 from tests.support.endpoints import OBSERVED, Port
@@ -28,12 +29,15 @@ from worker.jetstream.permissions import (
     worker_permissions,
 )
 from worker.projections.starts import STARTS
+from worker.settings import Settings
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SHIPPED = SCRIPTS / "deploy" / "nats"
 FILES = sorted(SHIPPED.glob("*.conf"))
 
-WORKER = worker_permissions("EVENTS", CONSUMER, STARTS.read_filter, "jobs")
+SETTINGS = Settings((), "sqlite:///x.db")
+STARTS_ALONE = replace(SETTINGS, projections=(STARTS.name,))
+WORKER = worker_permissions(STARTS_ALONE)
 NUMBERS = range(len(WORKER))
 # For users at a leaf node, who are limited to the hub's JetStream and an inbox prefix.
 PLACES = ("--js-domain", "hub", "--inbox-prefix", "_INBOX_Projector.1")
@@ -44,7 +48,7 @@ ESSENTIAL = ("_INBOX", "STREAM.INFO.EVENTS", "CONSUMER.INFO.EVENTS", "MSG.NEXT.E
 
 def rights_on(number: int, prefix: str = "") -> list[Permission]:
     """Return the rights on the consumer that belongs to the user without right `number`."""
-    rights = worker_permissions("EVENTS", f"consumer-{number}", STARTS.read_filter, "jobs")
+    rights = worker_permissions(replace(STARTS_ALONE, consumer=f"consumer-{number}"))
     return [right.placed(PLACES[3], PLACES[1]) for right in rights] if prefix else rights
 
 
@@ -114,10 +118,11 @@ def unlimited(guarded: Guarded) -> Iterator[Broker]:
 
 def test_the_shipped_files_contain_exactly_the_rights_in_the_code() -> None:
     shipped = {path.stem: set(re.findall(r'"([^"]+)"', path.read_text("utf-8"))) for path in FILES}
+    both = worker_permissions(SETTINGS)
     assert shipped == {
-        "worker": {right.subject for right in WORKER},
-        "reader": {right.subject for right in reader_permissions("EVENTS", CONSUMER, "jobs")},
-        "creator": {right.subject for right in [*WORKER, *create_stream_permissions("EVENTS")]},
+        "worker": {right.subject for right in both},
+        "reader": {right.subject for right in reader_permissions(SETTINGS)},
+        "creator": {right.subject for right in [*both, *create_stream_permissions(SETTINGS)]},
     }
 
 
@@ -244,7 +249,8 @@ def test_a_missing_right_is_named_in_the_log_until_it_is_granted_and_costs_no_ro
 
 def check(rows: Rows, nats: str, *options: str) -> tuple[int, list[str]]:
     """Return the exit code of `check`, and what it reports about rights."""
-    done = run_here("check", "--json", "--database", rows.url, "--nats", nats, *options)
+    arguments = ("--json", "--projection", "starts", "--database", rows.url, "--nats", nats)
+    done = run_here("check", *arguments, *options)
     found = [f for f in done.document["findings"] if f["name"] == "permissions"]
     return done.code, [finding["text"] for finding in found]
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import RunUntilIdle, StartWorker
+from tests.integration.conftest import Projector, RunUntilIdle, StartWorker
 from tests.support import events
 from tests.support.broker import Broker
+from tests.support.commands import Done
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
 
@@ -156,3 +157,38 @@ def test_offloaded_output_is_fetched_and_what_is_missing_costs_no_result(
     counters = worker.counters
     assert (counters["objects_fetched"], counters["objects_missing"]) == (4, 2)
     assert counters["outputs_cut"] == 1
+
+
+def test_status_and_check_show_both_streams_and_up_to_when_everything_is_in_the_database(
+    fleet: Broker, rows: Rows, start_worker: StartWorker, projector: Projector
+) -> None:
+    publish_runs(fleet, 5)
+    worker = start_worker(rows, pulling=True, **BOTH)
+    worker.until(lambda: fleet.is_acked() and fleet.has_acked_results())
+    shown = worker.until(lambda: known(projector("status", "--json", results=True)))
+    assert shown["results"]["stream"]["messages"] == shown["stream"]["messages"] == 5
+    assert shown["results"]["finding"].startswith("caught up")
+    assert shown["results"]["checkpoint"]["caught_up_to"] == 5
+    text = projector("status", results=True).output
+    assert "results: no results waiting" in text
+    assert f"everything is in the database up to: {shown['known_up_to'][:13]}" in text
+    checked = projector("check", "--json", results=True).document["findings"]
+    streams = [one["text"] for one in checked if one["name"] == "stream"]
+    assert streams == ["EVENTS has 5 messages", "RESULTS has 5 messages"]
+    assert {one["level"] for one in checked} == {"ok"}
+    assert worker.stop() == 0
+
+
+def known(done: Done) -> dict[str, Any] | None:
+    """Return what `status` shows once it knows up to when everything is in the database."""
+    return done.document if done.document["known_up_to"] else None
+
+
+def test_status_says_why_it_is_unknown_up_to_when_everything_is_in_the_database(
+    deployment: Broker, rows: Rows, projector: Projector
+) -> None:
+    done = projector("status", "--json", results=True)
+    assert done.document["known_up_to"] is None
+    assert done.document["unknown_because"]
+    assert done.document["results"]["finding"].startswith("stream RESULTS does not exist")
+    assert "unknown, so no run is given up" in projector("status", results=True).output

@@ -56,4 +56,7 @@ def test_each_command_shows_what_it_can_and_its_exit_code(rows: Rows, projector:
     worst = check.document["level"]
     assert (levels["database"], levels["broker"], worst) == ("ok", "error", "error")
     assert "cannot be reached" in explain.document["problems"][0]
-    assert explain.document["next"] == "the run has no deadline: it may be reaped a day after it was stored"
+    assert (
+        explain.document["next"]
+        == "the run has no deadline: it may be reaped a day after it was stored"
+    )

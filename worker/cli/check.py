@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -30,8 +31,8 @@ from worker.jetstream.permissions import (
 )
 from worker.jetstream.presence import elsewhere
 from worker.jetstream.stream import missing_stream
+from worker.projections.base import Projection
 from worker.projections.manifests import ManifestCache
-from worker.projections.starts import STARTS
 from worker.schema import check_schema
 from worker.settings import Settings
 from worker.status.health import CONSUMER_SHARED
@@ -122,17 +123,18 @@ def _broker(settings: Settings) -> Iterator[Finding]:
             text += f", JetStream domain {domain}"
         yield Finding("broker", Level.OK, text)
         yield from _permissions(client, settings)
-        yield from _guarded("stream", lambda: _stream(client, settings))
-        yield from _guarded("workers", lambda: _workers(client, settings))
+        for projection in settings.chosen:
+            place = client, settings.of(projection)
+            look = partial(_stream, *place, projection)
+            yield from _guarded("stream", look)
+            yield from _guarded("workers", partial(_workers, *place))
         yield from _guarded("manifests", lambda: _manifests(client, settings))
 
 
 def _permissions(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
-    needed = worker_permissions(
-        settings.stream, settings.consumer, STARTS.read_filter, settings.bucket
-    )
+    needed = worker_permissions(settings)
     if settings.create_stream:
-        needed += create_stream_permissions(settings.stream)
+        needed += create_stream_permissions(settings)
     missing = missing_permissions(client, settings, needed)
     for right in missing:
         verb = "subscribe to" if right.subscribe else "publish to"
@@ -141,12 +143,14 @@ def _permissions(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
         yield Finding("permissions", level, text)
     if not missing:
         text = f"all {len(needed)} that a worker needs"
-        if missing_permissions(client, settings, reading_permissions(settings.stream)):
+        if missing_permissions(client, settings, reading_permissions(settings)):
             text += "; verify, rebuild and explain need more"
         yield Finding("permissions", Level.OK, text)
 
 
-def _stream(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
+def _stream(
+    client: BrokerClient, settings: Settings, projection: Projection[Any, Any]
+) -> Iterator[Finding]:
     view = inspect_broker(client, settings)
     if view.stream is None:
         level = Level.OK if settings.create_stream else Level.ERROR
@@ -154,18 +158,20 @@ def _stream(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
         return
     yield Finding("stream", Level.OK, f"{settings.stream} has {view.stream.messages} messages")
     if view.consumer is not None:
-        yield _consumer(view.consumer, settings, view.max_payload)
+        yield _consumer(view.consumer, settings, projection, view.max_payload)
     else:
         text = f"{settings.consumer} does not exist yet; a worker creates it"
         yield Finding("consumer", Level.OK, text)
 
 
-def _consumer(binding: Binding, settings: Settings, max_payload: int) -> Finding:
+def _consumer(
+    binding: Binding, settings: Settings, projection: Projection[Any, Any], max_payload: int
+) -> Finding:
     try:
-        check_usable(settings, STARTS, binding.config, max_payload)
+        check_usable(settings, projection, binding.config, max_payload)
     except ConfigurationError as error:
         return Finding("consumer", Level.ERROR, str(error))
-    wanted = wanted_consumer(settings, STARTS)
+    wanted = wanted_consumer(settings, projection)
     different = differences(wanted, binding.config).items()
     if different:
         listed = [f"{name} is {found}, expected {ours}" for name, (ours, found) in different]

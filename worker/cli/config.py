@@ -67,7 +67,9 @@ def _shown(value: Any) -> bool | float | str | None:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, list | tuple):  # each use of --nats is a list of URLs
-        return ", ".join(url.url for urls in value for url in urls)
+        each = (one if isinstance(one, list) else [one] for one in value)
+        shown = [str(getattr(one, "url", one)) for listed in each for one in listed]
+        return ", ".join(shown) or None
     return str(value)
 
 

@@ -1,6 +1,7 @@
 """`projector status`: how far the projection is, whether a worker runs or not."""
 
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,21 +13,26 @@ from repo.checkpoint import Checkpoint, Position, Stored
 from repo.errors import RepositoryError
 from repo.queries import Counted
 from worker.cli.context import chosen_settings, database_of, told_time
-from worker.cli.options import SECONDS, broker_command
+from worker.cli.options import SECONDS, broker_command, projections
 from worker.cli.output import Members, json_text, paragraph, safe, user_message
 from worker.codec.timestamps import NANOSECONDS, format_instant, parse_instant
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError, exit_code
 from worker.jetstream.client import BrokerClient
+from worker.jetstream.command_limits import ask_limits
 from worker.jetstream.consumer import Binding
 from worker.jetstream.inspect import BrokerView, inspect_broker, workers
 from worker.jetstream.presence import Peer, elsewhere
 from worker.jetstream.stream import StreamState, first_message, has_gone_back, missing_stream
+from worker.projections.base import Projection
+from worker.projections.results import RESULTS
 from worker.projections.starts import STARTS
 from worker.settings import Settings
 from worker.status.health import CATCHING_UP, CONSUMER_SHARED
 
 # Counting stops here; `rejected list --all` lists the rest.
 _MOST_REJECTED = 10_000
+# What of a checkpoint is shown beside the consumer that it belongs to.
+_OF_CHECKPOINT = ("committed_at", "caught_up_to", "last_sequence", "lost_sequences", "lost_at")
 
 
 @click.command(short_help="Show how far behind the projection is.")
@@ -38,6 +44,7 @@ _MOST_REJECTED = 10_000
     metavar="[SECONDS]",
     help="Repeat at this interval, by default every 2 s, until Ctrl-C.",
 )
+@projections
 @broker_command
 def status(*, watch: float | None, as_json: bool, **options: Any) -> int:
     """Show how far the projection is, from the broker and the database.
@@ -49,10 +56,14 @@ def status(*, watch: float | None, as_json: bool, **options: Any) -> int:
     It works with and without a running worker, and shows what it can if one of the two is
     unavailable.
 
+    With --projection starts it shows these alone. The time up to which everything that the broker
+    stored is in the database is what overdue runs are given up by.
+
     With --json: {"stream": {…}, "consumer": {"pending": 0, "ack_pending": 0, "pull_requests": 1,
     …}, "database": {"committed_at": …, "rejected": 0, …}, "workers": [{"host": …, "pid": …,
     "state": …, "database": …, "same_database": true}], "caught_up": true, "finding": …,
-    "behind_seconds": 0.0, "problems": []}.
+    "behind_seconds": 0.0, "problems": [], "results": {"stream": {…}, …}, "known_up_to": …,
+    "unknown_because": null}.
 
     Exit codes: 0 the database has caught up with the broker; 1 it has not, or the stream or the
     consumer does not exist.
@@ -60,13 +71,13 @@ def status(*, watch: float | None, as_json: bool, **options: Any) -> int:
     settings = chosen_settings(options)
     try:
         while True:
-            answers = _ask(settings)
-            members = _members(settings, answers)
+            answers = {one: _ask(settings.of(one), one) for one in settings.chosen}
+            members = _all_members(settings, answers)
             if watch is not None and not as_json:
                 click.clear()
             click.echo(json_text(members) if as_json else _text(members))
             if watch is None:
-                return _code(answers)
+                return max(map(_code, answers.values()))
             time.sleep(watch)
     except KeyboardInterrupt:
         return EXIT_OK
@@ -108,7 +119,8 @@ class _Answers:
         return self.unread is None or bool(states)  # a running worker advances the checkpoint soon
 
 
-def _ask(settings: Settings) -> _Answers:
+def _ask(settings: Settings, projection: Projection[Any, Any]) -> _Answers:
+    """Ask about one projection, whose stream and consumer are those of the settings."""
     answers = _Answers()
     try:
         with BrokerClient(settings) as client:
@@ -119,7 +131,7 @@ def _ask(settings: Settings) -> _Answers:
             if answers.consumer is not None:
                 answers.broker_time = told_time(client, settings)
             _ask_database(settings, answers)
-            _compare(client, settings, answers)
+            _compare(client, settings, projection.read_filter, answers)
     except (BrokerError, ConfigurationError) as error:
         answers.errors.append(error)
     if answers.broker is None:
@@ -142,14 +154,14 @@ def _ask_database(settings: Settings, answers: _Answers) -> None:
         answers.errors.append(error)
 
 
-def _compare(client: BrokerClient, settings: Settings, answers: _Answers) -> None:
+def _compare(client: BrokerClient, settings: Settings, subjects: str, answers: _Answers) -> None:
     binding = answers.consumer
     if binding is None:
         return
     stream = (client.connection, settings.stream)
     if binding.has_work:
         above = binding.ack_floor.stream_seq + 1
-        first = client.do(first_message(*stream, above, STARTS.read_filter))
+        first = client.do(first_message(*stream, above, subjects))
         answers.oldest = parse_instant(first["time"]) if first is not None else None
     if not answers.is_read:
         return
@@ -157,7 +169,7 @@ def _compare(client: BrokerClient, settings: Settings, answers: _Answers) -> Non
     answers.went_back = client.do(has_gone_back(*stream, checkpoint, binding.stream))
     above = 1 if answers.went_back else checkpoint.caught_up_to + 1
     if above <= binding.acked and binding.stream.keeps_acked:
-        first = client.do(first_message(*stream, above, STARTS.read_filter))
+        first = client.do(first_message(*stream, above, subjects))
         if first is not None and int(first["seq"]) <= binding.acked:
             answers.unread = int(first["seq"])
 
@@ -173,6 +185,30 @@ def _code(answers: _Answers) -> int:
     if answers.errors:
         return exit_code(answers.errors[0])
     return EXIT_OK if answers.is_caught_up else EXIT_PARTLY
+
+
+def _all_members(settings: Settings, answers: Mapping[Projection[Any, Any], _Answers]) -> Members:
+    """Return the members of the starts, with those of the results as one of them."""
+    members = _members(settings, answers[STARTS])
+    if RESULTS in answers:
+        results = _members(settings.of(RESULTS), answers[RESULTS])
+        checkpoint = results.pop("database")
+        shown = {name: checkpoint[name] for name in _OF_CHECKPOINT} if checkpoint else None
+        del results["server"]
+        members["results"] = {**results, "checkpoint": shown}
+        members |= _known_up_to(settings)
+    return members
+
+
+def _known_up_to(settings: Settings) -> Members:
+    """Return up to when everything that the broker stored is in the database, or why not known."""
+    database = database_of(settings)
+    try:
+        with BrokerClient(settings) as client, database.reader() as reader:
+            known = ask_limits(client, settings, reader, database.place())
+    except (BrokerError, ConfigurationError, RepositoryError) as error:
+        return {"known_up_to": None, "unknown_because": user_message(error)}
+    return {"known_up_to": format_instant(known.limits.known), "unknown_because": None}
 
 
 def _members(settings: Settings, answers: _Answers) -> Members:
@@ -276,13 +312,34 @@ def _position_finding(answers: _Answers, binding: Binding) -> str:
 
 
 def _text(members: Members) -> str:
-    parts = [f"problem: {safe(problem)}" for problem in members["problems"]]
+    results = members.pop("results", None)
+    parts = [*_summary(members, "events")]
+    if results is not None:
+        parts += [f"results: {line}" for line in _summary(results, "results")]
+        unknown = members["unknown_because"]
+        up_to = f"unknown, so no run is given up: {safe(unknown)}" if unknown else None
+        parts.append(f"everything is in the database up to: {up_to or members['known_up_to']}")
+    parts += _paragraphs(members)
+    if results is not None:
+        parts += _paragraphs({**results, "server": None, "database": None})
+        if checkpoint := results["checkpoint"]:
+            parts.append(paragraph("checkpoint of results", checkpoint))
+    return "\n".join(parts)
+
+
+def _summary(members: Members, what: str) -> Iterator[str]:
+    """Yield what matters most of one projection."""
+    yield from (f"problem: {safe(problem)}" for problem in members["problems"])
     behind = members["behind_seconds"]
     if behind is not None:
-        parts.append(f"{behind:.1f} s behind" if behind else "no events waiting")
+        yield f"{behind:.1f} s behind" if behind else f"no {what} waiting"
     elif members["consumer"]:
-        parts.append("events wait; since when is unknown: the broker does not tell its time")
-    parts.append(f"state: {members['finding']}")
+        yield f"{what} wait; since when is unknown: the broker does not tell its time"
+    yield f"state: {members['finding']}"
+
+
+def _paragraphs(members: Members) -> list[str]:
+    parts = []
     if members["server"]:
         parts.append(f"server: nats-server {members['server']}")
     if stream := members["stream"]:
@@ -297,4 +354,4 @@ def _text(members: Members) -> str:
             database["rejected"] = f"at least {database['rejected']}"
         database["committed_at"] = database["committed_at"] or "never: no checkpoint yet"
         parts.append(paragraph(f"database {database.pop('url')}", database))
-    return "\n".join(parts)
+    return parts

@@ -14,6 +14,7 @@ from worker.jetstream.client import BrokerClient
 from worker.jetstream.connection import API, API_TIMEOUT, Connection
 from worker.jetstream.presence import ASK
 from worker.jetstream.subjects import in_domain
+from worker.projections.results import RESULTS
 from worker.settings import Settings
 
 # Neither JSON nor an ack: where the right is granted, the server refuses this instead.
@@ -49,25 +50,39 @@ _INBOX = Permission("_INBOX.>", "receive answers and messages", subscribe=True)
 _FIND_WORKERS = Permission(ASK, "find other workers", is_optional=True)
 
 
-def worker_permissions(
-    stream: str, consumer: str, filter_subject: str, bucket: str
-) -> list[Permission]:
-    """Return what a worker needs on a stream that exists."""
+def worker_permissions(settings: Settings) -> list[Permission]:
+    """Return what a worker needs on streams that exist."""
+    rights = [_INBOX]
+    for projection in settings.chosen:
+        own = settings.of(projection)
+        stream, consumer, subjects = own.stream, own.consumer, projection.read_filter
+        rights += [
+            *_looking_permissions(stream, consumer),
+            Permission(f"{API}.CONSUMER.DURABLE.CREATE.{stream}.{consumer}", "create the consumer"),
+            Permission(f"{API}.CONSUMER.CREATE.{stream}.*.{subjects}", "read the stream again"),
+            Permission(f"{API}.CONSUMER.MSG.NEXT.{stream}.*", "request messages"),
+            Permission(f"$JS.ACK.{stream}.{consumer}.>", "ack messages"),
+        ]
+        if projection is RESULTS:
+            rights += _output_permissions(settings.output_bucket)
     return [
-        *_looking_permissions(stream, consumer),
-        Permission(f"{API}.CONSUMER.DURABLE.CREATE.{stream}.{consumer}", "create the consumer"),
-        Permission(f"{API}.CONSUMER.CREATE.{stream}.*.{filter_subject}", "read the stream again"),
-        Permission(f"{API}.CONSUMER.MSG.NEXT.{stream}.*", "request messages"),
-        Permission(f"$JS.ACK.{stream}.{consumer}.>", "ack messages"),
-        *manifest_permissions(bucket),
+        *rights,
+        *manifest_permissions(settings.bucket),
         Permission("$SRV.>", "announce the worker", subscribe=True, is_optional=True),
         _FIND_WORKERS,
     ]
 
 
+def _output_permissions(bucket: str) -> list[Permission]:
+    return [
+        Permission(f"{API}.STREAM.MSG.GET.OBJ_{bucket}", "look up output in the object store"),
+        Permission(f"{API}.CONSUMER.CREATE.OBJ_{bucket}.*.>", "create a consumer to read output"),
+        Permission(f"{API}.CONSUMER.MSG.NEXT.OBJ_{bucket}.*", "read output"),
+    ]
+
+
 def _looking_permissions(stream: str, consumer: str) -> list[Permission]:
     return [
-        _INBOX,
         Permission(f"{API}.STREAM.INFO.{stream}", "find the stream"),
         Permission(f"{API}.STREAM.MSG.GET.{stream}", "compare the checkpoint with the stream"),
         Permission(f"{API}.CONSUMER.INFO.{stream}.{consumer}", "see the consumer's position"),
@@ -83,27 +98,39 @@ def manifest_permissions(bucket: str) -> list[Permission]:
     ]
 
 
-def create_stream_permissions(stream: str) -> list[Permission]:
+def create_stream_permissions(settings: Settings) -> list[Permission]:
     """Return what `--create-stream` needs as well."""
-    return [Permission(f"{API}.STREAM.CREATE.{stream}", "create the stream")]
+    streams = [settings.of(projection).stream for projection in settings.chosen]
+    return [Permission(f"{API}.STREAM.CREATE.{name}", "create the stream") for name in streams]
 
 
-def reader_permissions(stream: str, consumer: str, bucket: str) -> list[Permission]:
+def reader_permissions(settings: Settings) -> list[Permission]:
     """Return what a person needs for the commands: none acks, or changes the consumer."""
+    rights = [_INBOX]
+    for projection in settings.chosen:
+        own = settings.of(projection)
+        rights += _looking_permissions(own.stream, own.consumer)
+    if RESULTS in settings.chosen:
+        rights += _output_permissions(settings.output_bucket)
     return [
-        *_looking_permissions(stream, consumer),
-        *reading_permissions(stream),
-        *manifest_permissions(bucket),
+        *rights,
+        *reading_permissions(settings),
+        *manifest_permissions(settings.bucket),
         _FIND_WORKERS,
     ]
 
 
-def reading_permissions(stream: str) -> list[Permission]:
+def reading_permissions(settings: Settings) -> list[Permission]:
     """Return what `verify`, `rebuild` and `explain` need for a consumer of their own."""
-    return [
-        Permission(f"{API}.CONSUMER.CREATE.{stream}.>", "create a consumer that ends by itself"),
-        Permission(f"{API}.CONSUMER.MSG.NEXT.{stream}.*", "read the stream through it"),
-    ]
+    rights = []
+    for projection in settings.chosen:
+        name = settings.of(projection).stream
+        text = "create a consumer that ends by itself"
+        rights += [
+            Permission(f"{API}.CONSUMER.CREATE.{name}.>", text),
+            Permission(f"{API}.CONSUMER.MSG.NEXT.{name}.*", "read the stream through it"),
+        ]
+    return rights
 
 
 def missing_permissions(

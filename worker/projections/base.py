@@ -58,7 +58,7 @@ class Comparison(NamedTuple):
     since: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Projection(Generic[Event, Row]):
     """One kind of message: where it comes from, what it means, and which row it becomes.
 
