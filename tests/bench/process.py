@@ -23,6 +23,8 @@ class Program:
         self._output = log.with_suffix(".out")
         names = (name for name in os.environ if not name.startswith("PROJECTOR_"))
         environment = {name: os.environ[name] for name in names}
+        # A variable: the worker of an older checkout has no such option.
+        environment["PROJECTOR_PROJECTION"] = "starts"
         with log.open("wb") as stderr, self._output.open("wb") as stdout:
             self._process = subprocess.Popen(
                 list(command), stdout=stdout, stderr=stderr, env=environment, cwd=ROOT

@@ -24,7 +24,8 @@ class Pair(NamedTuple):
     def projector(self, rows: Rows, *arguments: str) -> Done:
         """Run a command at the leaf."""
         places = ("--database", rows.url, "--nats", self.leaf.url)
-        return run_projector(*arguments, *places, cwd=rows.path.parent)
+        starts = {"PROJECTOR_PROJECTION": "starts"}
+        return run_projector(*arguments, *places, cwd=rows.path.parent, **starts)
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ def test_status_and_check_show_both_streams_and_up_to_when_everything_is_in_the_
     publish_runs(fleet, 5)
     worker = start_worker(rows, pulling=True, **BOTH)
     worker.until(lambda: fleet.is_acked() and fleet.has_acked_results())
-    shown = worker.until(lambda: known(projector("status", "--json", results=True)))
+    shown = worker.until(lambda: caught_up(projector("status", "--json", results=True)))
     assert shown["results"]["stream"]["messages"] == shown["stream"]["messages"] == 5
     assert shown["results"]["finding"].startswith("caught up")
     assert shown["results"]["checkpoint"]["caught_up_to"] == 5
@@ -179,9 +179,10 @@ def test_status_and_check_show_both_streams_and_up_to_when_everything_is_in_the_
     assert worker.stop() == 0
 
 
-def known(done: Done) -> dict[str, Any] | None:
-    """Return what `status` shows once it knows up to when everything is in the database."""
-    return done.document if done.document["known_up_to"] else None
+def caught_up(done: Done) -> dict[str, Any] | None:
+    """Return what `status` shows once both checkpoints have followed."""
+    both = (done.document["results"]["checkpoint"], done.document["database"])
+    return done.document if [one["caught_up_to"] for one in both] == [5, 5] else None
 
 
 def test_status_says_why_it_is_unknown_up_to_when_everything_is_in_the_database(

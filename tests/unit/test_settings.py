@@ -239,6 +239,7 @@ INVALID: list[tuple[Sequence[str], list[str], str]] = [
     (["--max-outstanding"], ["-1", "100001", "many"], "1<=x<=100000"),
     (["--max-ack-pending"], ["0", "1000001", "many"], "1<=x<=1000000"),
     (["--projection"], ["ends", "starts,results"], "'starts', 'results'"),
+    (["--projection"], ["results"], "expected starts as well as results"),
     (["--retention"], ["29d", "0", "never", "-1d"], "at least 30 days"),
     (["--metrics-port"], ["65536", "http"], "0<=x<=65535"),
     (["--metrics-host"], ["a host"], "host name"),

@@ -29,7 +29,16 @@ from worker.cli.status import status
 from worker.cli.streams import discard_output, set_up_streams
 from worker.cli.upkeep import upkeep
 from worker.cli.verify import verify
-from worker.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, OutputError, WorkerError, exit_code
+from worker.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    OutputError,
+    SettingError,
+    WorkerError,
+    exit_code,
+)
+from worker.projections.starts import STARTS
 from worker.service import Service
 
 log = logging.getLogger(__name__)
@@ -96,6 +105,9 @@ def run(**chosen: Any) -> int:
     """
     doubts = find_doubts(chosen)
     settings = chosen_settings(chosen)
+    if STARTS not in settings.chosen:
+        problem = "expected starts as well as results: each result waits for the start of its run"
+        raise SettingError("--projection", problem)
     for doubt in doubts:
         log.warning("settings.doubtful", extra={"doubt": doubt})
     return Service(settings).run()

@@ -17,7 +17,6 @@ from worker import settings
 from worker.cli.output import MOST_LISTED
 from worker.errors import SettingError
 from worker.logs import JSON, TEXT
-from worker.projections.starts import STARTS
 
 PREFIX = "PROJECTOR_"
 
@@ -250,9 +249,6 @@ def build_settings(options: dict[str, Any]) -> settings.Settings:
     urls = [url for group in options.pop("nats") for url in group]
     database = chosen_database(options.pop("database"))
     if projections := options.pop("projection", None):
-        if STARTS.name not in projections:
-            problem = "expected starts as well: each result waits for the start of its run"
-            raise SettingError("--projection", problem)
         options["projections"] = tuple(dict.fromkeys(projections))
     files = {name: options.pop(f"{name}_file") for name in settings.SECRETS}
     given = settings.Credentials(
