@@ -122,6 +122,13 @@ def test_a_reply_means_the_same_message_until_stream_or_deliveries_go_back(
     assert later.follows(BINDING) == same
 
 
+@pytest.mark.parametrize(("received", "same"), [(8, True), (9, True), (10, False)])
+def test_a_consumer_that_has_delivered_less_than_came_here_is_another_one(
+    received: int, same: bool
+) -> None:
+    assert BINDING.follows(BINDING, received) == same
+
+
 class Stream:
     """Answers how far the stream is by now."""
 

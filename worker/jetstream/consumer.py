@@ -91,15 +91,16 @@ class Binding:
         acked = self.delivered.stream_seq if above else self.ack_floor.stream_seq
         return min(acked, self.handed_out)
 
-    def follows(self, before: "Binding") -> bool:
+    def follows(self, before: "Binding", received: int = 0) -> bool:
         """Return whether a reply subject of an earlier binding still means the same message.
 
+        `received` is the number of the last delivery that has come here since.
         Creation times of one consumer differ between the servers of a cluster, so only its
         deliveries count: where they went back, it was recreated, or its server lost its state.
         """
         return (
             self.stream.created_at == before.stream.created_at
-            and self.delivered.consumer_seq >= before.delivered.consumer_seq
+            and self.delivered.consumer_seq >= max(received, before.delivered.consumer_seq)
         )
 
 

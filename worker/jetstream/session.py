@@ -318,9 +318,7 @@ class Session:
         before = self.dispatcher.binding
         binding = await consumer.bind()
         recreated = before is not None and (
-            binding.is_new
-            or not binding.follows(before)
-            or binding.delivered.consumer_seq < self._recovery.deliveries.known
+            binding.is_new or not binding.follows(before, self._recovery.deliveries.known)
         )
         not_acked = self.dispatcher.bind(binding, recreated=recreated)
         if recreated:
