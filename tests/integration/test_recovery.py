@@ -233,6 +233,21 @@ def test_what_limits_take_while_the_worker_is_blocked_is_reported(
     assert lost(worker) == [(12, below - 1, below - 12)]
 
 
+def test_what_limits_take_from_a_blocked_worker_is_reported_although_later_messages_came_first(
+    stream: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    worker = start_worker(rows, "--max-outstanding", "10", "--retry-for", "60s", pulling=True)
+    publish(stream, 1, 1)
+    worker.until(lambda: rows.count() == 1 and stream.is_acked())
+    with rows.locked():
+        publish(stream, 2, 101)
+        worker.until(lambda: stream.consumer().num_ack_pending == 10)
+        until(time.monotonic() + 2.5)  # until the worker has seen how far that is
+        stream.purge(below=51)
+    worker.until(lambda: rows.count() == 62 and stream.is_acked(), 30)
+    worker.until(lambda: lost(worker) == [(12, 50, 39)])
+
+
 def test_other_subjects_that_are_purged_under_a_worker_are_not_reported(
     stream: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:

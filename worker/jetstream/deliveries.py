@@ -8,12 +8,14 @@ here was handed to another client: an ack of it says nothing about this worker's
 class Deliveries:
     """Follows the numbers, which arrive in order.
 
-    All numbers are the consumer's own sequences, but for `highest`: the highest sequence of the
-    stream that has arrived. Of every delivery up to `known` it is known where it went.
+    All numbers are the consumer's own sequences, but for those of the stream: `highest` is the
+    highest one that has arrived, `lowest_new` the lowest one that has arrived for the first time
+    since it was last set to None. Of every delivery up to `known` it is known where it went.
     """
 
     def __init__(self) -> None:
         self.highest = 0
+        self.lowest_new: int | None = None
         self.known = 0
         self._delivered_before = 0
         self._gaps: list[tuple[int, int]] = []
@@ -33,9 +35,14 @@ class Deliveries:
         self.known = max(self.known, delivered)
         self._gaps = [gap for gap in self._gaps if gap[1] > delivered]
 
-    def arrived(self, first: int, last: int, count: int, highest: int) -> None:
+    def reached(self, sequence: int, *, is_new: bool) -> None:
+        """Note that a message with this sequence of the stream has arrived."""
+        self.highest = max(self.highest, sequence)
+        if is_new and (self.lowest_new is None or sequence < self.lowest_new):
+            self.lowest_new = sequence
+
+    def arrived(self, first: int, last: int, count: int) -> None:
         """Count `count` deliveries that arrived here together, numbered from `first` to `last`."""
-        self.highest = max(self.highest, highest)
         if last <= self.known:
             return
         known_already = max(0, self.known - first + 1)

@@ -249,7 +249,7 @@ class PullSubscription:
             return
         now = time.monotonic()
         arrive, delivered, payload = self._dispatcher.outstanding.arrive, 0, 0
-        first = highest = 0
+        first = 0
         for message in burst:
             reply = message.reply
             # Only the reply subject tells a delivery from a status: a message that was published
@@ -261,7 +261,7 @@ class PullSubscription:
             delivered += 1
             payload += len(message.data)
             first = first or self._last_delivery
-            highest = max(highest, read.stream_sequence)
+            self._deliveries.reached(read.stream_sequence, is_new=read.delivery == 1)
             if not message.subject.startswith(self._prefix):
                 self._doubt("a message that the filter does not bring")
             elif not message.data and _PAYLOAD_SIZE in (message.headers or {}):
@@ -272,7 +272,7 @@ class PullSubscription:
         if delivered:
             self._requests.arrived(delivered)
             self._window.arrived(delivered, payload, now, self._connection.link.round_trip)
-            self._deliveries.arrived(first, self._last_delivery, delivered, highest)
+            self._deliveries.arrived(first, self._last_delivery, delivered)
             self._dispatcher.messages_arrived()
         if self._note_sign(now) <= self._most // 2:
             self._changed.set()

@@ -326,12 +326,16 @@ class Recovery:
         stream = binding.stream
         if not stream.keeps_acked:
             return
-        self._reached = max(self._reached, self.deliveries.highest)
-        read = self._reached if self.is_complete else self._checkpoint.caught_up_to
-        first, last = read + 1, stream.first_sequence - 1
+        last, lowest = stream.first_sequence - 1, self.deliveries.lowest_new
+        self.deliveries.lowest_new = None
+        # What is above a lost range may have arrived since the last look, so the highest sequence
+        # proves nothing. What went to peers did not arrive here.
+        if self._had_peers or lowest is None or lowest <= last:
+            self._reached = max(self._reached, self.deliveries.highest)
+        first = 1 + (self._reached if self.is_complete else self._checkpoint.caught_up_to)
         if last >= first:
             await self._note_lost(binding, first, last)
-        self._reached = max(self._reached, last, binding.handed_out)
+        self._reached = max(self._reached, last, binding.handed_out, self.deliveries.highest)
         if not binding.has_work:  # nothing of the projection is in the rest
             self._reached = max(self._reached, stream.last_sequence)
 
