@@ -141,6 +141,8 @@ class Recovery:
 
         An empty database that joins them is a mistake: it would take their messages.
         """
+        if binding.is_new:  # nobody can have received anything yet
+            return
         await self._presence.answered()
         began = quiet_since = time.monotonic()
         enough = _GLANCE
@@ -148,7 +150,7 @@ class Recovery:
             now, peers = time.monotonic(), self._presence.peers()
             if foreign := elsewhere(peers, place):
                 raise ConfigurationError(self._mistake(f"a worker on {foreign[0]}"))
-            if peers or binding.is_new:
+            if peers:
                 return
             # One look is not enough: a program that fetches in a loop has no pull request between
             # two of them.
