@@ -88,3 +88,23 @@ def test_nothing_is_given_up_while_results_cannot_be_read(
     worker.until(lambda: (rows.run("overdue") or {})["reaped"] == 1, 20)
     worker.until(lambda: rows.execution("without runs") == "0/0 expired")
     assert worker.stop() == 0
+
+
+def test_a_deadline_that_is_no_time_in_stored_form_gives_up_no_run_and_is_one_warning(
+    fleet: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    deadlines = {"early": "2026-01-01 00:00:00", "none": "", "overdue": "2026-01-01T00:00:00+00:00"}
+    for name in deadlines:
+        fleet.publish(result_id=name)
+    worker = start_worker(rows, "--upkeep-every", "0.2s", results=True)
+    worker.until(lambda: rows.count() == 3)
+    for name, deadline in deadlines.items():
+        make_overdue(rows, name, deadline)
+    worker.until(lambda: (rows.run("overdue") or {})["reaped"] == 1)
+    line = worker.wait_for("deadline.unreadable")
+    assert line["runs"] == 2
+    assert worker.stop() == 0
+    assert len(worker.logged("deadline.unreadable")) == 1
+    assert rows.query("SELECT result_id FROM execution_results WHERE reaped = 1") == [
+        {"result_id": "overdue"}
+    ]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from repo import execution_results, executions
 from repo.errors import CorruptDatabaseError, RepositoryError
-from repo.reaper import Overdue, Reaping
+from repo.reaper import Overdue, Reaping, count_unreadable
 from repo.repository import Delete, Sweep
 from worker.codec.timestamps import NANOSECONDS, format_instant
 from worker.errors import describe
@@ -155,6 +155,16 @@ class Upkeep:
                 if self._repeats.due(("reap", reason)):
                     extra = {"result_id": result_id, "error": reason}
                     log.warning("run.not_reaped", extra=extra)
+        await self._warn_of_unreadable(reaping)
+
+    async def _warn_of_unreadable(self, reaping: Reaping) -> None:
+        """Warn of runs that are never given up, since their time is no time in stored form."""
+        times = reaping.expires_before, reaping.recorded_before
+        count = self._pool.ask(lambda repository: repository.read(count_unreadable, *times))
+        runs = await asyncio.wrap_future(count)
+        if runs and self._repeats.due("unreadable"):
+            problem = "another program wrote their deadline, which is not in the stored form"
+            log.warning("deadline.unreadable", extra={"runs": runs, "error": problem})
 
     async def _delete_old(self, _: Limits | None) -> None:
         """Delete what is older than the retention, executions before their runs."""
