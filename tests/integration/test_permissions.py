@@ -205,6 +205,36 @@ def test_the_shipped_rights_suffice_to_create_project_watch_read_again_retry_and
     assert all("CONSUMER.DELETE" in line for line in refusals), refusals
 
 
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_the_shipped_rights_suffice_for_results_and_output_in_the_object_store(
+    prefix: str,
+    guarded: Guarded,
+    unlimited: Broker,
+    rows: Rows,
+    run_until_idle: RunUntilIdle,
+) -> None:
+    worker, places = guarded.login(f"{prefix}worker"), PREFIXES[prefix]
+    unlimited.make_bucket()
+    unlimited.make_output_bucket()
+    unlimited.put_output("request/stdout", b"output")
+    creator = guarded.login(f"{prefix}creator")
+    run_until_idle(rows, "--create-stream", *places, nats=creator, results=True)
+    unlimited.publish(result_id="run")
+    unlimited.publish_results([events.result(result_id="run", stdout_object="request/stdout")])
+    for _ in range(2):  # as it comes, and read again
+        again = run_until_idle(rows, *places, nats=worker, results=True)
+        assert (rows.run("run") or {})["stdout"] == "output"
+        assert again.logged("broker.error") == []
+        wipe(rows)
+    run_until_idle(rows, *places, nats=worker, results=True)
+    reader = guarded.login(f"{prefix}reader")
+    on_reader = ("--json", "--database", rows.url, "--nats", reader, *places)
+    for command in (("status",), ("verify",), ("rebuild",), ("explain", "run")):
+        done = run_projector(*command, *on_reader, cwd=rows.path.parent)
+        assert (done.code, done.document.get("problems", [])) == (0, []), done
+    assert all("CONSUMER.DELETE" in line for line in guarded.refusals()), guarded.refusals()
+
+
 def test_a_missing_right_is_named_in_the_log_until_it_is_granted_and_costs_no_row(
     make_server: MakeServer, rows: Rows, tmp_path: Path, start_worker: StartWorker
 ) -> None:
