@@ -57,7 +57,7 @@ class _Group(click.Group):
 )
 @click.version_option(__version__, prog_name="projector")
 def command() -> None:
-    """Project events from a JetStream stream into SQL tables.
+    """Project starts and results of runs from JetStream into SQL tables.
 
     Exit codes of every command: 0 success; 1 a result that the command's help explains; 64 an
     option is wrong; 65 the database is corrupt or not a database; 70 a bug; 75 the broker or the
@@ -92,7 +92,11 @@ def command() -> None:
 )
 @options.patience
 @option("--drain-timeout", SECONDS, "Wait this long for started batches when stopping.")
-@option("--upkeep-every", SECONDS, "Promote executions whose rows came late at this interval.")
+@option(
+    "--upkeep-every",
+    SECONDS,
+    "Promote late executions, give up overdue runs and delete old rows at this interval.",
+)
 @options.retention
 @options.observability
 @options.credentials

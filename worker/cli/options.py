@@ -130,8 +130,10 @@ database = option(
     "in yoyo.ini]",
     metavar="URL",
 )
-stream = option("--stream", _NAME, "Read events from this stream.")
-consumer = option("--consumer", _NAME, "Use this durable pull consumer; `run` creates it.")
+stream = option("--stream", _NAME, "Read starts from this stream.")
+consumer = option(
+    "--consumer", _NAME, "Use this durable pull consumer of starts; `run` creates it."
+)
 results_stream = option("--results-stream", _NAME, "Read results from this stream.")
 results_consumer = option(
     "--results-consumer", _NAME, "Use this durable pull consumer of results; `run` creates it."
@@ -147,7 +149,7 @@ output_bucket = option(
 )
 projections = option(
     *("--projection", click.Choice(_DEFAULTS["projections"])),
-    "Project only these: starts, or starts and results. Repeat the option for several.",
+    "Work on these alone: starts, or both. A worker needs the starts. Repeat it for several.",
     multiple=True,
 )
 bucket = option("--bucket", _BUCKET, "Read manifests from this key-value bucket.")

@@ -56,8 +56,8 @@ def status(*, watch: float | None, as_json: bool, **options: Any) -> int:
     It works with and without a running worker, and shows what it can if one of the two is
     unavailable.
 
-    With --projection starts it shows these alone. The time up to which everything that the broker
-    stored is in the database is what overdue runs are given up by.
+    With --projection starts it shows these alone. `known_up_to` is the time up to which everything
+    that the broker stored is in the database; only runs whose deadline is earlier are given up.
 
     With --json: {"stream": {…}, "consumer": {"pending": 0, "ack_pending": 0, "pull_requests": 1,
     …}, "database": {"committed_at": …, "rejected": 0, …}, "workers": [{"host": …, "pid": …,

@@ -40,7 +40,7 @@ _COUNTERS = {
     "redelivered": "Projected messages that were delivered more than once.",
     "promotions_failed": "Executions that could not be promoted from pending to running.",
     "runs_reaped": "Runs that were given up at their deadline.",
-    "reaps_failed": "Overdue runs that the tables did not let go.",
+    "reaps_failed": "Overdue runs whose update a constraint or trigger rejected.",
     "runs_deleted": "Ended runs that were older than the retention.",
     "executions_deleted": "Executions that were older than the retention.",
     "executions_expired": "Executions that were pending for an hour without a run.",

@@ -26,7 +26,7 @@ NAMES = (
     "promotions_failed",
     "executions_expired",  # pending for an hour without a run
     "runs_reaped",  # given up at their deadline
-    "reaps_failed",  # overdue runs that the tables did not let go
+    "reaps_failed",  # overdue runs whose update a constraint or trigger rejected
     "executions_deleted",  # older than the retention
     "runs_deleted",
     "executions_promoted_late",  # by the sweep: their rows came after their starts
