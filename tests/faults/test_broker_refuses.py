@@ -19,10 +19,11 @@ def assert_projects(url: str, rows: Rows, worker: WorkerProcess) -> None:
     """Assert that the worker becomes ready and a start that is published now becomes a run."""
     with Broker(url) as broker:
         eventually(broker.has_stream, 20, lambda: worker.text)
+        # A stream that was only just created may not take messages yet.
+        worker.wait_for("worker.ready", within=20)
         result_id = f"at last {time.monotonic()}"
         broker.publish(result_id=result_id)
     worker.until(lambda: rows.run(result_id), 20)
-    worker.wait_for("worker.ready")
     assert worker.stop() == 0
 
 
