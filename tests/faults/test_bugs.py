@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.conftest import StartWorker
+from tests.conftest import RunUntilIdle, StartWorker
 from tests.support import events
 from tests.support.broker import Broker
-from tests.support.faulty_worker import PLACES
+from tests.support.faulty_worker import PLACES, PLACES_OF_RESULTS
 from tests.support.outcome import assert_complete
 from tests.support.rows import Rows
 
@@ -31,3 +31,24 @@ def test_an_unexpected_error_is_logged_with_its_causes_and_the_worker_continues_
     assert row is not None
     assert row["expires_at"] is not None
     assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("place", PLACES_OF_RESULTS)
+def test_an_unexpected_error_on_the_way_of_a_result_ends_the_worker_and_costs_no_result(
+    deployment: Broker,
+    rows: Rows,
+    start_worker: StartWorker,
+    run_until_idle: RunUntilIdle,
+    place: str,
+) -> None:
+    deployment.make_results_stream()
+    deployment.make_output_bucket()
+    deployment.put_output("request/stdout", b"output")
+    deployment.publish(result_id="run")
+    deployment.publish_results([events.result(result_id="run", stdout_object="request/stdout")])
+    options = ("--ack-wait", "1s")
+    worker = start_worker(rows, *options, results=True, fault=("bug", place))
+    assert worker.exit_code() == 70
+    assert "the injected bug" in worker.lines[-1]["error"]
+    run_until_idle(rows, *options, results=True)
+    assert (rows.run("run") or {})["stdout"] == "output"

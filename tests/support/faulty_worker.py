@@ -36,6 +36,11 @@ PLACES = {
     "consumer is bound": ("worker.jetstream.consumer", "Consumer.bind"),
     "manifest is read": ("worker.jetstream.bucket", "read_timeout"),
 }
+# The same, where only results get.
+PLACES_OF_RESULTS = {
+    "starts are awaited": ("worker.jetstream.starts_first", "StartsFirst.catch_up"),
+    "output is fetched": ("worker.jetstream.outputs", "read_object"),
+}
 
 
 def faulty(fault: str, argument: object) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -152,7 +157,7 @@ def _raise_once(place: str) -> None:
 
 
 def _call_before(place: str, call: Callable[[], None]) -> None:
-    module_name, name = PLACES[place]
+    module_name, name = {**PLACES, **PLACES_OF_RESULTS}[place]
     owner: Any = import_module(module_name)
     *parents, name = name.split(".")
     for parent in parents:

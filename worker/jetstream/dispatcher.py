@@ -78,6 +78,7 @@ class Dispatcher:
         self._prerequisite = prerequisite
         self._outputs = outputs
         self._fetching: set[asyncio.Task[None]] = set()
+        self._bug: BaseException | None = None
         self._status = status
         self._connection: Connection | None = None
         self._consumer: Consumer | None = None
@@ -189,6 +190,8 @@ class Dispatcher:
         while True:
             await self._work.wait()
             self._work.clear()
+            if self._bug is not None:
+                raise self._bug
             await self.ack_results()
             self._dispatch()
 
@@ -250,7 +253,14 @@ class Dispatcher:
             assert self._outputs is not None
             task = asyncio.create_task(self._fetch(number, message, fetch, self._outputs))
             self._fetching.add(task)
-            task.add_done_callback(self._fetching.discard)
+            task.add_done_callback(self._fetched)
+
+    def _fetched(self, task: asyncio.Task[None]) -> None:
+        """Have an unexpected error raised by `run`; the loop would only log it."""
+        self._fetching.discard(task)
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            self._bug = bug
+            self._work.set()
 
     async def _fetch(self, number: int, message: Message, fetch: Fetch, outputs: Outputs) -> None:
         """Have a message wait again with its output; nak it where the store does not answer."""
