@@ -1,8 +1,8 @@
 """What the broker's clock shows. Loop thread only.
 
-Servers since 2.10 tell it in most answers. An older one tells it only in the answer to the creation
-of a consumer. So where nothing has told it lately, one is created that reads nothing and ends by
-itself: on the bucket, or on the stream where there is no bucket.
+Servers since 2.10 show it in most answers. An older one shows it only in the answer to the creation
+of a consumer. So where nothing has shown it lately, one is created that reads nothing and ends by
+itself: on the bucket, or on the stream if the bucket does not exist.
 """
 
 from worker.errors import PullLost
@@ -11,17 +11,15 @@ from worker.jetstream.ephemeral import reading
 from worker.jetstream.stream import ApiError, read_state
 from worker.settings import Settings
 
-# Clocks drift, and the broker's may be set.
-_ASK_AGAIN_AFTER = 600.0
-
 
 async def broker_time(connection: Connection, settings: Settings, filter_subject: str) -> int:
     """Return what the broker's clock shows now, in nanoseconds since 1970.
 
     `filter_subject` is of the stream's own consumer. Raises BrokerError where the broker does not
-    tell it.
+    show it; then it is asked again after a minute.
     """
-    if connection.clock.age > _ASK_AGAIN_AFTER:
+    if connection.clock.is_due:
+        connection.clock.asked()
         await _ask(connection, settings, filter_subject)
     now = connection.clock.now
     if now is None:
@@ -43,4 +41,4 @@ async def _ask(connection: Connection, settings: Settings, filter_subject: str) 
 async def _create(connection: Connection, stream: str, subject: str) -> None:
     new = {"filter_subject": subject, "deliver_policy": "new"}
     async with reading(connection, stream, delete=False, **new):
-        pass  # the answer to the creation told the time
+        pass  # the answer to the creation has shown the time

@@ -202,10 +202,10 @@ class Connection(Client):
         Servers since 2.10 say when they answered. All say when a consumer was created: just now
         for one that `is_new`, since nothing creates one of these twice by the same name.
         """
-        told = answer.get("ts") or (answer.get("created") if is_new else None)
-        if told is not None:
+        shown = answer.get("ts") or (answer.get("created") if is_new else None)
+        if shown is not None:
             with contextlib.suppress(ValueError):
-                self.clock.set(parse_instant(told))
+                self.clock.set(parse_instant(shown))
 
     async def publish(
         self,

@@ -16,7 +16,9 @@ from worker.jetstream.clock import broker_time
 from worker.jetstream.connection import Connection
 from worker.jetstream.consumer import Binding
 from worker.jetstream.dispatcher import Dispatcher
+from worker.jetstream.link import rest_after
 from worker.jetstream.stream import first_message
+from worker.logs import Repeats
 from worker.settings import Settings
 from worker.status.worker_status import ProjectionStatus
 
@@ -25,10 +27,7 @@ log = logging.getLogger(__name__)
 _LOOK_AFTER = 1.0
 # Without the right to ask, every question takes its whole timeout.
 _ASK_AGAIN_AFTER = 600.0
-_ASK_TIME_AGAIN_AFTER = 60.0
-# The answer has a whole message in it: on a slow link it takes a tenth of the time at most.
-_REST_AFTER_ASKING = 9
-_QUICK = 0.1
+_LOG_AGAIN_AFTER = 60.0
 
 
 class _Found(NamedTuple):
@@ -59,7 +58,8 @@ class LagMonitor:
         self._dispatcher = dispatcher
         self._status = status
         self._found = _NOTHING_FOUND
-        self._not_before = self._no_time_before = 0.0
+        self._not_before = 0.0
+        self._repeats = Repeats(_LOG_AGAIN_AFTER)
         self._behind_since: int | None = None
 
     async def run(self, connection: Connection) -> None:
@@ -86,16 +86,14 @@ class LagMonitor:
         self._status.health.record_oldest(oldest, is_known=is_known)
 
     async def _ask_time(self, connection: Connection) -> None:
-        """Let the broker tell its time where that is not known."""
-        now = time.monotonic()
-        if now < self._no_time_before:
-            return
+        """Let the broker give its time where that is not known."""
+        began = time.monotonic()
         try:
             await broker_time(connection, self._settings, self._filter)
         except BrokerError as error:
-            self._no_time_before = now + _ASK_TIME_AGAIN_AFTER
-            cause = connection.forget_problem_since(now)
-            log.info("lag.unknown", extra={"error": cause or describe(error)})
+            if self._repeats.due("time"):
+                cause = connection.forget_problem_since(began)
+                log.info("lag.unknown", extra={"error": cause or describe(error)})
 
     async def _oldest(self, connection: Connection, binding: Binding) -> int | None:
         """Return the instant at which the oldest message that is not projected was stored, or None.
@@ -129,8 +127,7 @@ class LagMonitor:
         try:
             message = await first_message(connection, self._stream, ack_floor + 1, self._filter)
             answered = time.monotonic()
-            if answered - now > _QUICK:
-                self._not_before = answered + _REST_AFTER_ASKING * (answered - now)
+            self._not_before = answered + rest_after(answered - now)
             if message is None:
                 return None
             stored_at = parse_instant(str(message["time"]))

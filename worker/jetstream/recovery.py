@@ -21,6 +21,7 @@ from worker.jetstream.connection import Connection
 from worker.jetstream.consumer import Binding, Consumer
 from worker.jetstream.deliveries import Deliveries
 from worker.jetstream.dispatcher import Dispatcher
+from worker.jetstream.link import rest_after
 from worker.jetstream.outputs import Outputs
 from worker.jetstream.prerequisite import Prerequisite
 from worker.jetstream.presence import Peer, Presence, elsewhere
@@ -47,8 +48,6 @@ _SHARED_FOR = 60.0
 _REPEAT_ERROR_AFTER = 60.0
 _PROGRESS_EVERY = 10.0
 _RETRY_AFTER = 3.0
-# The answer has a whole message in it: on a slow link it takes a tenth of the time at most.
-_REST_AFTER_COMPARING = 9
 
 
 class Recovery:
@@ -184,7 +183,7 @@ class Recovery:
         began = time.monotonic()
         went_back = await has_gone_back(*place, checkpoint, binding.stream)
         now = time.monotonic()
-        self._compare_again_at = now + _REST_AFTER_COMPARING * (now - began)
+        self._compare_again_at = now + rest_after(now - began)
         return went_back
 
     def _log_stream(self, binding: Binding, recalled: Recalled, *, went_back: bool) -> None:

@@ -24,6 +24,7 @@ from worker.jetstream.connection import API, Connection
 from worker.jetstream.consumer import Binding, Consumer, differences, wanted_consumer
 from worker.jetstream.dispatcher import Dispatcher
 from worker.jetstream.lag import LagMonitor
+from worker.jetstream.link import rest_after
 from worker.jetstream.outputs import Outputs
 from worker.jetstream.prerequisite import Prerequisite
 from worker.jetstream.presence import Presence
@@ -45,8 +46,6 @@ _LOSES_MESSAGES = (
 )
 _RECORD_EVERY = 5.0
 _LOOK_AFTER = 2.0
-# The answer may have a whole message in it: on a slow link it takes a tenth of the time at most.
-_REST_AFTER_MEASURING = 9
 _LOOK_AT_MOST_EVERY = 0.1
 _LAST_CHECKPOINT_TIMEOUT = 1.0
 _UNANSWERED_AFTER = 3
@@ -185,7 +184,7 @@ class Session:
                 asked_at=asked_at,
             )
             now = time.monotonic()
-            self._measure_again_at = now + _REST_AFTER_MEASURING * (now - began)
+            self._measure_again_at = now + rest_after(now - began)
         self._status.health.record_projected_up_to(self.projected_up_to)
 
     @property

@@ -12,6 +12,7 @@ from worker.codec.timestamps import parse_instant
 from worker.errors import PullLost
 from worker.jetstream.connection import Connection
 from worker.jetstream.consumer import Binding
+from worker.jetstream.link import rest_after
 from worker.jetstream.session import Session
 from worker.jetstream.stream import first_message
 from worker.status.health import Health
@@ -22,9 +23,6 @@ log = logging.getLogger(__name__)
 _PATIENCE = 30.0
 _LOOK_AGAIN = 0.01
 _LOOK_EVERY = 0.25
-# The answer may have a whole message in it: on a slow link it takes a tenth of the time at most.
-_REST_AFTER_ASKING = 9
-_QUICK = 0.1
 
 
 class StartsFirst:
@@ -59,7 +57,7 @@ class StartsFirst:
                 return
             self._health.record_waiting()
             took = time.monotonic() - asked_at
-            await asyncio.sleep(rest if took < _QUICK else _REST_AFTER_ASKING * took)
+            await asyncio.sleep(max(rest, rest_after(took)))
             rest = min(2 * rest, _LOOK_EVERY)
             asked_at = time.monotonic()
         if self.is_given_up:

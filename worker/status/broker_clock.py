@@ -3,6 +3,11 @@
 import time
 from collections.abc import Callable
 
+# In nanoseconds. Clocks drift, and the broker's may be set; a broker that does not show its time
+# would be asked in vain all the time.
+_OLD_AFTER = 600 * 1_000_000_000
+_ASK_AGAIN_AFTER = 60 * 1_000_000_000
+
 
 class BrokerClock:
     """What the broker's clock shows, kept as its offset from this machine's monotonic clock.
@@ -12,25 +17,31 @@ class BrokerClock:
 
     def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._clock = clock
-        self._told: tuple[int, int] | None = None  # the offset, and when it was measured
+        self._known: tuple[int, int] | None = None  # the offset, and when it was measured
+        self._asked_at: int | None = None
 
     def set(self, instant: int) -> None:
         """Take what the broker's clock shows now."""
         now = self._clock()
-        self._told = instant - now, now
+        self._known = instant - now, now
 
     def forget(self) -> None:
         """Take it that another broker may be asked from now on, with a clock of its own."""
-        self._told = None
+        self._known = self._asked_at = None
+
+    def asked(self) -> None:
+        """Note that the broker is asked now."""
+        self._asked_at = self._clock()
 
     @property
     def now(self) -> int | None:
-        """What the broker's clock shows now; None where the broker has not told it."""
-        told = self._told
-        return None if told is None else self._clock() + told[0]
+        """What the broker's clock shows now; None where the broker has not shown it."""
+        known = self._known
+        return None if known is None else self._clock() + known[0]
 
     @property
-    def age(self) -> float:
-        """For how many seconds the broker has not told it."""
-        told = self._told
-        return float("inf") if told is None else (self._clock() - told[1]) / 1e9
+    def is_due(self) -> bool:
+        """Whether to ask the broker: nothing has shown its time lately, and it was not asked."""
+        known, now = self._known, self._clock()
+        is_old = known is None or now - known[1] > _OLD_AFTER
+        return is_old and (self._asked_at is None or now - self._asked_at > _ASK_AGAIN_AFTER)
