@@ -91,7 +91,7 @@ class Service:
         shared = Shared(Helpers(self._supervisor), Stop(), asyncio.Event())
         manifests = ManifestSync(settings.bucket, self._manifests)
         starts = self._session(STARTS, manifests, shared)
-        sessions, first = [starts.session], None
+        sessions = [starts.session]
         if RESULTS.name in settings.projections:
             first = StartsFirst(starts.session, status.projections[RESULTS.name].health)
             outputs = Outputs(settings.output_bucket, status.counters)
@@ -100,7 +100,6 @@ class Service:
             settings=settings,
             sessions=sessions,
             manifests=manifests,
-            starts_first=first,
             upkeep=Upkeep(settings, sessions, starts.pool, status.counters),
             status=status,
             supervisor=self._supervisor,

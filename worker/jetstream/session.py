@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from repo.errors import RepositoryError, TransientError, UnavailableError
+from worker.codec.timestamps import parse_instant
 from worker.errors import (
     BROKER_UNREACHABLE,
     DATABASE_BLOCKED,
@@ -30,6 +31,7 @@ from worker.jetstream.prerequisite import Prerequisite
 from worker.jetstream.presence import Presence
 from worker.jetstream.pull import PullSubscription
 from worker.jetstream.recovery import Recovery
+from worker.jetstream.stream import first_message
 from worker.jetstream.tasks import FIRST_BACKOFF, Helpers, Stop, Stopped, cancel, run_until
 from worker.jetstream.watermark import projected_up_to
 from worker.processing.pool import ProjectionPool
@@ -85,6 +87,8 @@ class Session:
         self.is_idle = False
         self._settings = settings
         self._projection = projection
+        self._filter = projection.read_filter
+        self._connection: Connection | None = None
         self._status = status
         self._helpers, self._stop, self._closing = shared
         self._prerequisite = prerequisite
@@ -101,7 +105,7 @@ class Session:
             presence=self._presence,
             status=status,
         )
-        self._lag = LagMonitor(settings, projection.read_filter, self.dispatcher, status)
+        self._lag = LagMonitor(settings, self._filter, self.dispatcher, status)
         self._differing: dict[str, tuple[Any, Any]] = {}
         self._unanswered = 0
         self._unavailable = 0
@@ -117,6 +121,7 @@ class Session:
         `drained` is called once nothing more will be dispatched; then this waits for the close.
         """
         dispatcher = self.dispatcher
+        self._connection = connection
         consumer = Consumer(connection, self._settings, self._projection)
         dispatcher.attach(connection, consumer)
         if self._outputs is not None:
@@ -165,7 +170,7 @@ class Session:
     async def _broker_time(self, connection: Connection) -> int | None:
         """Return what the broker's clock shows now, an instant, or None where it does not tell."""
         try:
-            return await broker_time(connection, self._settings, self.read_filter)
+            return await broker_time(connection, self._settings, self._filter)
         except BrokerError:
             return None
 
@@ -175,17 +180,22 @@ class Session:
         """Find out up to when everything is in the database, as of a look that was asked for."""
         self.max_age = binding.stream.max_age
         began = time.monotonic()
-        if not self.proves(binding):
+        if not self._recovery.proves(binding):
             self._projected_up_to = None
         elif self._is_measured and began >= self._measure_again_at:
             self._projected_up_to = await projected_up_to(
-                *(connection, self.stream, self.read_filter, binding.stream),
+                *(connection, self.stream, self._filter, binding.stream),
                 caught_up_to=self._recovery.caught_up_to,
                 asked_at=asked_at,
             )
             now = time.monotonic()
             self._measure_again_at = now + rest_after(now - began)
         self._status.health.record_projected_up_to(self.projected_up_to)
+
+    @property
+    def stream(self) -> str:
+        """The stream that this session reads."""
+        return self._settings.stream
 
     @property
     def broker_time(self) -> int | None:
@@ -196,18 +206,11 @@ class Session:
     def projected_up_to(self) -> int | None:
         """W of this stream as of the last look, an instant of the broker's clock, or None."""
         binding = self.dispatcher.binding
-        is_known = self.dispatcher.is_bound and binding is not None and self.proves(binding)
-        return self._projected_up_to if is_known else None
+        if not self.dispatcher.is_bound or binding is None or not self._recovery.proves(binding):
+            return None
+        return self._projected_up_to
 
     # --- read by the session of results ---
-
-    @property
-    def stream(self) -> str:
-        return self._settings.stream
-
-    @property
-    def read_filter(self) -> str:
-        return self._projection.read_filter
 
     @property
     def progress(self) -> tuple[object, ...]:
@@ -215,18 +218,27 @@ class Session:
         binding = self.dispatcher.binding
         return binding and binding.ack_floor.stream_seq, self._recovery.caught_up_to
 
-    @property
-    def caught_up_to_instant(self) -> int | None:
-        """Up to which store time everything is in the database while it is caught up, or None."""
-        return self._recovery.caught_up_to_instant
+    async def has_projected(self, stored_at: int) -> bool:
+        """Return whether everything that the broker stored up to an instant is in the database."""
+        caught_up_to = self._recovery.caught_up_to_instant
+        if caught_up_to is not None and caught_up_to >= stored_at:
+            return True
+        try:
+            binding = await self.dispatcher.look() if self.dispatcher.is_bound else None
+            connection = self._connection
+            if connection is None or binding is None or not self._recovery.proves(binding):
+                return False
+            if not binding.has_work:
+                return True  # whatever was stored before the look is projected
+            return await self._first_not_projected(connection, binding) > stored_at
+        except PullLost:
+            return False
 
-    async def look(self) -> Binding | None:
-        """Return the consumer as it is now; raises PullLost where it does not answer."""
-        return await self.dispatcher.look() if self.dispatcher.is_bound else None
-
-    def proves(self, binding: Binding) -> bool:
-        """Return whether the consumer's position says how far the database is."""
-        return self._recovery.proves(binding)
+    async def _first_not_projected(self, connection: Connection, binding: Binding) -> int:
+        """Return when the first message that may not be projected was stored, an instant."""
+        floor = binding.ack_floor.stream_seq
+        first = await first_message(connection, self.stream, floor + 1, self._filter)
+        return 0 if first is None else parse_instant(str(first["time"]))
 
     async def not_acked(self) -> int | None:
         """Return how many messages the broker has left; None where that is unknown."""
@@ -309,7 +321,7 @@ class Session:
         log.info(
             "pull.started",
             extra={
-                "stream": self._settings.stream,
+                "stream": self.stream,
                 "consumer": self._settings.consumer,
                 "pending": binding.pending,
                 "ack_pending": binding.ack_pending,
@@ -361,7 +373,7 @@ class Session:
         pull = PullSubscription(
             connection,
             subject,
-            self._projection.read_filter,
+            self._filter,
             dispatcher,
             self._recovery.deliveries,
         )

@@ -16,7 +16,6 @@ from worker.errors import BrokerError, describe
 from worker.jetstream.connection import Connection, connect
 from worker.jetstream.manifest_sync import ManifestSync
 from worker.jetstream.session import Session, Shared
-from worker.jetstream.starts_first import StartsFirst
 from worker.jetstream.tasks import FIRST_BACKOFF, Stopped, cancel
 from worker.jetstream.upkeep import Upkeep
 from worker.settings import Settings
@@ -49,11 +48,9 @@ class Sessions:
         status: WorkerStatus,
         supervisor: Supervisor,
         shared: Shared,
-        starts_first: StartsFirst | None,
         versions: Mapping[str, str],
     ) -> None:
         self._helpers, self.stop, self.closing = shared
-        self._starts_first = starts_first
         self.pulling_ended = threading.Event()
         self.all = sessions
         self.upkeep = upkeep
@@ -92,8 +89,6 @@ class Sessions:
             connect(self._settings, self._supervisor, self._status)
         )
         self._note_connected(connection)
-        if self._starts_first is not None:
-            self._starts_first.attach(connection)
         helpers = [self._manifests.run(connection)]
         if self._settings.until_idle:
             helpers.append(self._stop_when_idle(connection))

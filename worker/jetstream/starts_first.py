@@ -8,13 +8,8 @@ import asyncio
 import logging
 import time
 
-from worker.codec.timestamps import parse_instant
-from worker.errors import PullLost
-from worker.jetstream.connection import Connection
-from worker.jetstream.consumer import Binding
 from worker.jetstream.link import rest_after
 from worker.jetstream.session import Session
-from worker.jetstream.stream import first_message
 from worker.status.health import Health
 
 log = logging.getLogger(__name__)
@@ -35,7 +30,6 @@ class StartsFirst:
         self.is_given_up = False
         self._starts = starts
         self._health = health
-        self._connection: Connection | None = None
         self._progress: tuple[object, ...] = ()
         self._progressed_at = time.monotonic()
 
@@ -44,15 +38,11 @@ class StartsFirst:
         """What is projected stays so."""
         return True
 
-    def attach(self, connection: Connection) -> None:
-        """Ask over this connection from now on."""
-        self._connection = connection
-
     async def catch_up(self, stored_at: int) -> None:
         """Return when all starts stored up to an instant are projected, or make no progress."""
         rest = _LOOK_AGAIN
         self._progressed_at = asked_at = time.monotonic()
-        while not await self._are_projected(stored_at):
+        while not await self._starts.has_projected(stored_at):
             if self._is_stuck():
                 return
             self._health.record_waiting()
@@ -85,25 +75,3 @@ class StartsFirst:
             extra={"error": f"the starts have made no progress for {_PATIENCE:.0f} s"},
         )
         return True
-
-    async def _are_projected(self, stored_at: int) -> bool:
-        caught_up_to = self._starts.caught_up_to_instant
-        if caught_up_to is not None and caught_up_to >= stored_at:
-            return True
-        try:
-            binding = await self._starts.look()
-            if binding is None or not self._starts.proves(binding):
-                return False
-            if not binding.has_work:
-                return True  # whatever was stored before the look is projected
-            return await self._first_not_projected(binding) > stored_at
-        except PullLost:
-            return False
-
-    async def _first_not_projected(self, binding: Binding) -> int:
-        """Return when the first start that may not be projected was stored, an instant."""
-        if self._connection is None:
-            return 0
-        floor, subjects = binding.ack_floor.stream_seq, self._starts.read_filter
-        first = await first_message(self._connection, self._starts.stream, floor + 1, subjects)
-        return 0 if first is None else parse_instant(str(first["time"]))
