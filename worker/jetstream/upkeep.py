@@ -22,6 +22,7 @@ from worker.processing.pool import ProjectionPool
 from worker.processing.processor import log_promotion_failures
 from worker.settings import Settings
 from worker.status.counters import Counters
+from worker.status.worker_health import if_known
 
 log = logging.getLogger(__name__)
 
@@ -100,11 +101,8 @@ class Upkeep:
     def _limits(self) -> Limits | None:
         """Return what this tick goes by; None where W or the broker's time is unknown."""
         now = self._sessions[0].broker_time
-        known = [session.projected_up_to for session in self._sessions]
-        if now is None or len(known) < 2:  # without results nothing can be known of them
-            return None
-        up_to = [instant for instant in known if instant is not None]
-        return Limits(now, min(now, *up_to)) if len(up_to) == len(known) else None
+        up_to = if_known(min, [session.projected_up_to for session in self._sessions])
+        return None if now is None or up_to is None else Limits(now, min(now, up_to))
 
     async def _tick(self, limits: Limits | None) -> None:
         for part in (self._sweep, self._reap, self._delete_old):

@@ -1,6 +1,7 @@
 """The health of the process: that of its projections, which share a connection and a database."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from worker.codec.timestamps import NANOSECONDS
 from worker.errors import (
@@ -25,6 +26,9 @@ from worker.status.health import (
     Health,
     Verdict,
 )
+
+_Value = TypeVar("_Value")
+_Combined = TypeVar("_Combined")
 
 # The state of the process is the first of these that a projection is in.
 _WORST_FIRST = (
@@ -95,19 +99,17 @@ class WorkerHealth:
     @property
     def pending(self) -> int | None:
         """How many messages the broker has not delivered; None where that is unknown."""
-        return _sum(health.pending for health in self._all)
+        return if_known(sum, [health.pending for health in self._all])
 
     @property
     def ack_pending(self) -> int | None:
         """How many messages any worker has not acked; None where that is unknown."""
-        return _sum(health.ack_pending for health in self._all)
+        return if_known(sum, [health.ack_pending for health in self._all])
 
     @property
     def lag(self) -> float | None:
         """The age of the oldest message that is not projected, in seconds; None if unknown."""
-        lags = [health.lag for health in self._all]
-        known = [lag for lag in lags if lag is not None]
-        return max(known) if len(known) == len(lags) else None
+        return if_known(max, [health.lag for health in self._all])
 
     @property
     def projected_up_to(self) -> int | None:
@@ -115,9 +117,7 @@ class WorkerHealth:
 
         An instant of the broker's clock. Unknown as well where only one kind is projected.
         """
-        instants = [health.projected_up_to for health in self._all]
-        known = [instant for instant in instants if instant is not None]
-        return min(known) if len(known) == len(instants) > 1 else None
+        return if_known(min, [health.projected_up_to for health in self._all])
 
     @property
     def projected_up_to_age(self) -> float | None:
@@ -136,8 +136,7 @@ class WorkerHealth:
     @property
     def is_caught_up(self) -> bool | None:
         """Whether the database holds all that the consumers have handed out; None if unknown."""
-        states = [health.is_caught_up for health in self._all]
-        return None if None in states else all(states)
+        return if_known(all, [health.is_caught_up for health in self._all])
 
     def verdict(self) -> Verdict:
         """Return the state of the process: the worst of its projections."""
@@ -156,11 +155,9 @@ class WorkerHealth:
         )
 
 
-def _sum(counts: Iterable[int | None]) -> int | None:
-    """Return the sum, or None where a part of it is unknown."""
-    total = 0
-    for count in counts:
-        if count is None:
-            return None
-        total += count
-    return total
+def if_known(
+    combine: Callable[[list[_Value]], _Combined], values: list[_Value | None]
+) -> _Combined | None:
+    """Return what `combine` makes of the values, or None where one of them is unknown."""
+    known = [value for value in values if value is not None]
+    return combine(known) if len(known) == len(values) else None

@@ -10,7 +10,7 @@ from worker.status.broker_clock import BrokerClock
 from worker.status.counters import Counters
 from worker.status.health import Health
 from worker.status.readiness import Readiness
-from worker.status.worker_health import WorkerHealth
+from worker.status.worker_health import WorkerHealth, if_known
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +55,7 @@ class WorkerStatus(Observer):
     @property
     def expected(self) -> int | None:
         """How many messages this process has projected once it is idle; None while unknown."""
-        expected = [one.expected for one in self.projections.values()]
-        known = [messages for messages in expected if messages is not None]
-        return sum(known) if len(known) == len(expected) else None
+        return if_known(sum, [one.expected for one in self.projections.values()])
 
     def report_ready(self) -> None:
         """Log that the worker is ready, once every projection is."""
