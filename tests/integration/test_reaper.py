@@ -90,6 +90,20 @@ def test_nothing_is_given_up_while_results_cannot_be_read(
     assert worker.stop() == 0
 
 
+def test_a_worker_that_reads_no_results_gives_up_nothing(
+    fleet: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    fleet.publish(result_id="overdue")
+    worker = start_worker(rows, "--upkeep-every", "0.2s")
+    worker.until(lambda: rows.count() == 1)
+    make_overdue(rows, "overdue")
+    time.sleep(3)
+    row = rows.run("overdue")
+    assert row is not None
+    assert row["reaped"] == 0
+    assert worker.stop() == 0
+
+
 def test_a_deadline_that_is_no_time_in_stored_form_gives_up_no_run_and_is_one_warning(
     fleet: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
