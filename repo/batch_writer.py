@@ -48,7 +48,7 @@ _Promote = Callable[[Sequence[str]], list[PromotionFailure]]
 class Writer(Generic[Row]):
     """How rows are written and what follows. All functions run inside the caller's transaction.
 
-    `write_all` and `write` return what changed, and raise RowRejected. `probes` returns rows to try
+    `write_all` returns what changed, and raises RowRejected. `probes` returns rows to try
     if the tables may reject every row, made of a rejected row and of the last row that was written,
     if any. `delete_rejected` deletes a message's rejected event if its row exists, and returns
     whether it was deleted. `parents` returns the ids of the rows' parents, each once; `promote`
@@ -56,7 +56,6 @@ class Writer(Generic[Row]):
     """
 
     write_all: Callable[[Connection, Sequence[Row]], Outcomes]
-    write: Callable[[Connection, Row], Outcomes]
     probes: Callable[[Row, Row | None], list[Row]]
     delete_rejected: Callable[[Connection, Key, Row], bool]
     parents: Callable[[Sequence[Row]], list[str]]
@@ -245,14 +244,14 @@ class BatchWriter(Generic[Row]):
             try:
                 # For a trigger with RAISE(FAIL), which keeps the row that it rejects.
                 with self.connection.savepoint():
-                    changed = self._writer.write(self.connection, row)
+                    changed = self._writer.write_all(self.connection, [row])
             except (RowRejected, SchemaError) as error:
                 rejected[index] = error
                 continue
             except TransactionAborted as error:
                 ended[index] = error
                 raise
-            if changed:
+            if changed.total():
                 outcomes += changed
                 self._last_written = row
         return outcomes
@@ -266,7 +265,7 @@ class BatchWriter(Generic[Row]):
         for probe in self._writer.probes(rows[first], self._last_written):
             try:
                 with self.connection.savepoint(keep=False):
-                    self._writer.write(self.connection, probe)
+                    self._writer.write_all(self.connection, [probe])
             except (RowRejected, SchemaError):
                 continue
             except TransactionAborted:

@@ -57,14 +57,6 @@ def insert_all(connection: Connection, runs: Sequence[Run]) -> int:
     return inserted
 
 
-def insert(connection: Connection, run: Run) -> int:
-    """Insert one run and return 1, or 0 if its result_id exists; may raise RowRejected."""
-    inserted = connection.execute(_INSERT_RUN, run)
-    if not inserted:
-        _verify_exists(connection, run)
-    return inserted
-
-
 def delete_old(connection: Connection, recorded_before: str, limit: int) -> int:
     """Delete up to `limit` ended runs that were stored before a time; return how many."""
     return connection.execute(_DELETE_OLD, (recorded_before, limit))
@@ -93,7 +85,6 @@ def _exec_ids(runs: Sequence[Run]) -> list[str]:
 
 START_WRITER = Writer(
     write_all=lambda connection, runs: Counter({INSERTED: insert_all(connection, runs)}),
-    write=lambda connection, run: Counter({INSERTED: 1}) if insert(connection, run) else Counter(),
     probes=_probes,
     delete_rejected=lambda connection, key, run: rejected_events.delete_projected(
         connection, key, run.result_id

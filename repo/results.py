@@ -186,10 +186,6 @@ def _write_rows(connection: Connection, new: Sequence[Result], ended: Sequence[R
             connection.execute_many(_LINK_PARENT, children)
 
 
-def _write_one(position: Position | None, connection: Connection, result: Result) -> Outcomes:
-    return write_all(position, connection, [result])
-
-
 def _probes(rejected: Result, last_written: Result | None) -> list[Result]:
     """Return the rejected result with plain texts, and the last one written, under new ids.
 
@@ -208,7 +204,6 @@ def result_writer(position: Position | None) -> Writer[Result]:
     """Return how results are written: those of a stream and consumer, or retried ones (None)."""
     return Writer(
         write_all=partial(write_all, position),
-        write=partial(_write_one, position),
         probes=_probes,
         delete_rejected=lambda connection, key, result: rejected_events.delete_projected(
             connection, key, result.result_id

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from repo.execution_results import insert, insert_all
+from repo.execution_results import insert_all
 from repo.sqlite.connection import Connection
 from tests.repo.rows import Db, run
 
@@ -49,7 +49,7 @@ def test_a_start_after_its_result_leaves_the_finished_row_unchanged(db: Db, reje
     ids=range(13),
 )
 def test_text_is_stored_unchanged(connection: Connection, db: Db, column: str, text: str) -> None:
-    insert(connection, run("r1")._replace(**{column: text}))
+    insert_all(connection, [run("r1")._replace(**{column: text})])
     found = db.ask(f"SELECT {column}, typeof({column}) FROM execution_results")
     assert found == [(text, "text")]
 

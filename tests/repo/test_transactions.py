@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from repo.errors import RepositoryError, RowRejected, UnavailableError
-from repo.execution_results import START_WRITER, insert
+from repo.execution_results import START_WRITER, insert_all
 from repo.sqlite.connection import Connection
 from repo.sqlite.database import Database
 from repo.statements import statement
@@ -22,7 +22,7 @@ class Stop(BaseException):
 
 
 def insert_and_raise(connection: Connection, result_id: str, error: BaseException) -> None:
-    insert(connection, run(result_id))
+    insert_all(connection, [run(result_id)])
     raise error
 
 
@@ -45,7 +45,7 @@ def test_a_write_holds_the_lock_and_is_visible_after_commit(connection: Connecti
         with connection.write():
             with pytest.raises(sqlite3.OperationalError, match="locked"):
                 other.execute("BEGIN IMMEDIATE")
-            insert(connection, run("r1"))
+            insert_all(connection, [run("r1")])
             assert db.count() == 0
         assert db.count() == 1
         other.execute("BEGIN IMMEDIATE")
@@ -60,7 +60,7 @@ def test_an_error_in_a_transaction_undoes_it_and_is_raised_itself(
     assert caught.value is error
     assert db.count() == 0
     with connection.write():
-        insert(connection, run("r2"))
+        insert_all(connection, [run("r2")])
     assert db.result_ids() == ["r2"]
 
 
@@ -78,11 +78,11 @@ def test_a_failing_rollback_never_masks_the_first_error(db: Db) -> None:
 def test_a_failed_commit_leaves_nothing_and_frees_the_lock(connection: Connection, db: Db) -> None:
     deny(connection, "COMMIT")
     with pytest.raises(UnavailableError, match="not authorized"), connection.write():
-        insert(connection, run("r1"))
+        insert_all(connection, [run("r1")])
     connection.driver.set_authorizer(None)
     assert db.count() == 0
     with connection.write():
-        insert(connection, run("r2"))
+        insert_all(connection, [run("r2")])
     assert db.count() == 1
 
 
@@ -90,14 +90,14 @@ def test_an_error_undoes_a_savepoint_alone_and_one_that_is_not_kept_leaves_nothi
     connection: Connection, db: Db
 ) -> None:
     with connection.write():
-        insert(connection, run("before"))
+        insert_all(connection, [run("before")])
         with pytest.raises(RowRejected, match="mine"), connection.savepoint():
             insert_and_raise(connection, "inside", RowRejected("mine"))
         with connection.savepoint(keep=False):
-            insert(connection, run("tried"))
+            insert_all(connection, [run("tried")])
         with pytest.raises(ValueError, match="mine"), connection.savepoint(keep=False):
             insert_and_raise(connection, "tried too", ValueError("mine"))
-        insert(connection, run("after"))
+        insert_all(connection, [run("after")])
     assert db.result_ids() == ["before", "after"]
 
 
@@ -125,11 +125,11 @@ def test_reading_cannot_write_and_does_not_block_a_writer(connection: Connection
     with db.database.reading() as reader:
         assert number_of_runs(reader) == 0
         with pytest.raises(UnavailableError) as caught:
-            insert(reader, run("r1"))
+            insert_all(reader, [run("r1")])
         assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
         with connection.write():
             assert number_of_runs(reader) == 0
-            insert(connection, run("r2"))
+            insert_all(connection, [run("r2")])
     assert db.result_ids() == ["r2"]
 
 
@@ -162,7 +162,7 @@ def test_a_connection_has_the_settings_that_an_ack_relies_on(connection: Connect
 def test_closing_a_connection_undoes_what_was_not_committed(db: Db) -> None:
     connection = db.database.connect()
     connection.execute(statement("begin_write"))
-    insert(connection, run("r1"))
+    insert_all(connection, [run("r1")])
     connection.close()
     assert db.count() == 0
 

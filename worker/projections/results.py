@@ -1,6 +1,7 @@
 """Results: "this run has ended". The one place that knows their stream, members and columns."""
 
 import uuid
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from repo import queries, results
@@ -130,10 +131,6 @@ def _objects(event: EventResult) -> Fetch | None:
     return Fetch(event.stdout_object, event.stderr_object)
 
 
-def _result_id(result: Result) -> str:
-    return result.result_id
-
-
 def _log_fields(result: Result) -> dict[str, Any]:
     return {
         "result_id": result.result_id,
@@ -155,7 +152,7 @@ RESULTS: Projection[EventResult, Result] = Projection(
     writer=results.result_writer,
     outcomes={INSERTED: "runs_ended_unseen", ENDED: "runs_ended", LATE: "results_late"},
     duplicates="results_duplicate",
-    key=_result_id,
+    key=attrgetter("result_id"),
     find=queries.find_end,
     compare=compare_result,
     log_fields=_log_fields,

@@ -1,5 +1,6 @@
 """Starts: "this run has started". The one place that knows their stream, members and columns."""
 
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from repo import queries
@@ -113,10 +114,6 @@ def _deadline_outcome(expected: Run, found: Run, manifests: ManifestCache) -> st
     return DEADLINE_CHANGED if is_gone or put_after else DIFFERENT
 
 
-def _result_id(run: Run) -> str:
-    return run.result_id
-
-
 def _log_fields(run: Run) -> dict[str, Any]:
     return {
         "result_id": run.result_id,
@@ -137,7 +134,7 @@ STARTS: Projection[EventStarted, Run] = Projection(
     writer=lambda _: START_WRITER,
     outcomes={INSERTED: "runs_inserted"},
     duplicates="runs_duplicate",
-    key=_result_id,
+    key=attrgetter("result_id"),
     find=queries.find,
     compare=compare_run,
     log_fields=_log_fields,
