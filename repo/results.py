@@ -36,7 +36,7 @@ class Result(NamedTuple):
     """The result of a run. Times are stored text; `job_id` is None where it names no manifest.
 
     `stream_sequence` is that of its message: one that the database has counted is not counted again
-    if somebody deleted its row.
+    if its row was deleted.
     """
 
     result_id: str
@@ -86,7 +86,7 @@ def write_all(
     """Write results and count them, inside the caller's transaction; returns what changed.
 
     The row of a run that has a result is left unchanged. Without a `position` every result counts;
-    with one, a result that its checkpoint has passed was counted before somebody deleted its row.
+    with one, a result that its checkpoint has passed was counted before its row was deleted.
     Raises RowRejected if a row or a count is rejected; some of the others may be written.
     """
     counted_up_to = _counted_up_to(position, connection)

@@ -99,7 +99,7 @@ def database_of(settings: Settings) -> CheckedDatabase:
 
 
 def told_time(client: BrokerClient, settings: Settings) -> int | None:
-    """Return what the broker's clock shows, or None where the broker does not tell it."""
+    """Return what the broker's clock shows, or None if unknown."""
     with suppress(BrokerError):
         return client.do(broker_time(client.connection, settings, STARTS.read_filter))
     return None

@@ -61,7 +61,7 @@ class ReadResults:
         self.is_whole = self.is_whole and len(self._seen) < _MOST_REMEMBERED
 
     def explain(self, found: FoundRun, started_at: int) -> bool:
-        """Return whether a result ended a row, if it has ended and that can be told.
+        """Return whether a result ended a row, if it has ended and that is known.
 
         `started_at` is when the start was stored, an instant: an earlier stream may have had the
         results of earlier runs.
@@ -159,7 +159,7 @@ class Verification:
         return None
 
     def _is_explained(self, found: Any, message: Message) -> bool:
-        """Return whether the row of a start has ended by a result, as far as that can be told."""
+        """Return whether the row of a start has ended by a result, as far as that is known."""
         if self.results is None or not isinstance(found, FoundRun):
             return True
         return self.results.explain(found, message.stored_at)

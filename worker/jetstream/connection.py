@@ -197,7 +197,7 @@ class Connection(Client):
         return parsed
 
     def _note_time(self, answer: dict[str, Any], *, is_new: bool) -> None:
-        """Note the broker's clock where an answer tells it.
+        """Note the broker's clock where an answer shows it.
 
         Servers since 2.10 say when they answered. All say when a consumer was created: just now
         for one that `is_new`, since nothing creates one of these twice by the same name.

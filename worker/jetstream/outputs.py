@@ -58,7 +58,7 @@ class Outputs:
         self._away_since: float | None = None
         self._repeats = Repeats(_WARN_AGAIN_AFTER)
 
-    def attach(self, connection: Connection | None) -> None:
+    def attach(self, connection: Connection) -> None:
         """Fetch over this connection from now on."""
         self._connection = connection
 

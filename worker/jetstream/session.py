@@ -168,7 +168,7 @@ class Session:
         )
 
     async def _broker_time(self, connection: Connection) -> int | None:
-        """Return what the broker's clock shows now, an instant, or None where it does not tell."""
+        """Return what the broker's clock shows now, an instant, or None if unknown."""
         try:
             return await broker_time(connection, self._settings, self._filter)
         except BrokerError:
