@@ -26,7 +26,10 @@ Transaction = Callable[[Connection, Checkpoint], AbstractContextManager[None]]
 INSERTED = "inserted"
 
 Outcomes = Counter[str]
-"""How many rows a batch changed, by what became of them; rows left unchanged are not counted."""
+"""How many rows a batch changed, by what became of them, and ended runs also by how they ended.
+
+Rows left unchanged are not counted.
+"""
 
 _Errors = dict[int, RepositoryError]
 

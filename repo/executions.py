@@ -17,6 +17,7 @@ _EXISTS = statement("execution_exists")
 _EXPIRE = statement("expire_execution")
 _DELETE_OLD = statement("delete_old_executions")
 _LIST_PENDING_AFTER = statement("list_pending_executions_after")
+_COUNT_BY_STATUS = statement("executions_by_status")
 
 
 class PendingPage(NamedTuple):
@@ -130,6 +131,11 @@ def expire(connection: Connection, exec_ids: Sequence[str]) -> int:
     Inside the caller's transaction; raises as `promote`.
     """
     return connection.execute_many(_EXPIRE, [(exec_id,) for exec_id in exec_ids])
+
+
+def count_by_status(connection: Connection) -> dict[str, int]:
+    """Return how many executions have each status that the worker knows, also where none has."""
+    return dict(connection.fetch(_COUNT_BY_STATUS))
 
 
 def delete_old(connection: Connection, initiated_before: str, limit: int) -> int:

@@ -31,6 +31,11 @@ _NOT_COUNTED_YET = 2**63 - 1
 ENDED = "ended"
 LATE = "late"
 
+# How runs ended: each of those outcomes is one of these as well.
+SUCCEEDED = "succeeded"
+FAILED = "failed"
+SKIPPED = "skipped"
+
 
 class Result(NamedTuple):
     """The result of a run. Times are stored text; `job_id` is None where it names no manifest.
@@ -147,8 +152,9 @@ def _write(
         is_late = row is not None and row.has_ended
         row_exec_id = result.exec_id if row is None else row.exec_id
         (new if row is None else ended).append(result)
-        outcomes[INSERTED if row is None else LATE if is_late else ENDED] += 1
         succeeded = result.exit_code == 0
+        outcomes[INSERTED if row is None else LATE if is_late else ENDED] += 1
+        outcomes[SKIPPED if result.skipped else SUCCEEDED if succeeded else FAILED] += 1
         if succeeded if is_late else counts:
             counted.append(EndedRun(result.exec_id, row_exec_id, succeeded, is_late))
         found[result.result_id] = _Found(has_ended=True, is_reaped=False, exec_id=row_exec_id)

@@ -100,7 +100,7 @@ class Service:
             settings=settings,
             sessions=sessions,
             manifests=manifests,
-            upkeep=Upkeep(settings, sessions, starts.pool, status.counters),
+            upkeep=Upkeep(settings, sessions, starts.pool, status),
             status=status,
             supervisor=self._supervisor,
             shared=shared,

@@ -6,6 +6,7 @@ import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,43 @@ def test_the_metrics_after_a_drain_equal_the_counters_of_the_stop_line(
         assert metrics[f"projector_{name}"] == 1
     states = [value for name, value in metrics.items() if name.startswith("projector_state{")]
     assert states.count(1) == 1 < len(states)
+
+
+def test_the_metrics_show_how_runs_ended_and_executions_by_status(
+    deployment: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    deployment.make_results_stream()
+    for name, targets in (("running", 3), ("completed", 2), ("pending", 1)):
+        rows.insert_execution(name, targets)
+    ends: list[tuple[str, dict[str, Any]]] = [
+        ("success", {}),
+        ("failure", {"exit_code": 1}),
+        ("skipped", {"exit_code": 125, "skipped": True}),
+    ]
+    for execution in ("running", "completed"):
+        deployment.publish_results(
+            events.result(result_id=f"{execution} {name}", exec_id=execution, **members)
+            for name, members in ends[: 3 if execution == "completed" else 1]
+        )
+    port = Port(start_worker(rows, *IMPATIENT, "--upkeep-every", "0.2s", results=True))
+
+    def shown() -> dict[str, float]:
+        return {
+            name.partition('"')[2].partition('"')[0]: value
+            for name, value in port.metrics().items()
+            if name.startswith(("projector_executions{", "projector_runs_ended_total{"))
+        }
+
+    statuses = {"pending": 1, "running": 1, "completed": 1, "expired": 0}
+    outcomes = {"success": 2, "failure": 1, "skipped": 1, "reaped": 0}
+    eventually(lambda: shown() == {**statuses, **outcomes}, 10, lambda: str(shown()))
+    rows.write("ALTER TABLE executions RENAME TO hidden")
+    eventually(lambda: shown() == outcomes, 10, lambda: str(shown()))
+    rows.write("ALTER TABLE hidden RENAME TO executions")
+    eventually(lambda: shown() == {**statuses, **outcomes}, 10, lambda: str(shown()))
+    with rows.locked():  # no tick looks at a database that takes no batch
+        deployment.publish()
+        eventually(lambda: shown() == outcomes, 10, lambda: str(shown()))
 
 
 def test_no_series_names_a_run_or_pc(stream: Broker, rows: Rows, start_worker: StartWorker) -> None:

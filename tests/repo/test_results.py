@@ -9,7 +9,7 @@ from repo.batch_writer import INSERTED
 from repo.checkpoint import Position
 from repo.errors import SchemaError
 from repo.repository import Repository
-from repo.results import ENDED, LATE, result_writer
+from repo.results import ENDED, FAILED, LATE, SKIPPED, SUCCEEDED, result_writer
 from repo.sqlite.connection import Connection
 from tests.repo.rows import Db, rejected_event, result, run, runs
 from tests.repo.test_sweep import swept
@@ -32,12 +32,15 @@ def execution(db: Db) -> None:
 # --- once a run -----------------------------------------------------------------------------------
 
 
-def test_the_outcomes_tell_new_rows_from_ended_and_late_ones(db: Db) -> None:
+def test_the_outcomes_tell_new_rows_from_ended_and_late_ones_and_how_they_ended(db: Db) -> None:
     db.write([run("flight"), run("late"), run("finished")])
     db.ask(f"{REAP} WHERE result_id = 'late'")
     db.write_results(result("finished"))
-    written = db.write_results(*(result(one) for one in ("new", "flight", "late", "finished")))
-    assert written.outcomes == {INSERTED: 1, ENDED: 1, LATE: 1}
+    skipped = result("new", exit_code=125, skipped=True)
+    others = (result(one, exit_code=one == "late") for one in ("flight", "late", "finished"))
+    written = db.write_results(skipped, *others)
+    rows = {INSERTED: 1, ENDED: 1, LATE: 1}
+    assert written.outcomes == {**rows, SUCCEEDED: 1, FAILED: 1, SKIPPED: 1}
 
 
 @pytest.mark.parametrize("first", ["row", "no row", "reaped"])
@@ -50,8 +53,8 @@ def test_the_first_of_two_results_of_a_run_counts_within_a_batch_and_across(
         db.ask(REAP)
         db.ask("UPDATE executions SET failure_count = 1")
     other = result("r1", exit_code=7, stdout="other")
-    assert db.write_results(result("r1"), other).outcomes.total() == 1
-    assert db.write_results(other, result("r2")).outcomes == {INSERTED: 1}
+    assert db.write_results(result("r1"), other).outcomes[SUCCEEDED] == 1
+    assert db.write_results(other, result("r2")).outcomes == {INSERTED: 1, SUCCEEDED: 1}
     assert (db.row_of("r1")["stdout"], db.counts()) == ("o", "2/0 running")
 
 
@@ -220,7 +223,7 @@ def test_a_rejected_row_costs_itself_and_its_count(db: Db, action: str, *, has_s
     batch = results(5)
     batch[2] = result("r2", exit_code=77)
     written = db.write_results(*batch)
-    assert (written.outcomes.total(), written.rows_rejected) == (4, 1)
+    assert (written.outcomes[SUCCEEDED], written.rows_rejected) == (4, 1)
     assert [event.payload for event in written.rejected] == [b"r2"]
     assert db.counts() == "4/0 completed"
     if has_start:

@@ -1,6 +1,7 @@
 """Upkeep: what no message triggers. Consumer thread only; the pool does it, page by page.
 
-One tick is the sweep, the reaper and retention, in this order; each fails by itself.
+One tick is the sweep, the reaper and retention, in this order; each fails by itself. Then
+executions are counted for metrics.
 """
 
 import asyncio
@@ -21,8 +22,8 @@ from worker.logs import Repeats
 from worker.processing.pool import ProjectionPool
 from worker.processing.processor import log_promotion_failures
 from worker.settings import Settings
-from worker.status.counters import Counters
 from worker.status.worker_health import if_known
+from worker.status.worker_status import WorkerStatus
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +63,15 @@ class Upkeep:
         settings: Settings,
         sessions: Sequence[Session],
         pool: ProjectionPool,
-        counters: Counters,
+        status: WorkerStatus,
     ) -> None:
         self.is_done = False
         self._every = settings.upkeep_every
         self._retention = settings.retention
         self._sessions = sessions
         self._pool = pool
-        self._counters = counters
+        self._status = status
+        self._counters = status.counters
         self._was_caught_up = False
         self._repeats = Repeats(_WARN_AGAIN_AFTER)
 
@@ -77,6 +79,7 @@ class Upkeep:
         """Repeat the upkeep until cancelled; raises CorruptDatabaseError."""
         while True:
             if not self._is_usable():
+                self._status.executions = None
                 await asyncio.sleep(_USABLE_CHECK)
                 continue
             limits = self._limits()
@@ -105,7 +108,7 @@ class Upkeep:
         return None if now is None or up_to is None else Limits(now, min(now, up_to))
 
     async def _tick(self, limits: Limits | None) -> None:
-        for part in (self._sweep, self._reap, self._delete_old):
+        for part in (self._sweep, self._reap, self._delete_old, self._count_executions):
             try:
                 await part(limits)
             except CorruptDatabaseError:
@@ -181,6 +184,13 @@ class Upkeep:
             if deleted:
                 self._counters.add(**{f"{name}_deleted": deleted})
                 log.info("retention.deleted", extra={"table": name, "rows": deleted})
+
+    async def _count_executions(self, _: Limits | None) -> None:
+        if not self._status.is_observed:
+            return
+        self._status.executions = None  # unknown, unless they can be counted
+        count = self._pool.ask(lambda repository: repository.read(executions.count_by_status))
+        self._status.executions = await asyncio.wrap_future(count)
 
     def _may_delete(self) -> bool:
         """Return whether no stream would bring back what is deleted."""

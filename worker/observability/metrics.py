@@ -27,6 +27,12 @@ _OUTCOMES = {
     "marker": "markers",
     "nak": "naks",
 }
+_ENDS = {
+    "success": "runs_succeeded",
+    "failure": "runs_failed",
+    "skipped": "runs_skipped",
+    "reaped": "runs_reaped",
+}
 _ACKS = {"sent": "acks_sent", "dropped": "acks_dropped"}
 _OBJECTS = {
     "fetched": "objects_fetched",
@@ -39,7 +45,6 @@ _REASONS = {reason: f"deadline_missing_{reason}" for reason in REASONS}
 _COUNTERS = {
     "redelivered": "Projected messages that were delivered more than once.",
     "promotions_failed": "Executions that could not be promoted from pending to running.",
-    "runs_reaped": "Runs that were given up at their deadline.",
     "reaps_failed": "Overdue runs whose update a constraint or trigger rejected.",
     "runs_deleted": "Ended runs that were older than the retention.",
     "executions_deleted": "Executions that were older than the retention.",
@@ -78,6 +83,7 @@ class Metrics(Collector):
         status, counts = self._status, self._status.counters.as_dict()
         for name, label, text, values in (
             ("messages", "outcome", "Messages, by outcome.", _OUTCOMES),
+            ("runs_ended", "outcome", "Runs that have ended, by how.", _ENDS),
             ("objects", "outcome", "Output in the object store, by outcome.", _OBJECTS),
             ("acks", "outcome", "Acks and naks, sent or dropped.", _ACKS),
             ("deadlines_missing", "reason", "Runs without a deadline, by reason.", _REASONS),
@@ -101,10 +107,14 @@ class Metrics(Collector):
         state = GaugeMetricFamily("projector_state", text, labels=["state"])
         for name in STATES:
             state.add_metric([name], name == verdict.state)
+        text = "Executions at the last look, by status."
+        executions = GaugeMetricFamily("projector_executions", text, labels=["status"])
+        for name, number in (status.executions or {}).items():
+            executions.add_metric([name], number)
         text = "Versions; always 1."
         build = GaugeMetricFamily("projector_build_info", text, labels=list(self._versions))
         build.add_metric(list(self._versions.values()), 1)
-        yield from (state, build)
+        yield from (state, executions, build)
 
     def _gauges(self, verdict: Verdict) -> Iterator[tuple[str, str, float | None]]:
         """Yield name, help and value of each gauge; one without a value has no sample."""

@@ -192,7 +192,9 @@ class BatchProcessor:
         counter: str = "messages",
     ) -> None:
         """Count and log what a committed batch did; `counter` counts its messages."""
-        outcomes, changed = self.projection.outcomes, written.outcomes.total()
+        outcomes = self.projection.outcomes
+        changed = sum(written.outcomes[name] for name in outcomes)
+        counted = {**outcomes, **self.projection.details}
         with self._lock:
             recovered, self._database_failed = self._database_failed, False
         if recovered:
@@ -201,7 +203,7 @@ class BatchProcessor:
             batches=1,
             **{counter: len(batch.messages) - len(prepared.incomplete)},
             redelivered=sum(message.delivery > 1 for message in batch.messages),
-            **{counter: written.outcomes[name] for name, counter in outcomes.items()},
+            **{counter: written.outcomes[name] for name, counter in counted.items()},
             **{self.projection.duplicates: len(prepared.rows) - written.rows_rejected - changed},
             rejected=len(written.rejected),
             rejected_duplicate=len(prepared.rejected)

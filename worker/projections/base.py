@@ -4,7 +4,7 @@ The dispatcher, the batch writer, verification and rebuild name no stream and no
 """
 
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from repo.batch_writer import Writer
@@ -65,7 +65,8 @@ class Projection(Generic[Event, Row]):
     A consumer is created with `filter_subject`, None for none; it may also have one of
     `other_filters`. `decode` raises MalformedEvent. `writer` returns how `repo` writes the rows of
     a consumer; None for rows that nothing may keep from being counted. `outcomes` are the counters
-    of what a row may change, `duplicates` that of rows that change nothing. `key` names a row;
+    of what a row may change, `details` further counters of those rows, `duplicates` that of rows
+    that change nothing. `key` names a row;
     `find` is a query of `repo` that returns the stored row of a key, or None. `compare` takes the
     expected and the stored row, the manifests, and whether deadlines count. `log_fields` are what a
     debug line says of a row. `objects` returns what has to be fetched before an event is a row,
@@ -86,6 +87,7 @@ class Projection(Generic[Event, Row]):
     compare: Callable[[Row, Any, ManifestCache, bool], Comparison]
     log_fields: Callable[[Row], dict[str, Any]]
     other_filters: tuple[str, ...] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
     objects: Callable[[Event], Fetch | None] = lambda _: None
     ended: Callable[..., Set[str]] = lambda *_: frozenset()
 

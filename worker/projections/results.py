@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from repo import queries, results
 from repo.batch_writer import INSERTED
 from repo.queries import FoundEnd
-from repo.results import ENDED, LATE, Result
+from repo.results import ENDED, FAILED, LATE, SKIPPED, SUCCEEDED, Result
 from worker.codec.timestamps import format_instant
 from worker.messages import NOT_FETCHED, Fetch, Message, Output
 from worker.projections.base import (
@@ -151,6 +151,7 @@ RESULTS: Projection[EventResult, Result] = Projection(
     build_row=build_result,
     writer=results.result_writer,
     outcomes={INSERTED: "runs_ended_unseen", ENDED: "runs_ended", LATE: "results_late"},
+    details={SUCCEEDED: "runs_succeeded", FAILED: "runs_failed", SKIPPED: "runs_skipped"},
     duplicates="results_duplicate",
     key=attrgetter("result_id"),
     find=queries.find_end,

@@ -14,6 +14,9 @@ NAMES = (
     "runs_ended",  # by their result, while they were in flight
     "runs_ended_unseen",  # by a result whose start is not in the table
     "results_late",  # of runs that were given up
+    "runs_succeeded",  # how those runs ended
+    "runs_failed",
+    "runs_skipped",
     "objects_fetched",  # output of runs that came from the object store
     "objects_missing",  # output that was not there, or not whole: the result's own text counts
     "objects_unavailable",  # attempts at an object store that did not answer

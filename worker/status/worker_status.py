@@ -22,7 +22,8 @@ class WorkerStatus(Observer):
     """Counters, health and durations of the process, and the status of each projection.
 
     It also observes the database. `is_observed` is whether metrics or systemd are on: without them
-    the worker does not ask the broker for the age of its backlog.
+    the worker does not ask the broker for the age of its backlog. `executions` is how many there
+    were at the last look, by status; None while that is unknown.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class WorkerStatus(Observer):
         is_observed: bool,
     ) -> None:
         self.is_observed = is_observed
+        self.executions: dict[str, int] | None = None
         self.counters = Counters()
         self.broker_clock = BrokerClock()
         self._reported: str | None = None
