@@ -85,6 +85,11 @@ def ended(connection: Connection, result_ids: Sequence[str]) -> set[str]:
     return {result_id for result_id, row in found.items() if row.has_ended and not row.is_reaped}
 
 
+def existing(connection: Connection, result_ids: Sequence[str]) -> set[str]:
+    """Return those of these runs that have a row."""
+    return set(_find(connection, result_ids))
+
+
 def write_all(
     position: Position | None, connection: Connection, results: Sequence[Result]
 ) -> Outcomes:

@@ -10,6 +10,9 @@ FIRST_NAK_DELAY = 1.0
 LONGEST_NAK_DELAY = 60.0
 
 
+# Above every instant of a message.
+ALWAYS = 2**64
+
 # Stands for output that is in the object store, where nobody needs it.
 NOT_FETCHED = "(in the object store)"
 
@@ -58,7 +61,12 @@ class Fetch:
     stderr: str | None
 
 
-Decision = Ack | Nak | Fetch
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The message is not committed: what has to be projected before it may come yet."""
+
+
+Decision = Ack | Nak | Fetch | Wait
 
 
 def nak_delay(delivery: int, jitter: float) -> float:
@@ -87,24 +95,30 @@ class StreamPosition:
 class Batch:
     """Messages that are written in one transaction, in the order of their arrival.
 
-    `number` counts from 1. `position` is None for messages of a stream that was deleted meanwhile.
+    `number` counts from 1; when the batch was made, the batches up to `after` had their results.
+    `position` is None for messages of a stream that was deleted meanwhile. What has to be projected
+    before messages that the broker stored up to the instant `ready_until` is projected.
     """
 
     number: int
     messages: tuple[Message, ...]
     position: StreamPosition | None = None
+    ready_until: int = ALWAYS
+    after: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
     """The decision for each message of a batch, in the batch's order.
 
-    `failure` is why the database takes no batch at present, or None.
+    `failure` is why the database takes no batch at present, or None. `left` is how many messages
+    are not committed, since they need something first.
     """
 
     batch: Batch
     decisions: tuple[Decision, ...]
     failure: str | None = None
+    left: int = 0
 
 
 def is_marker(payload: bytes, headers: Mapping[str, str] | None) -> bool:

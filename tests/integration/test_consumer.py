@@ -49,7 +49,7 @@ def test_a_missing_consumer_is_created_as_the_contract_says_and_then_differs_in_
 
 @pytest.mark.parametrize("limits", [{"max_batch": 10}, {"max_bytes": 2 * 1024 * 1024}])
 def test_a_consumer_that_limits_pull_requests_gets_small_ones(
-    stream: Broker, rows: Rows, run_until_idle: RunUntilIdle, limits: dict[str, int]
+    stream: Broker, rows: Rows, run_until_idle: RunUntilIdle, limits: dict[str, Any]
 ) -> None:
     stream.make_consumer(**limits)
     stream.publish_starts(start() for _ in range(100))

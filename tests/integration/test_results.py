@@ -1,6 +1,7 @@
 """Results close their runs and count them, beside starts, in one process."""
 
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -65,6 +66,36 @@ def test_a_result_without_a_start_makes_a_finished_row_which_the_start_leaves_un
     assert before is not None
     assert (before["version"], before["skipped"]) == (None, 1)
     assert rows.run("r") == before
+
+
+@pytest.mark.parametrize("batch", ["1", "2", "50"])
+def test_the_first_of_two_results_wins_while_the_start_of_their_run_comes(
+    fleet: Broker, rows: Rows, start_worker: StartWorker, batch: str
+) -> None:
+    worker = start_worker(rows, "--batch", batch, pulling=True, **BOTH)
+    names = [f"r-{number:03}" for number in range(300)]
+    for name in names:
+        first, second = (events.result(result_id=name, exit_code=code) for code in (0, 7))
+        start = events.start(result_id=name)
+        fleet.send(("results.q", first), ("results.q", second), (events.subject(start), start))
+    worker.until(lambda: len(rows.query("SELECT 1 FROM execution_results")) == len(names), 20)
+    wait_until_acked(fleet)
+    assert worker.stop() == 0
+    assert rows.query("SELECT result_id FROM execution_results WHERE exit_code IS NOT 0") == []
+    assert worker.counters["results_duplicate"] == len(names)
+
+
+def test_a_result_waits_for_starts_only_where_its_run_has_no_row(
+    broker: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    broker.make_results_stream()  # and no stream of starts
+    rows.insert_in_flight("there")
+    worker = start_worker(rows, **BOTH)
+    broker.publish_results([events.result(result_id=name) for name in ("there", "new", "there")])
+    worker.until(lambda: (rows.run("there") or {})["finished_at"])
+    time.sleep(1)
+    assert rows.run("new") is None
+    assert worker.stop() == 0
 
 
 def test_a_malformed_result_is_rejected_and_its_run_stays_in_flight(

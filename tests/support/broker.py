@@ -74,8 +74,9 @@ class Broker:
 
     def make_stream(self, **config: Any) -> StreamInfo:
         """Create the stream as the fleet's own set-up does; `config` replaces some settings."""
-        wanted = {"subjects": ["events.>"], "max_bytes": 256 * 1024 * 1024, **config}
-        return self.run(self._js.add_stream(StreamConfig(name=STREAM, **wanted)))
+        limit = 256 * 1024 * 1024
+        wanted = {"name": STREAM, "subjects": ["events.>"], "max_bytes": limit, **config}
+        return self.run(self._js.add_stream(StreamConfig(**wanted)))
 
     def delete_stream(self, name: str = STREAM) -> None:
         self.run(self._js.delete_stream(name))
@@ -92,13 +93,13 @@ class Broker:
         for stream in self.run(self._js.streams_info()):
             self.delete_stream(stream.config.name or "")
 
-    def stream_info(self) -> StreamInfo:
-        return self.run(self._js.stream_info(STREAM))
+    def stream_info(self, name: str = STREAM) -> StreamInfo:
+        return self.run(self._js.stream_info(name))
 
     def has_stream(self) -> bool:
         return _is_found(self.stream_info)
 
-    def make_consumer(self, **config: Any) -> ConsumerInfo:
+    def make_consumer(self, *, stream: str = STREAM, **config: Any) -> ConsumerInfo:
         """Create a consumer by hand; `config` replaces what the contract asks for.
 
         It goes past the client library, which does not know every setting.
@@ -107,8 +108,8 @@ class Broker:
         wanted["ack_wait"] = round(wanted["ack_wait"] * 1e9)
         given = {name: value for name, value in wanted.items() if value is not None}
         name = wanted["durable_name"]
-        self._ask(f"CONSUMER.DURABLE.CREATE.{STREAM}.{name}", stream_name=STREAM, config=given)
-        return self.consumer(name)
+        self._ask(f"CONSUMER.DURABLE.CREATE.{stream}.{name}", stream_name=stream, config=given)
+        return self.consumer(name, stream)
 
     def _ask(self, subject: str, **request: Any) -> dict[str, Any]:
         """Return the JSON that JetStream's API answers with."""
@@ -120,8 +121,8 @@ class Broker:
     def delete_consumer(self, name: str = CONSUMER) -> None:
         self.run(self._js.delete_consumer(STREAM, name))
 
-    def consumer(self, name: str = CONSUMER) -> ConsumerInfo:
-        info: ConsumerInfo = self.run(self._js.consumer_info(STREAM, name))
+    def consumer(self, name: str = CONSUMER, stream: str = STREAM) -> ConsumerInfo:
+        info: ConsumerInfo = self.run(self._js.consumer_info(stream, name))
         return info
 
     def pause_consumer(self, until: str) -> None:
@@ -131,9 +132,9 @@ class Broker:
     def has_consumer(self) -> bool:
         return _is_found(self.consumer)
 
-    def is_acked(self, name: str = CONSUMER) -> bool:
+    def is_acked(self, name: str = CONSUMER, stream: str = STREAM) -> bool:
         """Return whether every message of the consumer has been delivered and acked."""
-        consumer = self.consumer(name)
+        consumer = self.consumer(name, stream)
         return not consumer.num_pending and not consumer.num_ack_pending
 
     def ack_floor(self) -> int:
@@ -201,14 +202,18 @@ class Broker:
         self.publish_many(published)
         return len(published)
 
-    def publish_many(self, published: Sequence[tuple[str, bytes]]) -> int:
+    def publish_many(self, published: Sequence[tuple[str, bytes]], stream: str = STREAM) -> int:
         """Publish (subject, payload) pairs in order and return the first one's sequence."""
-        before = self.stream_info().state.last_seq
+        before = self.stream_info(stream).state.last_seq
         self._send(published)
         last = before + len(published)
         # No ack confirms a single message, so the stream's last sequence has to.
-        eventually(lambda: self.stream_info().state.last_seq >= last, _BOUND)
+        eventually(lambda: self.stream_info(stream).state.last_seq >= last, _BOUND)
         return before + 1
+
+    def send(self, *published: tuple[str, dict[str, Any]]) -> None:
+        """Send events or results in order, without waiting for any stream."""
+        self._send([(subject, json.dumps(members).encode()) for subject, members in published])
 
     def _send(
         self, published: Sequence[tuple[str, bytes]], headers: dict[str, str] | None = None
@@ -256,8 +261,7 @@ class Broker:
 
     def has_acked_results(self) -> bool:
         """Return whether every result has been delivered and acked."""
-        consumer = self.run(self._js.consumer_info(RESULTS, RESULTS_CONSUMER))
-        return not consumer.num_pending and not consumer.num_ack_pending
+        return self.is_acked(RESULTS_CONSUMER, RESULTS)
 
     def stored_at(self, sequence: int) -> str:
         """Return when the broker stored a message, in the server's RFC 3339 text."""

@@ -68,6 +68,14 @@ class Rows:
         (row,) = self.query("SELECT * FROM executions WHERE exec_id = ?", exec_id)
         return f"{row['success_count']}/{row['failure_count']} {row['status']}"
 
+    def insert_in_flight(self, result_id: str) -> None:
+        """Insert a run in flight, as its start makes it."""
+        columns = "result_id, request_id, pc_id, started_at, recorded_at"
+        self.write(
+            f"INSERT INTO execution_results ({columns}) VALUES (?, 'request', 'pc', ?, ?)",
+            *(result_id, *("2026-05-20T12:00:00+00:00",) * 2),
+        )
+
     def insert_finished(self, result_id: str) -> None:
         """Insert a finished run, as the program that projects results may before its start."""
         columns = "result_id, request_id, pc_id, exit_code, started_at, finished_at, recorded_at"

@@ -1,7 +1,7 @@
 import pytest
 
 from worker.jetstream.outstanding import MOST_BYTES, OutstandingMessages
-from worker.messages import Ack, Batch, BatchResult, Message, Nak, StreamPosition
+from worker.messages import Ack, Batch, BatchResult, Message, Nak, StreamPosition, Wait
 
 POSITION = StreamPosition("2026-05-20T00:00:00+00:00", 0)
 
@@ -138,3 +138,38 @@ def test_the_oldest_message_is_found_waiting_or_dispatched() -> None:
         outstanding.next_batch(2, POSITION)
         seen.append(outstanding.oldest)
     assert seen == [None, 30, 30]
+
+
+def test_messages_that_come_back_wait_before_all_that_arrived_after_them() -> None:
+    outstanding = holding(7)
+    first, second = (outstanding.next_batch(3, POSITION) for _ in range(2))
+    assert outstanding.finish(BatchResult(second, (Wait(),) * 3)) == []  # it overtook the first
+    replies = outstanding.finish(BatchResult(first, (Ack(), Wait(), Wait())))
+    assert replies == [("reply-1", Ack())]
+    assert (outstanding.has_returned, outstanding.waiting, len(outstanding)) == (True, 1, 6)
+    outstanding.take_back()
+    assert (outstanding.has_returned, outstanding.waiting, len(outstanding)) == (False, 6, 6)
+    third = outstanding.next_batch(10, POSITION)
+    assert sequences(third) == [2, 3, 4, 5, 6, 7]
+    assert [batch.after for batch in (first, second, third)] == [0, 0, 2]
+    assert outstanding.arrived == 7
+
+
+def test_messages_that_came_back_are_outstanding_like_any_others() -> None:
+    outstanding = holding(3)
+    batch = outstanding.next_batch(2, POSITION)
+    outstanding.finish(BatchResult(batch, (Wait(), Wait())))
+    assert sorted(outstanding.arrived_before(10.0)) == ["reply-1", "reply-2", "reply-3"]
+    assert outstanding.oldest == 0
+    assert outstanding.remove_waiting() == ["reply-1", "reply-2", "reply-3"]
+    assert (len(outstanding), outstanding.capacity) == (0, 100)
+
+
+def test_messages_that_came_back_are_not_acked_once_their_replies_are_forgotten() -> None:
+    outstanding = holding(1)
+    outstanding.finish(BatchResult(outstanding.next_batch(1, POSITION), (Wait(),)))
+    assert outstanding.forget_replies() == 1
+    outstanding.take_back()
+    batch = outstanding.next_batch(1, POSITION)
+    assert batch.position is None
+    assert outstanding.finish(acked(batch)) == [(None, Ack())]

@@ -18,6 +18,7 @@ from worker.jetstream.outputs import Outputs
 from worker.jetstream.outstanding import OutstandingMessages
 from worker.jetstream.prerequisite import Prerequisite
 from worker.messages import (
+    ALWAYS,
     BatchResult,
     Decision,
     Fetch,
@@ -89,6 +90,8 @@ class Dispatcher:
         self._pool_idle = asyncio.Event()
         self._behind = asyncio.Event()
         self._synced_with = 0
+        self._ready_until = 0
+        self._must_wait = False
 
     # --- the connection and the consumer ---
 
@@ -107,6 +110,8 @@ class Dispatcher:
         Returns how many outstanding messages will not be acked.
         """
         self._times_bound += 1
+        # The database may be another one, which lacks what was projected before.
+        self._synced_with = self._ready_until = 0
         self.lost = None
         self.caught_up_to = 0
         self.update(binding)
@@ -198,6 +203,11 @@ class Dispatcher:
     def _dispatch(self) -> None:
         if not self.is_dispatching:
             return
+        if self.outstanding.has_returned:
+            if self.outstanding.batches:
+                return  # what is behind them comes back as well
+            self.outstanding.take_back()
+            self._must_wait = True
         while (ready := self._ready()) and self.outstanding.batches < self._at_once(ready):
             self._submit(1 if self.on_trial else min(ready, self._settings.batch))
         if ready < min(self.outstanding.waiting, self._settings.batch):
@@ -205,8 +215,10 @@ class Dispatcher:
 
     def _ready(self) -> int:
         """Return how many messages may be written now: the first ones that wait."""
-        if not self._prerequisite.is_fresh:
+        if self._must_wait or not self._prerequisite.is_fresh:
             return 0
+        if self._prerequisite.may_try:
+            return self.outstanding.waiting
         too_new = self.outstanding.arrived - self._synced_with
         return max(0, self.outstanding.waiting - too_new)
 
@@ -216,19 +228,25 @@ class Dispatcher:
         few = ready < self._settings.batch // 2
         return 1 if self.on_trial or few else max(2, self._settings.threads)
 
-    def _submit(self, most: int) -> None:
+    def _submit(self, most: int, ready_until: int | None = None) -> None:
         assert self.binding is not None
         position = StreamPosition(self.binding.stream.created_at, self.caught_up_to)
-        self._pool.submit(self.outstanding.next_batch(most, position))
+        if ready_until is None:
+            ready_until = max(self._ready_until, self._prerequisite.reached)
+        self._pool.submit(self.outstanding.next_batch(most, position, ready_until))
 
     async def keep_ready(self) -> None:
         """Await what has to be so before that which waits is written, beside other batches."""
         while True:
             await self._behind.wait()
             self._behind.clear()
-            arrived = self.outstanding.arrived
-            await self._prerequisite.catch_up(self.outstanding.newest)
-            self._synced_with = arrived
+            arrived, newest = self.outstanding.arrived, self.outstanding.newest
+            times_bound = self._times_bound
+            await self._prerequisite.catch_up(newest)
+            if times_bound == self._times_bound:
+                self._synced_with = arrived
+                self._ready_until = max(self._ready_until, newest)
+                self._must_wait = False
             self._work.set()
 
     # --- acks ---
@@ -289,7 +307,7 @@ class Dispatcher:
         """Pause when the database failed; end the trial with a batch that it took."""
         if result.failure is not None:
             self.fail(result.failure)
-        elif self.on_trial:
+        elif self.on_trial and result.left < len(result.decisions):
             self.on_trial = False
             self._status.readiness.ready()
 
@@ -335,7 +353,7 @@ class Dispatcher:
         if self.outstanding.waiting:
             await self._prerequisite.be_fresh_or_empty()
         while self.outstanding.waiting:
-            self._submit(self._settings.batch)
+            self._submit(self._settings.batch, ALWAYS)
 
     async def extend_ack_wait(self) -> None:
         """Report what is outstanding for long as in progress, so that it is not redelivered."""

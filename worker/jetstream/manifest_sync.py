@@ -44,6 +44,16 @@ class ManifestSync:
         """Whether the cache is what the bucket held within the last second, or is empty."""
         return self._is_given_up or time.monotonic() - self._equal_at <= _FRESH_FOR
 
+    @property
+    def may_try(self) -> bool:
+        """A deadline is never corrected, so nothing is written before the manifests are known."""
+        return False
+
+    @property
+    def reached(self) -> int:
+        """Nothing is known without asking."""
+        return 0
+
     async def catch_up(self, stored_at: int = 0) -> None:  # noqa: ARG002 (see Prerequisite)
         """Return when the cache holds all that the bucket holds now.
 

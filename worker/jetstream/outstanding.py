@@ -10,6 +10,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from worker.messages import (
+    ALWAYS,
     Batch,
     BatchResult,
     Decision,
@@ -18,6 +19,7 @@ from worker.messages import (
     Nak,
     Output,
     StreamPosition,
+    Wait,
 )
 
 # Events are small; messages as large as the server allows must not fill the memory.
@@ -47,15 +49,22 @@ class OutstandingMessages:
         self._limit = limit
         self._waiting: deque[_Outstanding] = deque()
         self._dispatched: dict[int, list[_Outstanding]] = {}
+        self._returned: dict[int, list[_Outstanding]] = {}
         self._incomplete: dict[int, _Outstanding] = {}
         self._to_fetch: list[tuple[int, Message, Fetch]] = []
         self._last_incomplete = 0
         self._dispatched_messages = 0
         self._bytes = 0
-        self._last_number = 0
+        self._last_number = self._last_finished = 0
 
     def __len__(self) -> int:
-        return len(self._waiting) + self._dispatched_messages + len(self._incomplete)
+        away = len(self._incomplete) + sum(map(len, self._returned.values()))
+        return len(self._waiting) + self._dispatched_messages + away
+
+    @property
+    def has_returned(self) -> bool:
+        """Whether messages came back from a batch to wait for what has to precede them."""
+        return bool(self._returned)
 
     @property
     def waiting(self) -> int:
@@ -75,7 +84,8 @@ class OutstandingMessages:
     @property
     def oldest(self) -> int | None:
         """When the broker stored the oldest outstanding message, an instant; None without one."""
-        outstanding = chain(self._waiting, self._incomplete.values(), *self._dispatched.values())
+        batches = (*self._dispatched.values(), *self._returned.values())
+        outstanding = chain(self._waiting, self._incomplete.values(), *batches)
         return min((one.message.stored_at for one in outstanding), default=None)
 
     @property
@@ -88,7 +98,7 @@ class OutstandingMessages:
         self._wait(_Outstanding(message, reply, now))
         self._bytes += len(message.payload)
 
-    def next_batch(self, most: int, position: StreamPosition) -> Batch:
+    def next_batch(self, most: int, position: StreamPosition, ready_until: int = ALWAYS) -> Batch:
         """Return everything that waits, up to `most` messages, as the next batch.
 
         Messages of a deleted stream are not mixed with others: the position is not theirs.
@@ -103,7 +113,8 @@ class OutstandingMessages:
         self._dispatched[self._last_number] = taken
         self._dispatched_messages += len(taken)
         messages = tuple(one.message for one in taken)
-        return Batch(self._last_number, messages, None if is_deleted else position)
+        place = None if is_deleted else position
+        return Batch(self._last_number, messages, place, ready_until, self._last_finished)
 
     def finish(self, result: BatchResult) -> list[tuple[str | None, Decision]]:
         """Remove the messages of a batch; returns each one's reply subject with its decision.
@@ -111,12 +122,17 @@ class OutstandingMessages:
         A message without a reply subject waits again unless it is committed: nothing would deliver
         it a second time.
         """
-        batch = self._dispatched.pop(result.batch.number, [])
+        number = result.batch.number
+        batch = self._dispatched.pop(number, [])
+        self._last_finished = max(self._last_finished, number)
         self._dispatched_messages -= len(batch)
         replies: list[tuple[str | None, Decision]] = []
         for one, decision in zip(batch, result.decisions, strict=False):
             if one.reply is None and isinstance(decision, Nak):
                 self._wait(one)
+                continue
+            if isinstance(decision, Wait):
+                self._returned.setdefault(number, []).append(one)
                 continue
             if isinstance(decision, Fetch):
                 self._last_incomplete += 1
@@ -126,6 +142,12 @@ class OutstandingMessages:
             self._bytes -= _size(one.message)
             replies.append((one.reply, decision))
         return replies
+
+    def take_back(self) -> None:
+        """Have the messages that came back wait again, before all that arrived after them."""
+        for number in sorted(self._returned, reverse=True):
+            self._waiting.extendleft(reversed(self._returned[number]))
+        self._returned = {}
 
     def incomplete(self) -> list[tuple[int, Message, Fetch]]:
         """Return the messages, each once, whose objects are to be fetched, with their numbers."""
@@ -165,6 +187,7 @@ class OutstandingMessages:
             one if one.reply else one._replace(message=one.message._replace(output=Output()))
             for one in self._incomplete.values()
         ]
+        self.take_back()
         waiting = [*self._waiting, *incomplete]
         self._incomplete = {}
         removed = [one for one in waiting if one.reply is not None]
@@ -179,10 +202,11 @@ class OutstandingMessages:
         sequence. The messages are still projected; they may exist nowhere else any more.
         """
         self._waiting = deque(one._replace(reply=None) for one in self._waiting)
+        for batches in (self._dispatched, self._returned):
+            for number, batch in batches.items():
+                batches[number] = [one._replace(reply=None) for one in batch]
         for number, one in self._incomplete.items():
             self._incomplete[number] = one._replace(reply=None)
-        for number, batch in self._dispatched.items():
-            self._dispatched[number] = [one._replace(reply=None) for one in batch]
         return len(self)
 
     def arrived_before(self, moment: float) -> Iterator[str]:
@@ -192,7 +216,8 @@ class OutstandingMessages:
                 break  # they wait in the order of their arrival
             if one.reply is not None:
                 yield one.reply
-        for batch in (*self._dispatched.values(), self._incomplete.values()):
+        away = (*self._dispatched.values(), *self._returned.values(), self._incomplete.values())
+        for batch in away:
             yield from (
                 one.reply for one in batch if one.arrived < moment and one.reply is not None
             )

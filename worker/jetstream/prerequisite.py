@@ -10,6 +10,14 @@ class Prerequisite(Protocol):
     def is_fresh(self) -> bool:
         """Whether what was reached last still holds."""
 
+    @property
+    def may_try(self) -> bool:
+        """Whether to dispatch before it is reached: the pool returns what has to wait."""
+
+    @property
+    def reached(self) -> int:
+        """Up to which instant it is known to be reached for what the broker stored."""
+
     async def catch_up(self, stored_at: int) -> None:
         """Return when messages that the broker stored up to an instant may be projected."""
 

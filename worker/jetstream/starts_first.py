@@ -1,7 +1,8 @@
 """A result waits until the starts that the broker stored before it are projected.
 
 So its row has version, deadline and the start's own store time, and a database that is filled again
-gets the rows that were there before. Consumer thread only.
+gets the rows that were there before. Where the row is there already, its start is projected: so the
+pool is tried first, and returns the results of all other runs. Consumer thread only.
 """
 
 import asyncio
@@ -23,11 +24,13 @@ _LOOK_EVERY = 0.25
 class StartsFirst:
     """The prerequisite of results, whose health is given.
 
-    `is_given_up` is whether the starts make no progress.
+    `is_given_up` is whether the starts make no progress. `may_try` is whether they were projected
+    when they were looked at last: else most rows are still to come.
     """
 
     def __init__(self, starts: Session, health: Health) -> None:
         self.is_given_up = False
+        self.may_try = True
         self._starts = starts
         self._health = health
         self._progress: tuple[object, ...] = ()
@@ -38,11 +41,21 @@ class StartsFirst:
         """What is projected stays so."""
         return True
 
+    @property
+    def reached(self) -> int:
+        """Up to which instant all starts are known to be projected, by the last look at them."""
+        up_to = self._starts.projected_up_to
+        return 0 if up_to is None else up_to - 1
+
     async def catch_up(self, stored_at: int) -> None:
         """Return when all starts stored up to an instant are projected, or make no progress."""
+        if stored_at == 0:
+            return  # no message is that old
         rest = _LOOK_AGAIN
         self._progressed_at = asked_at = time.monotonic()
-        while not await self._starts.has_projected(stored_at):
+        waited = False
+        while stored_at > self.reached and not await self._starts.has_projected(stored_at):
+            waited, self.may_try = True, False
             if self._is_stuck():
                 return
             self._health.record_waiting()
@@ -50,6 +63,7 @@ class StartsFirst:
             await asyncio.sleep(max(rest, rest_after(took)))
             rest = min(2 * rest, _LOOK_EVERY)
             asked_at = time.monotonic()
+        self.may_try = not waited
         if self.is_given_up:
             self.is_given_up = False
             log.info("starts.followed")

@@ -96,7 +96,7 @@ class ProjectionPool:
         finally:
             self._commit_order.end(batch.number)
         if result.failure is None:
-            self._status.projected(len(batch.messages), time.monotonic() - began)
+            self._status.projected(len(batch.messages) - result.left, time.monotonic() - began)
         self._results.put(result)
 
 

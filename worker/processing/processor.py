@@ -5,7 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
@@ -18,7 +18,7 @@ from repo.repository import Repository
 from worker.codec.timestamps import format_instant, present_second
 from worker.errors import describe
 from worker.logs import Repeats
-from worker.messages import Ack, Batch, BatchResult, Decision, Fetch, Message, Nak, nak_delay
+from worker.messages import Ack, Batch, BatchResult, Decision, Fetch, Message, Nak, Wait, nak_delay
 from worker.projections.base import MalformedEvent, Projection, rejected_event
 from worker.projections.manifests import Deadlines, ManifestCache, NoTimeout
 from worker.status.counters import Counters
@@ -62,6 +62,7 @@ class BatchProcessor:
         self._counters = counters
         self._lock = threading.Lock()
         self._database_failed = False
+        self._waits_since = 0
         self._repeats = Repeats(_REPEAT_WARNING_AFTER)
 
     def process(
@@ -75,19 +76,55 @@ class BatchProcessor:
         prepared = self.prepare(batch.messages)
         wait_for_turn()
         try:
-            self._complete_ended(prepared, repository)
-            self._commit(batch, prepared, repository)
+            ready = self._count_ready(batch, prepared, repository)
+            waiting = (Wait(),) * (len(batch.messages) - ready)
+            now = batch
+            if waiting:
+                now = replace(batch, messages=batch.messages[:ready])
+                prepared = self.prepare(now.messages)
+            if ready:
+                self._complete_ended(prepared, repository)
+                self._commit(now, prepared, repository)
         except CorruptDatabaseError:
             raise
         except RepositoryError as error:
             return self._nak_all(batch, error)
-        if not prepared.incomplete:
-            return BatchResult(batch, (Ack(),) * len(batch.messages))
-        decisions = tuple(
-            prepared.incomplete[message][0] if message in prepared.incomplete else Ack()
-            for message in batch.messages
-        )
-        return BatchResult(batch, decisions)
+        decisions: tuple[Decision, ...] = (Ack(),) * ready
+        if prepared.incomplete:
+            decisions = tuple(
+                prepared.incomplete[message][0] if message in prepared.incomplete else Ack()
+                for message in now.messages
+            )
+        left = len(prepared.incomplete) + len(waiting)
+        return BatchResult(batch, (*decisions, *waiting), left=left)
+
+    def _count_ready(self, batch: Batch, prepared: Prepared, repository: Repository[Any]) -> int:
+        """Return how many messages need not wait; from the first that does, all of them do.
+
+        So the first of two messages for one row stays the first, also across batches. Called in
+        commit order.
+        """
+        every, existing = len(batch.messages), self.projection.existing
+        if existing is None:
+            return every
+        if batch.after < self._waits_since:
+            return 0  # made before it was known that messages of an earlier batch wait
+        keys = self._keys_after(batch.ready_until, prepared)
+        if not keys:
+            return every
+        found = repository.read(existing, list(keys.values()))
+        waiting = {message for message, key in keys.items() if key not in found}
+        if not waiting:
+            return every
+        self._waits_since = batch.number
+        return next(at for at, message in enumerate(batch.messages) if message in waiting)
+
+    def _keys_after(self, instant: int, prepared: Prepared) -> dict[Message, str]:
+        """Return the keys of the rows of all messages that the broker stored after an instant."""
+        rows = zip(prepared.sources, prepared.rows, strict=True)
+        keys = {one: self.projection.key(row) for one, row in rows if one.stored_at > instant}
+        others = prepared.incomplete.items()
+        return {**keys, **{one: key for one, (_, key) in others if one.stored_at > instant}}
 
     def missing_objects(
         self, messages: Sequence[Message], repository: Repository[Any] | Reader
