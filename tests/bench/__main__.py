@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -16,12 +17,13 @@ from rich.console import Console
 
 from tests.bench import report
 from tests.bench.contenders import THIS_WORKER, other_worker, rivals
+from tests.bench.ends import MeasureEnds
 from tests.bench.measure import Measure
 from tests.bench.process import ROOT, BenchFailed
 from tests.bench.results import Results
 from tests.support.nats_server import NatsServer
 
-PARTS = ("drain", "latency")
+PARTS = ("drain", "latency", "results")
 _FOLDER = click.Path(file_okay=False, resolve_path=True, path_type=Path)
 # Events a second, and how many events are published.
 _RATES = {10: 200, 100: 2000, 1000: 10_000}
@@ -52,7 +54,7 @@ def main(
     no_rivals: bool,
     out: Path,
 ) -> None:
-    """Measure PARTS, or drain and latency, with a real server and real files.
+    """Measure PARTS, or all of them, with a real server and real files.
 
     In each round the programs take turns. NATS_SERVER names the nats-server to use; the default is
     the one on the PATH. Exits with 1 if a program fails or a table lacks an event.
@@ -62,16 +64,20 @@ def main(
     console = Console(highlight=False, record=True, width=width)
     contenders = [THIS_WORKER, *([other_worker(against)] if against else [])]
     contenders += [] if no_rivals else rivals()
-    backlog = (events or (3000 if quick else 100_000)) if "drain" in (parts or PARTS) else 0
+    size = events or (3000 if quick else 100_000)
+    backlog, runs = (size if one in (parts or PARTS) else 0 for one in ("drain", "results"))
     rates = (_QUICK_RATES if quick else _RATES) if "latency" in (parts or PARTS) else {}
     facts = {"command": shlex.join(["scripts/bench", *sys.argv[1:]]), "machine": report.machine()}
     results = Results()
     try:
         with _workspace(out / "work") as measure:
+            ends = MeasureEnds(measure.folder, measure.nats)
             for number in range(repeat or (2 if quick else 3)):
                 # If the machine slows down during a round, the next one makes up for it.
                 turns = contenders[::-1] if number % 2 else contenders
-                for measured in measure.round(turns, backlog, rates):
+                of_starts = measure.round(turns, backlog, rates)
+                of_results = ends.round(runs, reverse=bool(number % 2))
+                for measured in chain(of_starts, of_results):
                     results.add(measured)
                     console.print(str(measured))
     except (BenchFailed, OSError, RuntimeError, AssertionError) as error:

@@ -5,23 +5,25 @@ and ends with the last ack that the server processed.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nats.aio.msg import Msg
 
-from tests.bench.data import TIMEOUTS, Event
+from tests.bench.data import TIMEOUTS, Event, Result
 from tests.bench.process import Program
-from tests.support.broker import CONSUMER, STREAM, Broker
+from tests.support.broker import CONSUMER, RESULTS, RESULTS_CONSUMER, STREAM, Broker
 from tests.support.waiting import eventually
 
 _MAX_BYTES = 4 * 1024**3
+# Messages of one stream between those of the other, where both have a backlog.
+_ALTERNATING = 500
 
 
 @dataclass(slots=True)
 class Seen:
-    """When something was first seen on the wire, in seconds since 1970; None until then."""
+    """When something of a consumer was first seen on the wire, in seconds since 1970, or None."""
 
     first_request: float | None = None
     last_ack: float | None = None
@@ -43,7 +45,22 @@ class BenchBroker(Broker):
         self.make_consumer()
         self.publish_many([(event.subject, event.payload) for event in events])
 
-    def watch(self, count: int) -> Seen:
+    def fill_both(self, starts: Sequence[Event], results: Sequence[Result]) -> None:
+        """Recreate everything, and publish starts and results by turns."""
+        self.fill([])
+        self.make_results_stream(max_bytes=_MAX_BYTES)
+        self.make_consumer(
+            stream=RESULTS,
+            durable_name=RESULTS_CONSUMER,
+            filter_subject=None,
+            max_ack_pending=10_000,
+        )
+        for at in range(0, max(len(starts), len(results)), _ALTERNATING):
+            for stream, messages in ((STREAM, starts), (RESULTS, results)):
+                some = messages[at : at + _ALTERNATING]
+                self.publish_many([(one.subject, one.payload) for one in some], stream)
+
+    def watch(self, count: int, stream: str = STREAM, consumer: str = CONSUMER) -> Seen:
         """Watch for pull requests and for the ack of the last message."""
         seen = Seen()
 
@@ -54,11 +71,11 @@ class BenchBroker(Broker):
             seen.last_ack = seen.last_ack or time.time()
 
         async def subscribe() -> None:
-            requests = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{CONSUMER}"
+            requests = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
             await self._client.subscribe(requests, cb=on_request)
             # Watching the acks of all messages would cost the server time. At times it also needs
             # tens of milliseconds for consumer info, so that is requested only after the last ack.
-            last_ack = f"$JS.ACK.{STREAM}.{CONSUMER}.*.{count}.*.*.*"
+            last_ack = f"$JS.ACK.{stream}.{consumer}.*.{count}.*.*.*"
             await self._client.subscribe(last_ack, cb=on_last_ack)
             await self._client.flush()
 
@@ -74,9 +91,9 @@ class BenchBroker(Broker):
 
         return eventually(requested, 20, lambda: str(program.failure("sends no pull request")))
 
-    def last_ack(self) -> float:
+    def last_ack(self, stream: str = STREAM, consumer: str = CONSUMER) -> float:
         """Return when the server processed the last ack, in seconds since 1970."""
-        ack_floor = self.consumer().ack_floor
+        ack_floor = self.consumer(consumer, stream).ack_floor
         assert ack_floor is not None
         last_active: Any = ack_floor.last_active
         return float(last_active.timestamp())

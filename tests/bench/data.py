@@ -1,4 +1,4 @@
-"""The events of every measurement: the same ones each time. Pure.
+"""The events and results of every measurement: the same ones each time. Pure.
 
 Keys are random. Each broadcast reaches 50 PCs and has an execution of its own. `started_at` has
 nanoseconds and grows from event to event, so that rows ordered by it are in the events' order.
@@ -49,12 +49,42 @@ class Event:
         return (*(row[name] for name in names), row["manifest_id"])
 
 
-def make_events(count: int) -> Iterator[Event]:
-    """Yield `count` events; a longer series begins with the shorter one."""
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The end of a run, as an agent publishes it."""
+
+    members: dict[str, str | int]
+
+    @property
+    def subject(self) -> str:
+        return f"results.{self.members['request_id']}"
+
+    @property
+    def payload(self) -> bytes:
+        return json.dumps(self.members).encode()
+
+
+def make_results(count: int, size: int = BROADCAST) -> Iterator[Result]:
+    """Yield the results of `count` events, each with 1 KB of output; every fourth run failed."""
+    for number, event in enumerate(make_events(count, size)):
+        members = {name: text for name, text in event.members.items() if name != "version"}
+        yield Result(
+            {
+                **members,
+                "exit_code": int(number % 4 == 0),
+                "stdout": f"{number:08}".ljust(1024, "."),
+                "stderr": "",
+                "finished_at": event.members["started_at"],
+            }
+        )
+
+
+def make_events(count: int, size: int = BROADCAST) -> Iterator[Event]:
+    """Yield `count` events in broadcasts of one size; a longer series begins with the shorter."""
     choice = random.Random(_SEED)
     broadcast: dict[str, str] = {}
     for number in range(count):
-        if number % BROADCAST == 0:
+        if number % size == 0:
             broadcast = {name: _id(choice) for name in ("request_id", "exec_id")}
             broadcast["manifest_id"] = choice.choice(list(TIMEOUTS))
         moment = (_NOON + timedelta(milliseconds=number)).isoformat(timespec="milliseconds")

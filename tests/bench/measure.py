@@ -92,11 +92,17 @@ class Measure:
         return Latency(FLOOR, rate, seconds)
 
     def _probe(self, path: Path, rate: float, count: int, *arguments: str) -> list[float]:
-        """Run the program that publishes and observes; return its figures in ascending order."""
-        os.sync()
-        command = [sys.executable, "-m", "tests.bench.probe", "--nats", self.nats, *arguments]
-        command += ["--database", str(path), "--rate", str(rate), "--events", str(count)]
-        return sorted(json.loads(run(command, self.folder / "probe.log", count / rate + 60)))
+        return probe(self.folder, self.nats, path, rate, count, *arguments)
+
+
+def probe(
+    folder: Path, nats: str, path: Path, rate: float, count: int, *arguments: str
+) -> list[float]:
+    """Run the program that publishes and observes; return its figures in ascending order."""
+    os.sync()
+    command = [sys.executable, "-m", "tests.bench.probe", "--nats", nats, *arguments]
+    command += ["--database", str(path), "--rate", str(rate), "--events", str(count)]
+    return sorted(json.loads(run(command, folder / "probe.log", count / rate + 60)))
 
 
 def _cpu_until_last_ack(program: Program, seen: Seen) -> float:

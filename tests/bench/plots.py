@@ -23,7 +23,7 @@ def draw(results: Results, folder: Path) -> list[str]:
     figures = {}
     if results.drains:
         figures["drain.png"] = _drain(results)
-    if results.latencies:
+    if any(not each.of_results for each in results.latencies):
         figures["latency.png"] = _latency(results)
     for name, figure in figures.items():
         figure.savefig(folder / name, dpi=150)
@@ -59,8 +59,9 @@ def _drain(results: Results) -> Any:
 
 
 def _latency(results: Results) -> Any:
-    rates = sorted({each.rate for each in results.latencies})
-    programs = dict.fromkeys(each.program for each in results.latencies)
+    latencies = [each for each in results.latencies if not each.of_results]
+    rates = sorted({each.rate for each in latencies})
+    programs = dict.fromkeys(each.program for each in latencies)
     del programs[FLOOR]
     colours = {FLOOR: "#999999", **dict(zip(programs, _LINES, strict=False))}
     size = 4 * len(rates), 3.8
@@ -68,7 +69,7 @@ def _latency(results: Results) -> Any:
         1, len(rates), figsize=size, sharey=True, layout="constrained", squeeze=False
     )
     for axes, rate in zip(all_axes, rates, strict=True):
-        for each in results.latencies:
+        for each in latencies:
             if each.rate == rate:
                 _distribution(axes, each.seconds, colours[each.program])
         axes.set(xscale="log", xlabel="ms from publish to visible, logarithmic")

@@ -11,14 +11,18 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
-from tests.bench.data import TIMEOUTS, Event, make_events
-from tests.bench.rivals import connect, make_runs, parse_timeouts, parser, write_batch
+from tests.bench.data import TIMEOUTS, Event, Result, make_events, make_results
+from tests.bench.rivals import connect, make_runs, parse_timeouts, parser, write_batch, write_end
+
+Published = Event | Result
 
 _REPLY = b"_INBOX.probe"
-_NEW = "SELECT rowid, result_id FROM execution_results WHERE rowid > ? ORDER BY rowid"
+_STARTED = "SELECT 1 FROM execution_results WHERE result_id = ?"
+_ENDED = f"{_STARTED} AND finished_at IS NOT NULL"
 
 
 def main() -> None:
@@ -26,15 +30,21 @@ def main() -> None:
     options = parser()
     options.add_argument("--rate", type=float, required=True)
     options.add_argument("--floor", action="store_true")
+    options.add_argument("--results", action="store_true")
     given = options.parse_args()
-    schedule = on_schedule(list(make_events(given.events)), given.rate)
-    measure = measure_floor if given.floor else measure_latency
-    seconds = measure(schedule, Wire(given.nats), connect(given.database))
+    make = make_results if given.results else make_events
+    schedule = on_schedule(list(make(given.events)), given.rate)
+    wire, connection = Wire(given.nats), connect(given.database)
+    if given.floor:
+        seconds = measure_floor(schedule, wire, connection)
+    else:
+        look = _ENDED if given.results else _STARTED
+        seconds = measure_latency(schedule, wire, connection, look)
     print(json.dumps(list(itertools.islice(seconds, given.events))))
 
 
-def on_schedule(events: list[Event], rate: float) -> Iterator[Event]:
-    """Yield each event at its time, `rate` of them a second."""
+def on_schedule(events: Sequence[Published], rate: float) -> Iterator[Published]:
+    """Yield each event or result at its time, `rate` of them a second."""
     began = time.monotonic()
     for number, event in enumerate(events):
         time.sleep(max(0.0, began + number / rate - time.monotonic()))
@@ -52,8 +62,8 @@ class Wire:
         self._socket.sendall(connect % _REPLY)
         self._read_until(b"PONG\r\n")
 
-    def publish(self, event: Event, *, wait: bool = False) -> None:
-        """Send one event; with `wait`, return when the stream has stored it."""
+    def publish(self, event: Published, *, wait: bool = False) -> None:
+        """Send one of them; with `wait`, return when the stream has stored it."""
         reply = [_REPLY] if wait else []
         head = [b"PUB", event.subject.encode(), *reply, b"%d" % len(event.payload)]
         self._socket.sendall(b"%b\r\n%b\r\n" % (b" ".join(head), event.payload))
@@ -71,31 +81,38 @@ class Wire:
 
 
 def measure_floor(
-    schedule: Iterator[Event], wire: Wire, connection: sqlite3.Connection
+    schedule: Iterator[Published], wire: Wire, connection: sqlite3.Connection
 ) -> Iterator[float]:
     """Yield the seconds of each round trip to the stream and the commit after it."""
     timeouts = parse_timeouts(TIMEOUTS)
     for event in schedule:
-        runs = make_runs([(event.payload, time.time_ns())], timeouts)
+        runs = (
+            make_runs([(event.payload, time.time_ns())], timeouts)
+            if isinstance(event, Event)
+            else []
+        )
         began = time.monotonic()
         wire.publish(event, wait=True)
-        write_batch(connection, runs)
+        if isinstance(event, Event):
+            write_batch(connection, runs)
+        else:
+            write_end(connection, event)
         yield time.monotonic() - began
 
 
 def measure_latency(
-    schedule: Iterator[Event], wire: Wire, connection: sqlite3.Connection
+    schedule: Iterator[Published], wire: Wire, connection: sqlite3.Connection, look: str
 ) -> Iterator[float]:
-    """Yield the seconds from each publish to the look that found the row; never ends by itself."""
-    published: dict[str, float] = {}
+    """Yield the seconds from each publish until a look finds the run; never ends by itself."""
+    published: deque[tuple[object, float]] = deque()
 
     def publish() -> None:
         for event in schedule:
-            published[event.members["result_id"]] = time.monotonic()
+            published.append((event.members["result_id"], time.monotonic()))
             wire.publish(event)
 
     threading.Thread(target=publish, daemon=True).start()
-    last_rowid = version = 0
+    version = 0
     while True:
         time.sleep(0.0001)
         # The version changes only when another connection has committed.
@@ -103,11 +120,9 @@ def measure_latency(
         if now_version == version:
             continue
         version = now_version
-        rows = connection.execute(_NEW, (last_rowid,)).fetchall()
-        now = time.monotonic()
-        for _, result_id in rows:
-            yield now - published[result_id]
-        last_rowid = rows[-1][0] if rows else last_rowid
+        # One stream, so the first that was published is the first to be seen.
+        while published and connection.execute(look, published[0][:1]).fetchone():
+            yield time.monotonic() - published.popleft()[1]
 
 
 if __name__ == "__main__":

@@ -16,15 +16,20 @@ class BenchFailed(Exception):
 
 
 class Program:
-    """One process. Leaving the `with` block kills it if it still runs."""
+    """One process. Leaving the `with` block kills it if it still runs.
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
+    A worker projects `projections`.
+    """
+
+    def __init__(
+        self, command: Sequence[str], log: Path, projections: Sequence[str] = ("starts",)
+    ) -> None:
         self._log = log
         self._output = log.with_suffix(".out")
         names = (name for name in os.environ if not name.startswith("PROJECTOR_"))
         environment = {name: os.environ[name] for name in names}
         # A variable: the worker of an older checkout has no such option.
-        environment["PROJECTOR_PROJECTION"] = "starts"
+        environment["PROJECTOR_PROJECTION"] = " ".join(projections)
         with log.open("wb") as stderr, self._output.open("wb") as stdout:
             self._process = subprocess.Popen(
                 list(command), stdout=stdout, stderr=stderr, env=environment, cwd=ROOT

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from tests.bench.ends import COMPARED
 from tests.bench.results import WORKER, Results, Spread, percentile
 from tests.support.nats_server import find_nats_server
 
@@ -37,6 +38,8 @@ def tables(results: Results) -> Iterator[Table]:
     """Yield a table for each part that was measured."""
     if results.drains:
         yield _drain(results)
+    if results.ends:
+        yield _ends(results)
     if results.latencies:
         yield _latency(results)
 
@@ -55,6 +58,21 @@ def _drain(results: Results) -> Table:
             "" if program == WORKER else f"{results.ratio(program).text('.2f')} ×",
             f"{Spread.of(micros).median:.0f} µs" if micros else "",
         )
+    return table
+
+
+def _ends(results: Results) -> Table:
+    table = _table(
+        "results, and both streams; median  least–most",
+        *("drained", "messages/s", "ratio, by round", "to"),
+        caption="one process unless a worker for each is named; results have 1 KB of output",
+    )
+    for what in dict.fromkeys(each.what for each in results.ends):
+        ended, other = results.ended(what), COMPARED.get(what)
+        ratios = [] if other is None else zip(ended, results.ended(other), strict=True)
+        ratio = Spread.of(one.rate / its.rate for one, its in ratios).text(".2f") if other else ""
+        rate = Spread.of(each.rate for each in ended).text(",.0f")
+        table.add_row(what, rate, ratio, other or "")
     return table
 
 

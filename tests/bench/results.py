@@ -52,12 +52,33 @@ class Drained:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """One measurement of both streams or of results: `messages` of them in all."""
+
+    what: str
+    messages: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Messages a second."""
+        return self.messages / self.seconds
+
+    def __str__(self) -> str:
+        return f"results: {self.rate:,.0f} messages/s, {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
 class Latency:
-    """One measurement of latency, or of its floor: the seconds of each event, ascending."""
+    """One measurement of latency, or of its floor: the seconds of each event, ascending.
+
+    `of_results` is set where results were published, else starts.
+    """
 
     program: str
     rate: int
     seconds: list[float]
+    of_results: bool = False
 
     def __str__(self) -> str:
         p50 = percentile(self.seconds, 50) * 1000
@@ -70,10 +91,13 @@ class Results:
 
     drains: list[Drained] = field(default_factory=list)
     latencies: list[Latency] = field(default_factory=list)
+    ends: list[Ended] = field(default_factory=list)
 
-    def add(self, measured: Drained | Latency) -> None:
+    def add(self, measured: Drained | Latency | Ended) -> None:
         if isinstance(measured, Drained):
             self.drains.append(measured)
+        elif isinstance(measured, Ended):
+            self.ends.append(measured)
         else:
             self.latencies.append(measured)
 
@@ -89,9 +113,13 @@ class Results:
         rounds = zip(self.of(WORKER), self.of(to), strict=True)
         return Spread.of(worker.rate / other.rate for worker, other in rounds)
 
+    def ended(self, what: str) -> list[Ended]:
+        """Return one kind of measurement, one a round."""
+        return [each for each in self.ends if each.what == what]
+
     def by_rate(self) -> dict[tuple[int, str], list[Latency]]:
-        """Return the latencies of each rate and program, one a round."""
+        """Return the latencies of each rate and program, one a round; those of results last."""
         groups: dict[tuple[int, str], list[Latency]] = {}
-        for each in sorted(self.latencies, key=lambda each: each.rate):
+        for each in sorted(self.latencies, key=lambda each: (each.of_results, each.rate)):
             groups.setdefault((each.rate, each.program), []).append(each)
         return groups

@@ -21,16 +21,20 @@ from nats.js import JetStreamContext
 
 from repo.execution_results import Run
 from repo.statements import statement, texts
-from tests.bench.data import TIMEOUTS, make_events
+from tests.bench.data import TIMEOUTS, Result, make_events
 from tests.support.broker import BUCKET, CONSUMER, STREAM
 from worker.codec.durations import parse_duration
 from worker.codec.timestamps import format_instant
+from worker.messages import Message
 from worker.projections.deadline import deadline
+from worker.projections.results import build_result, decode_result
 from worker.projections.starts import decode_start
 
 _INSERT_RUN = texts("sqlite")[statement("insert_run")]
 _INSERT_100_RUNS = texts("sqlite")[statement("insert_100_runs")]
 _PROMOTE_EXECUTION = texts("sqlite")[statement("promote_execution")]
+_END_RUN = texts("sqlite")[statement("end_run")]
+_COUNT_ENDED_RUNS = texts("sqlite")[statement("count_ended_runs")]
 _LIMIT_BATCH = 1000
 
 
@@ -184,6 +188,18 @@ def write_batch(
     connection.executemany(_INSERT_RUN, runs[whole:])
     exec_ids = dict.fromkeys(run.exec_id for run in runs)
     connection.executemany(_PROMOTE_EXECUTION, [(exec_id,) for exec_id in exec_ids])
+    connection.execute("COMMIT")
+
+
+def write_end(connection: sqlite3.Connection, result: Result) -> None:
+    """Write one result and count it, in one transaction."""
+    event = decode_result(result.payload)
+    end = build_result(event, Message(result.subject, result.payload, 1, 1, time.time_ns()))
+    succeeded = end.exit_code == 0
+    count = {"exec_id": end.exec_id, "succeeded": succeeded, "failed": not succeeded}
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(_END_RUN, end.as_end())
+    connection.execute(_COUNT_ENDED_RUNS, count)
     connection.execute("COMMIT")
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench import report
 from tests.bench.contenders import PROJECTOR, THIS_WORKER, Contender, other_worker, rivals
+from tests.bench.ends import COMPARED, MeasureEnds
 from tests.bench.measure import Measure
 from tests.bench.process import BenchFailed
-from tests.bench.results import Results
+from tests.bench.results import Ended, Latency, Results
 from tests.support.nats_server import NatsServer
 
 
@@ -35,6 +37,19 @@ def test_the_worker_of_another_checkout_is_measured(measure: Measure, tmp_path: 
 def test_a_program_that_fails_invalidates_the_measurement(measure: Measure) -> None:
     with pytest.raises(BenchFailed, match="invalid choice"):
         measure.drain(Contender("unknown", "rival", ("missing",)), 100)
+
+
+def test_results_are_measured_beside_starts(measure: Measure) -> None:
+    ends = MeasureEnds(measure.folder, measure.nats)
+    measured = list(ends.round(1000, reverse=True))
+    kinds = [each.what for each in measured if isinstance(each, Ended)]
+    assert set(kinds) >= COMPARED.keys() | set(COMPARED.values())
+    floor, visible = (each for each in measured if isinstance(each, Latency))
+    assert 0 < floor.seconds[0] < visible.seconds[0]
+    tables = list(
+        report.tables(Results(ends=[each for each in measured if isinstance(each, Ended)]))
+    )
+    assert [table.row_count for table in tables] == [len(kinds)]
 
 
 def test_latency_is_measured_beside_its_floor_and_drawn(measure: Measure) -> None:
