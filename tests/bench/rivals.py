@@ -166,7 +166,7 @@ def make_runs(messages: Iterable[tuple[bytes, int]], timeouts: dict[str, int]) -
             request_id=start.request_id,
             exec_id=start.exec_id,
             pc_id=start.pc_id,
-            started_at=format_instant(start.started_at),
+            started_at=start.started_at,
             version=start.version,
             job_id=start.manifest_id,
             recorded_at=format_instant(stored_at),

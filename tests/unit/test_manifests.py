@@ -4,8 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.codec.timestamps import format_instant
 from worker.projections import manifests
-from worker.projections.manifests import Manifest, ManifestCache, NoTimeout, Timeout, read_timeout
+from worker.projections.deadline import deadline
+from worker.projections.manifests import (
+    Deadlines,
+    Manifest,
+    ManifestCache,
+    NoTimeout,
+    Timeout,
+    read_timeout,
+)
 
 SECOND = 10**9
 THIRTY = Manifest(1, Timeout(30 * SECOND), 0)
@@ -112,3 +121,19 @@ def test_a_deleted_and_an_expired_manifest_leave_nothing_behind() -> None:
     assert [cache.find(name) for name in ("deleted", "expired", "kept")] == [None, None, new]
     cache.apply("deleted", new)
     assert cache.timeout("deleted") == Timeout(2)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3 * SECOND)), max_size=8),
+    st.sampled_from([0, 30 * SECOND, 30 * SECOND + 1, 241 * SECOND, 2**64 * SECOND - 1]),
+    st.sampled_from([0, 1_779_278_400 * SECOND, 253_402_300_799 * SECOND - 150 * SECOND]),
+)
+def test_runs_of_one_second_have_deadlines_of_their_own(
+    stored: list[tuple[str, int]], timeout: int, since: int
+) -> None:
+    timeouts = {"a": timeout, "b": 60 * SECOND}
+    cache = cached(**{name: Manifest(1, Timeout(one), 0) for name, one in timeouts.items()})
+    deadlines = Deadlines(cache)
+    for name, after in stored:
+        expected = format_instant(deadline(since + after, timeouts[name]))
+        assert deadlines.deadline(name, since + after) == expected

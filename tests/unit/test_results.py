@@ -4,13 +4,14 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from worker.codec.timestamps import parse_instant
+from tests.support.shortcuts import assert_same, changed
+from worker.codec.timestamps import format_instant, parse_instant
 from worker.messages import Message, Output
 from worker.projections.base import MalformedEvent
-from worker.projections.results import EventResult, build_result, decode_result
+from worker.projections.results import EventResult, build_result, decode_result, read_result
 
 ABSENT = object()
 TEXTS = ["result_id", "request_id", "pc_id", "stdout", "stderr"]
@@ -63,8 +64,8 @@ def test_the_members_that_are_absent_have_defaults() -> None:
         exit_code=0,
         stdout="o",
         stderr="",
-        started_at=parse_instant("2026-05-20T12:00:00Z"),
-        finished_at=parse_instant("2026-05-20T12:00:05.5Z"),
+        started_at="2026-05-20T12:00:00+00:00",
+        finished_at="2026-05-20T12:00:05.500+00:00",
         skipped=False,
         exec_id="e1",
         parent_result_id=None,
@@ -141,7 +142,7 @@ def test_a_number_that_json_does_not_have_makes_the_payload_malformed(text: str)
 @pytest.mark.parametrize("member", TIMES)
 def test_a_time_may_be_any_instant_and_the_end_may_be_before_the_start(member: str) -> None:
     for text in ("0001-01-01T00:00:00Z", "9999-12-31 23:59:59.999999999+00:00"):
-        assert getattr(decoded(**{member: text}), member) == parse_instant(text)
+        assert getattr(decoded(**{member: text}), member) == format_instant(parse_instant(text))
     for text in ("", "now", "2026-05-20", "2026-05-20T12:00:00", "2026-02-30T00:00:00Z"):
         assert rejection(payload(**{member: text})).startswith(f"{member}: not an RFC 3339 instant")
 
@@ -229,3 +230,24 @@ def test_a_row_takes_its_output_from_the_result_unless_it_was_offloaded() -> Non
     assert build_result(event, message._replace(output=Output(stderr="big"))) == row._replace(
         stderr="big"
     )
+
+
+@settings(max_examples=400)
+@given(changed(RESULT))
+@example(payload(exit_code=True))
+@example(payload(exit_code=2**31))
+@example(payload(skipped=0))
+@example(payload(result_id=""))
+@example(payload(result_id="\u30ab", stdout="\u001b[0m \u30ab\n"))
+@example(payload(stdout="\ud800"))
+@example(payload(manifest_id="\udfff"))
+@example(payload(stdout_object=[]))
+@example(payload(finished_at="2026-02-30T00:00:00.123456789Z"))
+@example(payload()[:-1] + b',"stdout":"twice"}')
+@example(payload()[:-1] + b',"more":{"a":1,"a":2}}')
+@example(payload()[:-1] + b',"more":NaN}')
+@example(payload()[:-1] + b',"more":' + b"9" * 5000 + b"}")
+@example(b" " + payload() + b" ")
+@example(payload() + b"x")
+def test_the_shortcut_for_usual_results_changes_nothing(data: bytes) -> None:
+    assert_same(decode_result, read_result, data)

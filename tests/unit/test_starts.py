@@ -6,9 +6,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.events import STARTED_AT, payload, start
-from worker.codec.timestamps import parse_instant
+from tests.support.shortcuts import assert_same, changed
+from worker.codec.timestamps import format_instant, parse_instant
 from worker.projections.base import MalformedEvent
-from worker.projections.starts import decode_start
+from worker.projections.starts import decode_start, read_start
 
 TEXTS = ["result_id", "request_id", "exec_id", "pc_id", "manifest_id", "version"]
 MEMBERS = [*TEXTS, "started_at"]
@@ -41,7 +42,7 @@ def test_a_payload_is_decoded_into_seven_members_that_cannot_be_changed() -> Non
     texts = {name: f"the {name}" for name in TEXTS}
     event = decode_start(json.dumps({**texts, "started_at": STARTED_AT}).encode())
     assert {name: getattr(event, name) for name in TEXTS} == texts
-    assert event.started_at == 1_779_278_400_123_456_789
+    assert event.started_at == "2026-05-20T12:00:00.123456789+00:00"
     with pytest.raises(AttributeError):
         event.pc_id = "other"  # type: ignore[misc]
 
@@ -61,7 +62,9 @@ def test_a_member_that_is_missing_or_not_a_string_is_named_in_the_rejection(memb
 
 def test_started_at_may_be_any_instant_however_wrong_and_nothing_else() -> None:
     for text in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"):
-        assert decode_start(payload(started_at=text)).started_at == parse_instant(text)
+        assert decode_start(payload(started_at=text)).started_at == format_instant(
+            parse_instant(text)
+        )
     for text in ("", "now", "2026-05-20", "2026-05-20T12:00:00", "2026-02-30T00:00:00Z", "\x00"):
         assert "started_at" in rejection(payload(started_at=text))
 
@@ -191,3 +194,33 @@ def test_any_payload_is_decoded_or_rejected_with_a_reason_that_can_be_stored(dat
         return
     members = json.loads(data)
     assert [getattr(event, name) for name in TEXTS] == [members[name] for name in TEXTS]
+
+
+@settings(max_examples=400)
+@given(changed(start()))
+@example(payload(started_at="2026-05-20T12:00:00.123456789Z"))
+@example(payload(started_at="2026-05-20T12:00:60.123456789Z"))
+@example(payload(started_at="2026-12-31T23:59:60.123456789Z"))
+@example(payload(started_at="2026-05-20T12:00:00.123456000Z"))
+@example(payload(started_at="2026-05-20t12:00:00.123456789Z"))
+@example(payload(pc_id="a\\b"))
+@example(payload(pc_id='a"b'))
+@example(payload(pc_id="\x7f"))
+@example(payload(pc_id="\u30ab"))
+@example(payload()[:-1] + b',"pc_id":"twice"}')
+@example(payload().replace(b'"pc_id"', b'"result_id"'))
+@example(payload().replace(b'": "', b'":"').replace(b'", "', b'","'))
+@example(payload().replace(b'": "', b'":  "'))
+@example(payload().replace(b"pc-1", b"pc\t1"))
+@example(payload() + b"\n")
+def test_the_shortcut_for_plain_starts_changes_nothing(data: bytes) -> None:
+    assert_same(decode_start, read_start, data)
+
+
+def test_any_order_of_the_members_is_read_and_so_are_more_orders_than_are_remembered() -> None:
+    members = list(start(pc_id="the PC").items())
+    for number in range(len(members)):
+        order = dict(members[number:] + members[:number])
+        for _ in range(2):
+            event = decode_start(json.dumps(order).encode())
+            assert (event.pc_id, event.result_id) == ("the PC", order["result_id"])

@@ -1,11 +1,18 @@
 import re
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from worker.codec.timestamps import format_instant, is_representable, parse_instant, parse_stored
+from worker.codec.timestamps import (
+    format_instant,
+    is_representable,
+    parse_instant,
+    parse_stored,
+    to_stored,
+)
 
 SECOND = 10**9
 DAY = 86_400 * SECOND
@@ -152,3 +159,28 @@ def test_any_text_is_parsed_or_raises_value_error(text: str) -> None:
     except ValueError:
         return
     assert STORED.fullmatch(format_instant(instant))
+
+
+@given(st.integers(FIRST, LAST), st.sampled_from(["Z", "z", "+00:00", "-00:30"]))
+@example(parse_instant("2016-12-31T23:59:60.123456789Z"), "Z")
+@example(parse_instant("2026-05-20T12:00:00.123456Z"), "Z")
+def test_the_stored_text_of_a_text_is_that_of_its_instant(instant: int, offset: str) -> None:
+    seconds = format_instant(instant // 10**9 * 10**9).removesuffix("+00:00")
+    for fraction in (f".{instant % 10**9:09}", f".{instant % 10**6:06}", ""):
+        text = f"{seconds}{fraction}{offset}"
+        with suppress(ValueError):  # an offset may lead out of the years 0000 to 9999
+            assert to_stored(text) == format_instant(parse_instant(text))
+
+
+@given(st.from_regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}.[0-9]{9}Z"))
+@example("2026-02-30T12:00:00.123456789Z")
+@example("2026-05-20T12:00:60.123456789Z")
+@example("2026-05-20T12:00:00.12345678\u0669Z")
+def test_text_has_a_stored_text_exactly_if_it_is_an_instant(text: str) -> None:
+    try:
+        expected = format_instant(parse_instant(text))
+    except ValueError as error:
+        with pytest.raises(ValueError, match=re.escape(str(error))):
+            to_stored(text)
+    else:
+        assert to_stored(text) == expected

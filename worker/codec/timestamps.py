@@ -63,6 +63,34 @@ def _offset_minutes(offset: str) -> int:
     return (hours * 60 + minutes) * (-1 if offset[0] == "-" else 1)
 
 
+def to_stored(text: str) -> str:
+    """Return the stored text of an RFC 3339 text; raises as `parse_instant`.
+
+    It is that of `format_instant(parse_instant(text))`, without the way through an integer for what
+    agents send: UTC, with a fraction of which all nine digits are needed.
+    """
+    if (
+        len(text) == 30
+        and text[19] == "."
+        and text[29] == "Z"
+        and text[26:29] != "000"
+        and text[20:29].isdecimal()
+        and text.isascii()
+        and _is_stored_second(text[:19])
+    ):
+        return f"{text[:29]}+00:00"
+    return format_instant(parse_instant(text))
+
+
+@lru_cache(_CACHED_SECONDS)
+def _is_stored_second(text: str) -> bool:
+    """Return whether a text begins the stored text of an instant."""
+    try:
+        return format_instant(parse_instant(f"{text}Z")) == f"{text}+00:00"
+    except ValueError:
+        return False
+
+
 def format_instant(instant: int) -> str:
     """Return the stored text of nanoseconds since 1970.
 
@@ -70,8 +98,15 @@ def format_instant(instant: int) -> str:
     so sorting texts sorts times. Raises ValueError outside the years 0000 to 9999.
     """
     seconds, nanoseconds = divmod(instant, NANOSECONDS)
+    return with_fraction(second_text(seconds), nanoseconds)
+
+
+def with_fraction(second: str, nanoseconds: int) -> str:
+    """Return the stored text of an instant: the text of its second, and the rest of it."""
+    if nanoseconds % 1000:
+        return f"{second}.{nanoseconds:09}+00:00"
     digits = f"{nanoseconds:09}".removesuffix("000").removesuffix("000").removesuffix("000")
-    return f"{_second_text(seconds)}{'.' if digits else ''}{digits}+00:00"
+    return f"{second}{'.' if digits else ''}{digits}+00:00"
 
 
 def present_second() -> str:
@@ -103,7 +138,8 @@ def _days(year: int, month: int, day: int) -> int:
 
 
 @lru_cache(_CACHED_SECONDS)
-def _second_text(seconds: int) -> str:
+def second_text(seconds: int) -> str:
+    """Return YYYY-MM-DDTHH:MM:SS; raises ValueError outside the years 0000 to 9999."""
     if not is_representable(seconds * NANOSECONDS):
         raise ValueError("outside the years 0000 to 9999")
     days, second_of_day = divmod(seconds, _DAY)

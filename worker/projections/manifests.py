@@ -8,7 +8,7 @@ from typing import Any
 
 from worker.codec.durations import parse_duration
 from worker.codec.jsontext import kind_of, parse_json
-from worker.codec.timestamps import format_instant
+from worker.codec.timestamps import NANOSECONDS, format_instant, second_text, with_fraction
 from worker.projections.deadline import deadline
 
 # Why a deadline is missing. These words are counted and logged.
@@ -132,17 +132,25 @@ class Deadlines:
     def __init__(self, manifests: ManifestCache) -> None:
         self.missing: Counter[tuple[str, NoTimeout]] = Counter()
         self._manifests = manifests
+        self._whole: dict[tuple[str, int], str] = {}
 
     def deadline(self, manifest_id: str, stored_at: int) -> str | None:
         """Return the deadline as stored text, or None where the manifest has no timeout.
 
         `stored_at` is when the broker stored the message, in nanoseconds since 1970.
         """
+        second, fraction = divmod(stored_at, NANOSECONDS)
+        whole = self._whole.get((manifest_id, second))
+        if whole is not None:
+            return with_fraction(whole, fraction)
         timeout = self._manifests.timeout(manifest_id)
         if isinstance(timeout, NoTimeout):
             self.missing[manifest_id, timeout] += 1
             return None
-        return format_instant(deadline(stored_at, timeout.nanoseconds))
+        instant = deadline(stored_at, timeout.nanoseconds)
+        if instant % NANOSECONDS == fraction:  # so all deadlines of this second have the same
+            self._whole[manifest_id, second] = second_text(instant // NANOSECONDS)
+        return format_instant(instant)
 
 
 def read_timeout(value: bytes) -> Timeout | NoTimeout:

@@ -4,10 +4,10 @@ from collections.abc import Collection
 from typing import Any
 
 from worker.codec.jsontext import kind_of, parse_members
-from worker.codec.timestamps import parse_instant
+from worker.codec.timestamps import to_stored
 from worker.projections.base import MalformedEvent
 
-_LEAST_INTEGER, _LARGEST_INTEGER = -(2**31), 2**31 - 1
+LEAST_INTEGER, LARGEST_INTEGER = -(2**31), 2**31 - 1
 
 
 def read_members(payload: bytes, known: Collection[str]) -> dict[str, Any]:
@@ -39,11 +39,11 @@ def optional_text(members: dict[str, Any], name: str) -> str | None:
     return None if members.get(name) is None else text(members, name)
 
 
-def instant(members: dict[str, Any], name: str) -> int:
-    """Return a member that has to be an RFC 3339 instant, in nanoseconds since 1970."""
+def instant(members: dict[str, Any], name: str) -> str:
+    """Return a member that has to be an RFC 3339 instant, as stored text."""
     value = text(members, name)
     try:
-        return parse_instant(value)
+        return to_stored(value)
     except ValueError as error:
         shown = ascii(value[:40])
         raise MalformedEvent(
@@ -59,8 +59,8 @@ def integer(members: dict[str, Any], name: str) -> int:
         raise _wrong(members, name, expected)
     if isinstance(value, float):
         raise MalformedEvent(f"{name}: expected {expected}, found one with a fraction or exponent")
-    if not _LEAST_INTEGER <= value <= _LARGEST_INTEGER:
-        raise MalformedEvent(f"{name}: not between {_LEAST_INTEGER} and {_LARGEST_INTEGER}")
+    if not LEAST_INTEGER <= value <= LARGEST_INTEGER:
+        raise MalformedEvent(f"{name}: not between {LEAST_INTEGER} and {LARGEST_INTEGER}")
     return value
 
 

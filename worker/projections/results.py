@@ -8,8 +8,9 @@ from repo import queries, results
 from repo.batch_writer import INSERTED
 from repo.queries import FoundEnd
 from repo.results import ENDED, FAILED, LATE, SKIPPED, SUCCEEDED, Result
-from worker.codec.timestamps import format_instant
-from worker.messages import NOT_FETCHED, Fetch, Message, Output
+from worker.codec.jsontext import scan_members
+from worker.codec.timestamps import format_instant, to_stored
+from worker.messages import NOT_FETCHED, Fetch, Message
 from worker.projections.base import (
     DIFFERENT,
     EQUAL,
@@ -19,7 +20,21 @@ from worker.projections.base import (
     StreamSpec,
 )
 from worker.projections.manifests import ManifestCache
-from worker.projections.members import boolean, instant, integer, optional_text, read_members, text
+from worker.projections.members import (
+    LARGEST_INTEGER,
+    LEAST_INTEGER,
+    boolean,
+    instant,
+    integer,
+    optional_text,
+    read_members,
+    text,
+)
+
+_TEXTS = ("result_id", "request_id", "pc_id", "stdout", "stderr", "started_at", "finished_at")
+_OPTIONAL_TEXTS = ("exec_id", "parent_result_id", "manifest_id", "stdout_object", "stderr_object")
+_ARE_TEXTS = [str] * len(_TEXTS)
+_ARE_OPTIONAL = frozenset((str, type(None)))
 
 # What the original hashes where an agent of an older version sends no id; see `_legacy_id`.
 _LEGACY_ID = "kanade-issue-19/legacy-result-id"
@@ -28,7 +43,7 @@ _LONGEST_SHOWN = 60
 
 
 class EventResult(NamedTuple):
-    """A result. Times are in nanoseconds since 1970, by the agent's clock.
+    """A result. Times are stored text, by the agent's clock.
 
     `stdout_object` and `stderr_object` name the objects that hold the output in its stead.
     """
@@ -39,8 +54,8 @@ class EventResult(NamedTuple):
     exit_code: int
     stdout: str
     stderr: str
-    started_at: int
-    finished_at: int
+    started_at: str
+    finished_at: str
     skipped: bool
     exec_id: str | None
     parent_result_id: str | None
@@ -51,6 +66,13 @@ class EventResult(NamedTuple):
 
 def decode_result(payload: bytes) -> EventResult:
     """Return the result that a payload holds; raises MalformedEvent for any other payload."""
+    members = scan_members(payload)
+    plain = None if members is None else _read_plain(members)
+    return read_result(payload) if plain is None else plain
+
+
+def read_result(payload: bytes) -> EventResult:
+    """Return and raise as `decode_result`, without its shortcut for what is nearly always sent."""
     members = read_members(payload, EventResult._fields)
     request_id, pc_id = text(members, "request_id"), text(members, "pc_id")
     result_id = text({"result_id": "", **members}, "result_id")
@@ -72,6 +94,43 @@ def decode_result(payload: bytes) -> EventResult:
     )
 
 
+def _read_plain(members: dict[str, Any]) -> EventResult | None:
+    """Return the result, or None where `read_result` has to tell what it is, or what is wrong."""
+    get = members.get
+    texts: list[Any] = [get(name) for name in _TEXTS]
+    optional: list[Any] = [get(name) for name in _OPTIONAL_TEXTS]
+    exit_code, skipped = get("exit_code"), get("skipped", False)
+    result_id, request_id, pc_id, stdout, stderr, started_at, finished_at = texts
+    if not (
+        result_id
+        and [*map(type, texts)] == _ARE_TEXTS
+        and _ARE_OPTIONAL.issuperset(map(type, optional))
+        and type(exit_code) is int
+        and LEAST_INTEGER <= exit_code <= LARGEST_INTEGER
+        and type(skipped) is bool
+    ):
+        return None
+    try:
+        for text in (*texts, *filter(None, optional)):
+            if not text.isascii():
+                text.encode()  # fails for a lone surrogate
+        started_at, finished_at = to_stored(started_at), to_stored(finished_at)
+    except ValueError:
+        return None
+    return EventResult(
+        result_id,
+        request_id,
+        pc_id,
+        exit_code,
+        stdout,
+        stderr,
+        started_at,
+        finished_at,
+        skipped,
+        *optional,
+    )
+
+
 def _legacy_id(request_id: str, pc_id: str) -> str:
     """Return the id of a result without one: the same each time, so that it stays one run."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{_LEGACY_ID}:{request_id}:{pc_id}"))
@@ -79,22 +138,27 @@ def _legacy_id(request_id: str, pc_id: str) -> str:
 
 def build_result(event: EventResult, message: Message, _: object = None) -> Result:
     """Return what a result writes into its run."""
-    output = message.output or Output()
+    stdout, stderr = event.stdout, event.stderr
+    if message.output is not None:
+        output = message.output
+        stdout = stdout if output.stdout is None else output.stdout
+        stderr = stderr if output.stderr is None else output.stderr
+    # By position: names would take as long as all the rest.
     return Result(
-        result_id=event.result_id,
-        request_id=event.request_id,
-        exec_id=event.exec_id,
-        pc_id=event.pc_id,
-        started_at=format_instant(event.started_at),
-        exit_code=event.exit_code,
-        stdout=event.stdout if output.stdout is None else output.stdout,
-        stderr=event.stderr if output.stderr is None else output.stderr,
-        finished_at=format_instant(event.finished_at),
-        job_id=event.manifest_id,
-        recorded_at=format_instant(message.stored_at),
-        skipped=event.skipped,
-        parent_result_id=event.parent_result_id,
-        stream_sequence=message.stream_sequence,
+        event.result_id,
+        event.request_id,
+        event.exec_id,
+        event.pc_id,
+        event.started_at,
+        event.exit_code,
+        stdout,
+        stderr,
+        event.finished_at,
+        event.manifest_id,
+        format_instant(message.stored_at),
+        event.skipped,
+        event.parent_result_id,
+        message.stream_sequence,
     )
 
 

@@ -7,7 +7,8 @@ from repo import queries
 from repo.batch_writer import INSERTED
 from repo.execution_results import START_WRITER, Run
 from repo.queries import FoundRun
-from worker.codec.timestamps import format_instant, parse_stored
+from worker.codec.jsontext import TextScanner
+from worker.codec.timestamps import format_instant, parse_stored, to_stored
 from worker.messages import Message
 from worker.projections.base import (
     DIFFERENT,
@@ -28,19 +29,35 @@ DEADLINE_MISSING = "deadline_missing"  # it could not be computed when the row w
 
 
 class EventStarted(NamedTuple):
-    """A start. `started_at` is in nanoseconds since 1970, by the agent's clock."""
+    """A start. `started_at` is stored text, by the agent's clock."""
 
     result_id: str
     request_id: str
     exec_id: str
     pc_id: str
-    started_at: int
+    started_at: str
     manifest_id: str
     version: str
 
 
+_scanner = TextScanner(EventStarted._fields)
+
+
 def decode_start(payload: bytes) -> EventStarted:
     """Return the start that a payload holds; raises MalformedEvent for any other payload."""
+    texts = _scanner.scan(payload)
+    if texts is None:
+        return read_start(payload)
+    result_id, request_id, exec_id, pc_id, started_at, manifest_id, version = texts
+    try:
+        started_at = to_stored(started_at)
+    except ValueError:
+        return read_start(payload)
+    return EventStarted(result_id, request_id, exec_id, pc_id, started_at, manifest_id, version)
+
+
+def read_start(payload: bytes) -> EventStarted:
+    """Return and raise as `decode_start`, without its shortcut for plain payloads."""
     members = read_members(payload, EventStarted._fields)
     return EventStarted(
         text(members, "result_id"),
@@ -60,7 +77,7 @@ def build_run(start: EventStarted, message: Message, deadlines: Deadlines) -> Ru
         start.request_id,
         start.exec_id,
         start.pc_id,
-        format_instant(start.started_at),
+        start.started_at,
         start.version,
         start.manifest_id,
         format_instant(message.stored_at),
