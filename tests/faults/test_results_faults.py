@@ -1,36 +1,25 @@
 """Faults under both streams: every run is closed and counted exactly once."""
 
 import signal
-from typing import Any
 
 from tests.conftest import MakeServer, RunUntilIdle, StartWorker
-from tests.support import events
 from tests.support.broker import Broker
 from tests.support.nats_server import NatsServer
 from tests.support.rows import Rows
+from tests.support.runs import BOTH, counted, ended, names_of, publish_results, publish_starts
 
 RUNS = 400
-BOTH: dict[str, Any] = {"results": True}
-ENDED = "SELECT count(*) AS n FROM execution_results WHERE finished_at IS NOT NULL"
+NAMES = names_of(RUNS)
 
 
 def publish_runs(broker: Broker) -> None:
-    """Publish starts, and results of which every fourth one failed."""
-    names = [f"run-{number:04}" for number in range(RUNS)]
-    broker.publish_starts(events.start(result_id=name) for name in names)
-    broker.publish_results(
-        events.result(result_id=name, exit_code=int(number % 4 == 0))
-        for number, name in enumerate(names)
-    )
-
-
-def ended(rows: Rows) -> int:
-    return int(rows.query(ENDED)[0]["n"])
+    publish_starts(broker, NAMES)
+    publish_results(broker, NAMES)
 
 
 def assert_closed(rows: Rows) -> None:
     assert (rows.count(), ended(rows)) == (RUNS, RUNS)
-    assert rows.execution("execution-1") == f"{RUNS * 3 // 4}/{RUNS // 4} completed"
+    assert rows.execution("execution-1") == counted(RUNS, "completed")
 
 
 def test_a_broker_that_is_killed_under_both_streams_costs_no_result_and_no_count(
@@ -88,14 +77,10 @@ def test_a_restored_backup_gets_the_results_above_it_back_and_counts_them_once(
 ) -> None:
     deployment.make_results_stream()
     rows.insert_execution("execution-1", RUNS)
-    names = [f"run-{number:04}" for number in range(RUNS)]
-    deployment.publish_starts(events.start(result_id=name) for name in names)
+    publish_starts(deployment, NAMES)
     run_until_idle(rows, **BOTH)
     backup = rows.path.read_bytes()
-    deployment.publish_results(
-        events.result(result_id=name, exit_code=int(number % 4 == 0))
-        for number, name in enumerate(names)
-    )
+    publish_results(deployment, NAMES)
     run_until_idle(rows, **BOTH)
     assert_closed(rows)
     rows.path.write_bytes(backup)
