@@ -1,11 +1,10 @@
 """Overdue runs are given up, unless their result is stored; what is old is deleted."""
 
 import time
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.conftest import RunUntilIdle, StartWorker
+from tests.conftest import StartWorker
 from tests.support import events
 from tests.support.broker import Broker
 from tests.support.rows import Rows
@@ -43,26 +42,6 @@ def test_an_overdue_run_is_given_up_once_and_its_late_success_moves_it(
     assert worker.stop() == 0
     counters = worker.counters
     assert (counters["runs_reaped"], counters["results_late"]) == (1, 1)
-
-
-def test_no_run_is_given_up_whose_result_waits_in_the_stream(
-    fleet: Broker, rows: Rows, start_worker: StartWorker, run_until_idle: RunUntilIdle
-) -> None:
-    names = [f"run-{number}" for number in range(300)]
-    fleet.publish_starts(events.start(result_id=name) for name in names)
-    run_until_idle(rows, results=True)
-    fleet.publish_results(events.result(result_id=name) for name in names[:-1])
-    # After their results were stored, which are not projected yet.
-    deadline = (datetime.now(UTC) + timedelta(seconds=1)).isoformat(timespec="seconds")
-    for name in names:
-        move_deadlines(rows, [name], deadline)
-    options = ("--upkeep-every", "0.2s", "--batch", "10")
-    worker = start_worker(rows, *options, results=True, fault=("slow-commits", 0.1))
-    worker.until(lambda: (rows.run(names[-1]) or {})["reaped"] == 1, 30)
-    reaped = rows.query("SELECT result_id FROM execution_results WHERE reaped = 1")
-    assert [row["result_id"] for row in reaped] == names[-1:]
-    assert worker.stop() == 0
-    assert worker.counters["results_late"] == 0
 
 
 def test_nothing_is_given_up_while_results_cannot_be_read(
