@@ -261,6 +261,9 @@ class Broker:
         info: ConsumerInfo = self.run(self._js.consumer_info(RESULTS, RESULTS_CONSUMER))
         return info
 
+    def delete_results_consumer(self) -> None:
+        self.run(self._js.delete_consumer(RESULTS, RESULTS_CONSUMER))
+
     def has_acked_results(self) -> bool:
         """Return whether every result has been delivered and acked."""
         consumer = self.results_consumer()

@@ -1,5 +1,6 @@
 """Runs of both streams: published, moved in time, and counted."""
 
+import uuid
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from tests.support import events
 from tests.support.broker import Broker
 from tests.support.rows import Rows
+from tests.support.worker_process import WorkerProcess
 
 # Projects both streams.
 BOTH: dict[str, Any] = {"results": True}
@@ -67,3 +69,15 @@ def move_execution(rows: Rows, exec_id: str, initiated_at: str = LONG_AGO) -> No
     """Move the beginning of an execution, as if time had gone by."""
     change = "UPDATE executions SET initiated_at = ? WHERE exec_id = ?"
     rows.write(change, initiated_at, exec_id)
+
+
+def wait_for_a_tick(worker: WorkerProcess, rows: Rows) -> None:
+    """Return when a tick of the upkeep has begun and ended: of two sweeps it was between."""
+    for _ in range(2):
+        name = f"tick-{uuid.uuid4()}"
+        columns = "result_id, request_id, exec_id, pc_id, expires_at"
+        values = (name, "", name, "", "9999-01-01T00:00:00+00:00")
+        rows.write(f"INSERT INTO execution_results ({columns}) VALUES (?, ?, ?, ?, ?)", *values)
+        rows.insert_execution(name, 1)
+        worker.until(lambda: rows.execution(name) == "0/0 running")  # noqa: B023
+        rows.write("DELETE FROM execution_results WHERE result_id = ?", name)
