@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from worker.errors import BrokerError, PullLost, describe
 from worker.jetstream.connection import Connection
-from worker.jetstream.ephemeral import reading
+from worker.jetstream.ephemeral import EphemeralConsumer, Received, reading
 from worker.jetstream.stream import last_message
 from worker.logs import Repeats
 from worker.messages import Fetch, Message, Nak, Output
@@ -25,6 +25,7 @@ from worker.status.counters import Counters
 
 log = logging.getLogger(__name__)
 
+# Of each part, since a slow link takes minutes for a large object.
 _TIMEOUT = 60.0
 _AT_ONCE = 2
 _MOST_DELIVERIES = 10
@@ -125,7 +126,7 @@ class Outputs:
         log.log(level, "output.missing", extra=extra)
 
     async def _fetch(self, fetch: Fetch) -> Output:
-        async with self._at_once, asyncio.timeout(_TIMEOUT):
+        async with self._at_once:
             output = Output(await self._text(fetch.stdout), await self._text(fetch.stderr))
         self._away_since = None
         return output
@@ -148,13 +149,14 @@ class Outputs:
 async def read_object(connection: Connection, bucket: str, key: str) -> bytes:
     """Return an object, or a little more than the most that is stored of it.
 
-    Raises _Missing for what is not there or not whole, and BrokerError without an answer.
+    Raises _Missing for what is not there or not whole, BrokerError or TimeoutError without an
+    answer.
     """
     described = await _describe(connection, bucket, key)
     stream, chunks = f"OBJ_{bucket}", f"$O.{bucket}.C.{described.nuid}"
     digest, size, kept = hashlib.sha256(), 0, bytearray()
     async with reading(connection, stream, delete=False, filter_subject=chunks) as consumer:
-        while size < described.size and (page := await consumer.page(2**63)):
+        while size < described.size and (page := await _next_page(consumer)):
             for received in page:
                 data = received.message.data
                 digest.update(data)
@@ -166,6 +168,11 @@ async def read_object(connection: Connection, bucket: str, key: str) -> bytes:
     if described.digest and not _fits(described.digest, digest.digest()):
         raise _Missing("has another digest than it describes")
     return bytes(kept)
+
+
+async def _next_page(consumer: EphemeralConsumer) -> list[Received]:
+    async with asyncio.timeout(_TIMEOUT):
+        return await consumer.page(2**63)
 
 
 async def _describe(connection: Connection, bucket: str, key: str) -> _Described:
