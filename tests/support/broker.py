@@ -148,11 +148,13 @@ class Broker:
         assert delivered is not None
         return delivered
 
-    def fetch(self, messages: int, name: str = CONSUMER, *, ack: bool) -> None:
+    def fetch(
+        self, messages: int, name: str = CONSUMER, *, ack: bool, stream: str = STREAM
+    ) -> None:
         """Fetch messages as another worker would, and ack them or leave them ack pending."""
 
         async def fetch() -> None:
-            subscription = await self._js.pull_subscribe_bind(name, STREAM)
+            subscription = await self._js.pull_subscribe_bind(name, stream)
             fetched = 0
             while fetched < messages:
                 for message in await subscription.fetch(messages - fetched, timeout=5):

@@ -1,7 +1,16 @@
 import pytest
 
 from worker.jetstream.outstanding import MOST_BYTES, OutstandingMessages
-from worker.messages import Ack, Batch, BatchResult, Message, Nak, StreamPosition
+from worker.messages import (
+    Ack,
+    Batch,
+    BatchResult,
+    Fetch,
+    Message,
+    Nak,
+    Output,
+    StreamPosition,
+)
 
 POSITION = StreamPosition("2026-05-20T00:00:00+00:00", 0)
 
@@ -138,3 +147,23 @@ def test_the_oldest_message_is_found_waiting_or_dispatched() -> None:
         outstanding.next_batch(2, POSITION)
         seen.append(outstanding.oldest)
     assert seen == [None, 30, 30]
+
+
+def test_output_is_fetched_only_while_little_of_what_was_fetched_waits_to_be_written() -> None:
+    outstanding = holding(5)
+    batch = outstanding.next_batch(5, POSITION)
+    assert outstanding.finish(BatchResult(batch, (Fetch("key", None),) * 5)) == []
+    for text in ("x" * (MOST_BYTES - 1), "x"):
+        found = outstanding.next_incomplete()
+        assert found is not None
+        outstanding.complete(found[0], Output(text))
+    assert outstanding.next_incomplete() is None
+    outstanding.finish(acked(outstanding.next_batch(1, POSITION)))
+    found = outstanding.next_incomplete()
+    assert found is not None
+    assert found[1] == message(3)
+    assert outstanding.give_back(found[0]) == ["reply-3"]
+    assert len(outstanding.remove_waiting()) == 3
+    # What was removed needs no output.
+    assert outstanding.next_incomplete() is None
+    assert (len(outstanding), outstanding.capacity) == (0, 100)

@@ -11,11 +11,13 @@ import json
 import logging
 import random
 import time
+from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 from worker.errors import BrokerError, PullLost, describe
 from worker.jetstream.connection import Connection
 from worker.jetstream.ephemeral import EphemeralConsumer, Received, reading
+from worker.jetstream.outstanding import MOST_BYTES, fetched
 from worker.jetstream.stream import last_message
 from worker.logs import Repeats
 from worker.messages import Fetch, Message, Nak, Output
@@ -27,7 +29,6 @@ log = logging.getLogger(__name__)
 
 # Of each part, since a slow link takes minutes for a large object.
 _TIMEOUT = 60.0
-_AT_ONCE = 2
 _MOST_DELIVERIES = 10
 # Ten deliveries with these delays take about 20 minutes.
 _FIRST_DELAY = 5.0
@@ -48,6 +49,28 @@ class _Described(NamedTuple):
     digest: str
 
 
+class Group:
+    """Messages with as much output as fits memory."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self._fetched = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self._fetched >= MOST_BYTES
+
+    def add(self, message: Message, output: Output | None) -> None:
+        message = message if output is None else message._replace(output=output)
+        self.messages.append(message)
+        self._fetched += fetched(message)
+
+    def take(self) -> list[Message]:
+        """Return the messages, and begin another group."""
+        taken, self.messages, self._fetched = self.messages, [], 0
+        return taken
+
+
 class Outputs:
     """One bucket of the object store, over whichever connection there is."""
 
@@ -55,7 +78,6 @@ class Outputs:
         self._bucket = bucket
         self._counters = counters
         self._connection: Connection | None = None
-        self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._away_since: float | None = None
         self._repeats = Repeats(_WARN_AGAIN_AFTER)
 
@@ -76,19 +98,6 @@ class Outputs:
                 return self._give_up(fetch)
             delay = min(_FIRST_DELAY * 2.0 ** (message.delivery - 1), _LONGEST_DELAY)
             return Nak(delay * random.uniform(0.9, 1.0))  # noqa: S311 (jitter, no secret)
-
-    async def complete(self, page: list[Message], pool: ProjectionPool) -> list[Message]:
-        """Return messages that are read again, with what they name in the object store.
-
-        Raises RepositoryError, and PullLost where the store does not answer.
-        """
-        missing = await asyncio.wrap_future(pool.missing_objects(page))
-        complete = []
-        for message in page:
-            fetch = missing.get(message) if missing else None
-            output = None if fetch is None else await self.fetch_for_catch_up(fetch)
-            complete.append(message if output is None else message._replace(output=output))
-        return complete
 
     async def fetch_for_catch_up(self, fetch: Fetch) -> Output:
         """Return the output of a message that is read again.
@@ -126,8 +135,7 @@ class Outputs:
         log.log(level, "output.missing", extra=extra)
 
     async def _fetch(self, fetch: Fetch) -> Output:
-        async with self._at_once:
-            output = Output(await self._text(fetch.stdout), await self._text(fetch.stderr))
+        output = Output(await self._text(fetch.stdout), await self._text(fetch.stderr))
         self._away_since = None
         return output
 
@@ -144,6 +152,26 @@ class Outputs:
             return None
         self._counters.add(objects_fetched=1, outputs_cut=len(data) > LONGEST)
         return output_text(data)
+
+
+async def completed(
+    page: list[Message], outputs: Outputs | None, pool: ProjectionPool
+) -> AsyncIterator[list[Message]]:
+    """Yield messages that are read again, with what they name in the object store.
+
+    They come in groups that fit memory. Raises RepositoryError, and PullLost where the store does
+    not answer.
+    """
+    missing = await asyncio.wrap_future(pool.missing_objects(page)) if outputs else {}
+    group = Group()
+    for message in page:
+        fetch = missing.get(message) if missing else None
+        output = await outputs.fetch_for_catch_up(fetch) if outputs and fetch else None
+        group.add(message, output)
+        if group.is_full:
+            yield group.take()
+    if group.messages:
+        yield group.take()
 
 
 async def read_object(connection: Connection, bucket: str, key: str) -> bytes:
