@@ -70,7 +70,9 @@ def test_large_output_takes_bounded_memory_and_other_results_do_not_wait_for_it(
     if read_again:  # as a worker leaves them that is killed
         deployment.fetch(len(large), RESULTS_CONSUMER, ack=False, stream=RESULTS)
     publish_results(deployment, others)
-    worker = start_worker(rows, pulling=True, **BOTH)
+    # What is delivered is fetched sooner than it is written.
+    slow = None if read_again else ("slow-commits", 0.2)
+    worker = start_worker(rows, pulling=True, fault=slow, **BOTH)
     early = worker.most_memory
     worker.until(lambda: all(has_ended(rows, name) for name in others))
     assert ended(rows) < len(large) + len(others)

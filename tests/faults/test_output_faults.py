@@ -120,6 +120,32 @@ def test_a_store_that_does_not_answer_delays_its_results_alone_which_are_not_giv
     assert (counters["results_late"], counters["objects_missing"]) == (0, 0)
 
 
+def test_a_consumer_that_is_deleted_while_the_store_does_not_answer_costs_no_output(
+    make_server: MakeServer, rows: Rows, start_worker: StartWorker
+) -> None:
+    server = make_server(DENIED).start()
+    with Broker(server.login("all")) as fleet:
+        fleet.make_stream()
+        fleet.make_results_stream()
+        fleet.make_output_bucket()
+        fleet.put_output("q/stdout", b"big")
+        rows.insert_execution("execution-1", 2)
+        options = {"nats": server.login("fleet"), "fault": ("short-delays", 0.2), **BOTH}
+        worker = start_worker(rows, **options)
+        worker.wait_for("worker.ready")
+        fleet.publish_results([offloaded("away", "q/stdout")])
+        worker.until(lambda: fleet.results_consumer().num_ack_pending == 1)
+        fleet.delete_results_consumer()
+        worker.wait_for("consumer.recreated")
+        # The first delivery cannot be nak'd any more.
+        worker.wait_for("output.unavailable")
+        server.configure(PERMITTED)
+        assert worker.until(lambda: output_of(rows, "away"), 20) == "big"
+        worker.until(fleet.has_acked_results)
+        assert rows.execution("execution-1") == "1/0 running"
+        assert worker.stop() == 0
+
+
 def test_after_ten_deliveries_without_an_answer_the_output_counts_as_missing(
     fleet: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:

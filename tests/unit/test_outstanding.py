@@ -167,3 +167,20 @@ def test_output_is_fetched_only_while_little_of_what_was_fetched_waits_to_be_wri
     # What was removed needs no output.
     assert outstanding.next_incomplete() is None
     assert (len(outstanding), outstanding.capacity) == (0, 100)
+
+
+def test_a_message_that_cannot_be_given_back_is_fetched_again_as_at_its_next_delivery() -> None:
+    outstanding, fetch = holding(1), Fetch("key", None)
+    outstanding.finish(BatchResult(outstanding.next_batch(1, POSITION), (fetch,)))
+    assert outstanding.next_incomplete() == (1, message(1), fetch)
+    outstanding.forget_replies()
+    assert outstanding.give_back(1) == []
+    assert (len(outstanding), outstanding.next_incomplete()) == (1, None)
+    outstanding.fetch_again(1, fetch)
+    assert outstanding.next_incomplete() == (1, message(1)._replace(delivery=2), fetch)
+    # At a stop nothing else will write it.
+    assert outstanding.remove_waiting() == []
+    (written,) = outstanding.next_batch(1, POSITION).messages
+    assert written.output == Output()
+    outstanding.fetch_again(1, fetch)
+    assert outstanding.next_incomplete() is None

@@ -264,15 +264,26 @@ class Dispatcher:
         self._work.set()
 
     async def _fetch(self, number: int, message: Message, fetch: Fetch, outputs: Outputs) -> None:
-        """Have a message wait again with its output; nak it where the store does not answer."""
+        """Have a message wait again with its output; nak it where the store does not answer.
+
+        One that cannot be nak'd, since its consumer was recreated, is fetched again later.
+        """
         found = await outputs.fetch(message, fetch)
-        if isinstance(found, Nak):
-            replies = self.outstanding.give_back(number)
-            self._status.counters.add(naks=len(replies))
-            await self._publish_all((reply, _verb(found)) for reply in replies)
-            self._wake_pull()
-        else:
+        if not isinstance(found, Nak):
             self.outstanding.complete(number, found)
+            return
+        replies = self.outstanding.give_back(number)
+        if not replies:
+            loop = asyncio.get_running_loop()
+            loop.call_later(found.delay, self._fetch_again, number, fetch)
+            return
+        self._status.counters.add(naks=len(replies))
+        await self._publish_all((reply, _verb(found)) for reply in replies)
+        self._wake_pull()
+
+    def _fetch_again(self, number: int, fetch: Fetch) -> None:
+        self.outstanding.fetch_again(number, fetch)
+        self._work.set()
 
     def advance(self, caught_up_to: int) -> None:
         """Take into the next checkpoints that everything up to a sequence is in the database."""

@@ -148,15 +148,24 @@ class OutstandingMessages:
             self._wait(one._replace(message=message))
 
     def give_back(self, number: int) -> list[str]:
-        """Remove an incomplete message; returns its reply subject, if it may be nak'd."""
-        one = self._incomplete.pop(number, None)
-        if one is None:
+        """Remove an incomplete message; returns its reply subject, if it may be nak'd.
+
+        One without a reply subject stays: nothing would deliver it a second time.
+        """
+        one = self._incomplete.get(number)
+        if one is None or one.reply is None:
             return []
-        if one.reply is None:
-            self._wait(one._replace(message=one.message._replace(output=Output())))
-            return []
+        del self._incomplete[number]
         self._forget_size(one.message)
         return [one.reply]
+
+    def fetch_again(self, number: int, fetch: Fetch) -> None:
+        """Have the objects of an incomplete message fetched again, as at its next delivery."""
+        one = self._incomplete.get(number)
+        if one is not None:
+            message = one.message._replace(delivery=one.message.delivery + 1)
+            self._incomplete[number] = one._replace(message=message)
+            self._to_fetch.append((number, fetch))
 
     def _forget_size(self, message: Message) -> None:
         self._bytes -= len(message.payload) + fetched(message)
