@@ -59,7 +59,7 @@ def test_results_of_a_stream_that_is_recreated_under_a_worker_are_each_counted_o
         worker.until(lambda: has_ended(rows, overdue))  # noqa: B023
         worker.until(fleet.has_acked_results)
     assert worker.stop() == 0
-    assert ended(rows) == len(NAMES) + 2
+    assert (ended(rows), rows.rejected()) == (len(NAMES) + 2, [])
     assert reaped(rows) == ["overdue-1", "overdue-2"]
     assert len(worker.logged("stream.recreated")) == 2
 
@@ -71,7 +71,7 @@ def test_results_of_a_stream_that_is_recreated_while_no_worker_runs_are_each_cou
         publish_results(fleet, names)
         run_until_idle(rows, **BOTH)
         assert has_counted(rows, runs)
-        assert ended(rows) == runs
+        assert (ended(rows), rows.rejected()) == (runs, [])
         fleet.delete_stream(RESULTS)
         fleet.make_results_stream()
 
@@ -88,7 +88,7 @@ def test_a_stream_that_is_recreated_at_once_is_noticed_and_its_results_are_count
     worker.until(lambda: has_counted(rows, len(MORE)))
     worker.until(fleet.has_acked_results)
     assert worker.stop() == 0
-    assert ended(rows) == len(NAMES)
+    assert (ended(rows), rows.rejected()) == (len(NAMES), [])
 
 
 def test_a_deleted_consumer_of_results_is_recreated_and_no_result_is_counted_twice(
