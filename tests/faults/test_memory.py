@@ -63,7 +63,7 @@ def test_large_output_takes_bounded_memory_and_other_results_do_not_wait_for_it(
     deployment.make_output_bucket()
     deployment.put_output("large", b"x" * (20 * MEBIBYTE))
     run_until_idle(rows, **BOTH)
-    large, others = names_of(20, "large"), names_of(40)
+    large, others = names_of(16, "large"), names_of(40)
     deployment.publish_results(
         events.result(result_id=name, stdout="", stdout_object="large") for name in large
     )
@@ -71,7 +71,7 @@ def test_large_output_takes_bounded_memory_and_other_results_do_not_wait_for_it(
         deployment.fetch(len(large), RESULTS_CONSUMER, ack=False, stream=RESULTS)
     publish_results(deployment, others)
     # What is delivered is fetched sooner than it is written.
-    slow = None if read_again else ("slow-commits", 0.2)
+    slow = None if read_again else ("slow-commits", 0.15)
     worker = start_worker(rows, pulling=True, fault=slow, **BOTH)
     early = worker.most_memory
     worker.until(lambda: all(has_ended(rows, name) for name in others))

@@ -8,6 +8,7 @@ from tests.conftest import MakeServer, StartWorker
 from tests.support import events
 from tests.support.broker import Broker
 from tests.support.objects import (
+    accept_readers,
     describe,
     make_bucket_that_refuses_readers,
     replace_chunks,
@@ -89,32 +90,27 @@ def test_nothing_waits_for_output_that_a_slow_link_brings_and_it_is_complete(
 # --- away ---
 
 
-def test_a_store_that_does_not_answer_delays_its_results_alone_which_are_not_given_up(
-    make_server: MakeServer, rows: Rows, start_worker: StartWorker
+def test_a_store_that_fails_delays_its_results_alone_which_are_not_given_up(
+    fleet: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
-    server = make_server(DENIED).start()
-    with Broker(server.login("all")) as fleet:
-        fleet.make_stream()
-        fleet.make_results_stream()
-        fleet.make_output_bucket()
-        fleet.put_output("q/stdout", b"big")
-        publish_starts(fleet, ["away", "other", "overdue", "later"])
-        options = {"nats": server.login("fleet"), "fault": ("short-delays", 0.2), **BOTH}
-        worker = start_worker(rows, *OFTEN, **options)
-        worker.until(lambda: rows.count() == 4)
-        before = stored_now()
-        fleet.publish_results([offloaded("away", "q/stdout"), events.result(result_id="other")])
-        move_deadlines(rows, ["away", "later"], stored_now())
-        # Overdue just before the result that waits was stored, so W has come as far as it may.
-        move_deadlines(rows, ["overdue"], before)
-        worker.until(lambda: has_ended(rows, "other") and reaped(rows) == ["overdue"])
-        worker.wait_for_error("output.unavailable", "OBJ_result_output")
-        assert not has_ended(rows, "away")
-        assert fleet.results_consumer().num_ack_pending == 1
-        server.configure(PERMITTED)
-        worker.until(lambda: output_of(rows, "away") == "big", 20)
-        worker.until(lambda: reaped(rows) == ["later", "overdue"])
-        assert worker.stop() == 0
+    make_bucket_that_refuses_readers(fleet)
+    fleet.put_output("q/stdout", b"big")
+    publish_starts(fleet, ["away", "other", "overdue", "later"])
+    worker = start_worker(rows, *OFTEN, fault=("short-delays", 0.2), **BOTH)
+    worker.until(lambda: rows.count() == 4)
+    before = stored_now()
+    fleet.publish_results([offloaded("away", "q/stdout"), events.result(result_id="other")])
+    move_deadlines(rows, ["away", "later"], stored_now())
+    # Overdue just before the result that waits was stored, so W has come as far as it may.
+    move_deadlines(rows, ["overdue"], before)
+    worker.until(lambda: has_ended(rows, "other") and reaped(rows) == ["overdue"])
+    worker.wait_for_error("output.unavailable", "maximum consumers limit")
+    assert not has_ended(rows, "away")
+    assert fleet.results_consumer().num_ack_pending == 1
+    accept_readers(fleet)
+    worker.until(lambda: output_of(rows, "away") == "big", 20)
+    worker.until(lambda: reaped(rows) == ["later", "overdue"])
+    assert worker.stop() == 0
     counters = worker.counters
     assert counters["naks"] == counters["objects_unavailable"] >= 1
     assert (counters["results_late"], counters["objects_missing"]) == (0, 0)

@@ -110,7 +110,7 @@ def test_a_full_database_under_both_streams_costs_no_result_and_no_count(
     assert rows.rejected() == []
 
 
-@short_and_long("kills", short=4, long=40, timeout=400)
+@short_and_long("kills", short=3, long=40, timeout=400)
 def test_workers_that_are_killed_while_they_fetch_output_and_give_up_runs_count_each_run_once(
     deployment: Broker,
     rows: Rows,
@@ -136,7 +136,7 @@ def test_workers_that_are_killed_while_they_fetch_output_and_give_up_runs_count_
         publish_results(deployment, some[20:], stdout="own", stdout_object="q/stdout")
         worker = start_worker(rows, *options, fault=("slow-commits", 0.1), **BOTH)
         # From the first moments of the process to when it gives up runs.
-        until(time.monotonic() + instants.uniform(0.3, 3.5))
+        until(time.monotonic() + instants.uniform(0.3, 3.0))
         worker.kill()
     worker = start_worker(rows, *options, pulling=True, **BOTH)
     worker.until(lambda: ended(rows) == len(names) + len(overdue) and reaped(rows) == overdue, 40)

@@ -17,6 +17,10 @@ def make_bucket_that_refuses_readers(broker: Broker) -> None:
     broker.ask(f"CONSUMER.DURABLE.CREATE.{_STREAM}.only", stream_name=_STREAM, config=only)
 
 
+def accept_readers(broker: Broker) -> None:
+    broker.ask(f"CONSUMER.DELETE.{_STREAM}.only")
+
+
 def describe(broker: Broker, key: str, **members: Any) -> None:
     """Replace members of an object's description."""
     _put_description(broker, key, json.dumps({**_description(broker, key), **members}).encode())
