@@ -61,7 +61,7 @@ def output_of(rows: Rows, result_id: str) -> str | None:
 
 
 # The long form takes longer than the worker waits for any part of an object.
-@short_and_long("size", short=600_000, long=14 * MEBIBYTE, timeout=300)
+@short_and_long("size", short=400_000, long=14 * MEBIBYTE, timeout=300)
 def test_nothing_waits_for_output_that_a_slow_link_brings_and_it_is_complete(
     fleet: Broker, rows: Rows, start_worker: StartWorker, size: int
 ) -> None:

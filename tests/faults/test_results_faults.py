@@ -136,7 +136,7 @@ def test_workers_that_are_killed_while_they_fetch_output_and_give_up_runs_count_
         publish_results(deployment, some[20:], stdout="own", stdout_object="q/stdout")
         worker = start_worker(rows, *options, fault=("slow-commits", 0.1), **BOTH)
         # From the first moments of the process to when it gives up runs.
-        until(time.monotonic() + instants.uniform(0.3, 3.0))
+        until(time.monotonic() + instants.uniform(0.3, 2.5))
         worker.kill()
     worker = start_worker(rows, *options, pulling=True, **BOTH)
     worker.until(lambda: ended(rows) == len(names) + len(overdue) and reaped(rows) == overdue, 40)
