@@ -1,14 +1,14 @@
 """Overdue runs are given up, unless their result is stored; what is old is deleted."""
 
 import time
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.conftest import RunUntilIdle, StartWorker
+from tests.conftest import StartWorker
 from tests.support import events
 from tests.support.broker import Broker
 from tests.support.rows import Rows
+from tests.support.runs import move_deadlines
 
 
 @pytest.fixture
@@ -19,12 +19,6 @@ def fleet(deployment: Broker) -> Broker:
     return deployment
 
 
-def make_overdue(rows: Rows, result_id: str, deadline: str = "2026-01-01T00:00:00+00:00") -> None:
-    """Move a run's deadline into the past, as if time had gone by."""
-    change = "UPDATE execution_results SET expires_at = ? WHERE result_id = ?"
-    rows.write(change, deadline, result_id)
-
-
 def test_an_overdue_run_is_given_up_once_and_its_late_success_moves_it(
     fleet: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
@@ -33,7 +27,7 @@ def test_an_overdue_run_is_given_up_once_and_its_late_success_moves_it(
         fleet.publish(result_id=name)
     worker = start_worker(rows, "--upkeep-every", "1s", results=True)
     worker.until(lambda: rows.count() == 2)
-    make_overdue(rows, "overdue")
+    move_deadlines(rows, ["overdue"])
     worker.until(lambda: (rows.run("overdue") or {})["reaped"] == 1)
     row, other = rows.run("overdue"), rows.run("in time")
     assert row is not None
@@ -50,26 +44,6 @@ def test_an_overdue_run_is_given_up_once_and_its_late_success_moves_it(
     assert (counters["runs_reaped"], counters["results_late"]) == (1, 1)
 
 
-def test_no_run_is_given_up_whose_result_waits_in_the_stream(
-    fleet: Broker, rows: Rows, start_worker: StartWorker, run_until_idle: RunUntilIdle
-) -> None:
-    names = [f"run-{number}" for number in range(300)]
-    fleet.publish_starts(events.start(result_id=name) for name in names)
-    run_until_idle(rows, results=True)
-    fleet.publish_results(events.result(result_id=name) for name in names[:-1])
-    # After their results were stored, which are not projected yet.
-    deadline = (datetime.now(UTC) + timedelta(seconds=1)).isoformat(timespec="seconds")
-    for name in names:
-        make_overdue(rows, name, deadline)
-    options = ("--upkeep-every", "0.2s", "--batch", "10")
-    worker = start_worker(rows, *options, results=True, fault=("slow-commits", 0.1))
-    worker.until(lambda: (rows.run(names[-1]) or {})["reaped"] == 1, 30)
-    reaped = rows.query("SELECT result_id FROM execution_results WHERE reaped = 1")
-    assert [row["result_id"] for row in reaped] == names[-1:]
-    assert worker.stop() == 0
-    assert worker.counters["results_late"] == 0
-
-
 def test_nothing_is_given_up_while_results_cannot_be_read(
     deployment: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
@@ -78,7 +52,7 @@ def test_nothing_is_given_up_while_results_cannot_be_read(
     rows.write("UPDATE executions SET initiated_at = '2026-01-01T00:00:00+00:00'")
     worker = start_worker(rows, "--upkeep-every", "0.2s", results=True)
     worker.until(lambda: rows.count() == 1)
-    make_overdue(rows, "overdue")
+    move_deadlines(rows, ["overdue"])
     time.sleep(3)
     row = rows.run("overdue")
     assert row is not None
@@ -96,7 +70,7 @@ def test_a_worker_that_reads_no_results_gives_up_nothing(
     fleet.publish(result_id="overdue")
     worker = start_worker(rows, "--upkeep-every", "0.2s")
     worker.until(lambda: rows.count() == 1)
-    make_overdue(rows, "overdue")
+    move_deadlines(rows, ["overdue"])
     time.sleep(3)
     row = rows.run("overdue")
     assert row is not None
@@ -113,7 +87,7 @@ def test_a_deadline_that_is_no_time_in_stored_form_gives_up_no_run_and_is_one_wa
     worker = start_worker(rows, "--upkeep-every", "0.2s", results=True)
     worker.until(lambda: rows.count() == 3)
     for name, deadline in deadlines.items():
-        make_overdue(rows, name, deadline)
+        move_deadlines(rows, [name], deadline)
     worker.until(lambda: (rows.run("overdue") or {})["reaped"] == 1)
     line = worker.wait_for("deadline.unreadable")
     assert line["runs"] == 2

@@ -108,10 +108,10 @@ class Broker:
         wanted["ack_wait"] = round(wanted["ack_wait"] * 1e9)
         given = {name: value for name, value in wanted.items() if value is not None}
         name = wanted["durable_name"]
-        self._ask(f"CONSUMER.DURABLE.CREATE.{stream}.{name}", stream_name=stream, config=given)
+        self.ask(f"CONSUMER.DURABLE.CREATE.{stream}.{name}", stream_name=stream, config=given)
         return self.consumer(name, stream)
 
-    def _ask(self, subject: str, **request: Any) -> dict[str, Any]:
+    def ask(self, subject: str, **request: Any) -> dict[str, Any]:
         """Return the JSON that JetStream's API answers with."""
         sent = self._client.request(f"$JS.API.{subject}", json.dumps(request).encode(), 5)
         answer: dict[str, Any] = json.loads(self.run(sent).data)
@@ -127,7 +127,7 @@ class Broker:
 
     def pause_consumer(self, until: str) -> None:
         """Pause the consumer; a time in the past resumes it. Needs a server from 2.11 on."""
-        self._ask(f"CONSUMER.PAUSE.{STREAM}.{CONSUMER}", pause_until=until)
+        self.ask(f"CONSUMER.PAUSE.{STREAM}.{CONSUMER}", pause_until=until)
 
     def has_consumer(self) -> bool:
         return _is_found(self.consumer)
@@ -149,11 +149,13 @@ class Broker:
         assert delivered is not None
         return delivered
 
-    def fetch(self, messages: int, name: str = CONSUMER, *, ack: bool) -> None:
+    def fetch(
+        self, messages: int, name: str = CONSUMER, *, ack: bool, stream: str = STREAM
+    ) -> None:
         """Fetch messages as another worker would, and ack them or leave them ack pending."""
 
         async def fetch() -> None:
-            subscription = await self._js.pull_subscribe_bind(name, STREAM)
+            subscription = await self._js.pull_subscribe_bind(name, stream)
             fetched = 0
             while fetched < messages:
                 for message in await subscription.fetch(messages - fetched, timeout=5):
@@ -245,6 +247,9 @@ class Broker:
     def make_output_bucket(self) -> None:
         self.run(self._js.create_object_store(bucket=OUTPUT_BUCKET))
 
+    def delete_output_bucket(self) -> None:
+        self.run(self._js.delete_object_store(OUTPUT_BUCKET))
+
     def put_output(self, key: str, data: bytes) -> None:
         async def put() -> None:
             store = await self._js.object_store(OUTPUT_BUCKET)
@@ -259,13 +264,19 @@ class Broker:
 
         self.run(delete())
 
+    def results_consumer(self) -> ConsumerInfo:
+        return self.consumer(RESULTS_CONSUMER, RESULTS)
+
+    def delete_results_consumer(self) -> None:
+        self.run(self._js.delete_consumer(RESULTS, RESULTS_CONSUMER))
+
     def has_acked_results(self) -> bool:
         """Return whether every result has been delivered and acked."""
         return self.is_acked(RESULTS_CONSUMER, RESULTS)
 
     def stored_at(self, sequence: int) -> str:
         """Return when the broker stored a message, in the server's RFC 3339 text."""
-        return str(self._ask(f"STREAM.MSG.GET.{STREAM}", seq=sequence)["message"]["time"])
+        return str(self.ask(f"STREAM.MSG.GET.{STREAM}", seq=sequence)["message"]["time"])
 
     # --- manifests ---
 
@@ -282,7 +293,7 @@ class Broker:
         """Create the bucket with the server's own settings, such as `mirror` and `sources`."""
         self.run(self._js.create_key_value(bucket=bucket))
         given = {"name": f"KV_{BUCKET}", "max_msgs_per_subject": 1, **config}
-        self._ask(f"STREAM.CREATE.KV_{BUCKET}", **given)
+        self.ask(f"STREAM.CREATE.KV_{BUCKET}", **given)
 
     def put_into(self, subject: str, value: object) -> None:
         self.run(self._js.publish(subject, json.dumps(value).encode()))
@@ -358,7 +369,7 @@ class Broker:
     def restore_bucket(self, saved: dict[str, Any]) -> None:
         """Replace the bucket by a snapshot of it; its creation time comes with it."""
         self.delete_bucket()
-        place = self._ask(f"STREAM.RESTORE.KV_{BUCKET}", **saved["request"])["deliver_subject"]
+        place = self.ask(f"STREAM.RESTORE.KV_{BUCKET}", **saved["request"])["deliver_subject"]
         for chunk in (*saved["chunks"], b""):
             self.run(self._client.request(place, chunk, 5))
 

@@ -3,7 +3,7 @@
     python -m tests.support.faulty_worker FAULT ARGUMENT run …
 
 Most faults are put into SQLite's driver or the client library, so that the worker runs unchanged.
-PLACES lists every name of the worker itself that the tests patch.
+PLACES lists every name of the worker itself that the tests patch, but for the delays of output.
 """
 
 import itertools
@@ -22,6 +22,7 @@ from typing import Any
 from nats.aio.transport import TcpTransport
 
 from worker.cli.main import main
+from worker.jetstream import outputs
 
 _ROOT = Path(__file__).parents[2]
 
@@ -108,6 +109,12 @@ def _shift_clock(seconds: str) -> None:
     time.time_ns = lambda: now_ns() + round(float(seconds) * 1e9)
 
 
+def _shorten_delays_of_output(factor: str) -> None:
+    """Shorten the delays between the deliveries of a result whose output cannot be fetched."""
+    for name in ("_FIRST_DELAY", "_LONGEST_DELAY"):
+        setattr(outputs, name, getattr(outputs, name) * float(factor))
+
+
 def _wait_while(file: str) -> None:
     """Hang in every commit while a file exists, as a frozen disk does."""
 
@@ -176,6 +183,7 @@ FAULTS: dict[str, Callable[[str], None]] = {
     "slow-statement": _run_slow_statement,
     "slow-commits": lambda s: _use_own_connection(before_commit=lambda: time.sleep(float(s))),
     "wrong-clock": _shift_clock,
+    "short-delays": _shorten_delays_of_output,
     "frozen-disk": _wait_while,
     "killed-before-commit": lambda n: _use_own_connection(before_commit=_killing_at(int(n))),
     "killed-after-commit": lambda n: _use_own_connection(after_commit=_killing_at(int(n))),

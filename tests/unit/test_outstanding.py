@@ -1,7 +1,17 @@
 import pytest
 
 from worker.jetstream.outstanding import MOST_BYTES, OutstandingMessages
-from worker.messages import Ack, Batch, BatchResult, Message, Nak, StreamPosition, Wait
+from worker.messages import (
+    Ack,
+    Batch,
+    BatchResult,
+    Fetch,
+    Message,
+    Nak,
+    Output,
+    StreamPosition,
+    Wait,
+)
 
 POSITION = StreamPosition("2026-05-20T00:00:00+00:00", 0)
 
@@ -173,3 +183,40 @@ def test_messages_that_came_back_are_not_acked_once_their_replies_are_forgotten(
     batch = outstanding.next_batch(1, POSITION)
     assert batch.position is None
     assert outstanding.finish(acked(batch)) == [(None, Ack())]
+
+
+def test_output_is_fetched_only_while_little_of_what_was_fetched_waits_to_be_written() -> None:
+    outstanding = holding(5)
+    batch = outstanding.next_batch(5, POSITION)
+    assert outstanding.finish(BatchResult(batch, (Fetch("key", None),) * 5)) == []
+    for text in ("x" * (MOST_BYTES - 1), "x"):
+        found = outstanding.next_incomplete()
+        assert found is not None
+        outstanding.complete(found[0], Output(text))
+    assert outstanding.next_incomplete() is None
+    outstanding.finish(acked(outstanding.next_batch(1, POSITION)))
+    found = outstanding.next_incomplete()
+    assert found is not None
+    assert found[1] == message(3)
+    assert outstanding.give_back(found[0]) == ["reply-3"]
+    assert len(outstanding.remove_waiting()) == 3
+    # What was removed needs no output.
+    assert outstanding.next_incomplete() is None
+    assert (len(outstanding), outstanding.capacity) == (0, 100)
+
+
+def test_a_message_that_cannot_be_given_back_is_fetched_again_as_at_its_next_delivery() -> None:
+    outstanding, fetch = holding(1), Fetch("key", None)
+    outstanding.finish(BatchResult(outstanding.next_batch(1, POSITION), (fetch,)))
+    assert outstanding.next_incomplete() == (1, message(1), fetch)
+    outstanding.forget_replies()
+    assert outstanding.give_back(1) == []
+    assert (len(outstanding), outstanding.next_incomplete()) == (1, None)
+    outstanding.fetch_again(1, fetch)
+    assert outstanding.next_incomplete() == (1, message(1)._replace(delivery=2), fetch)
+    # At a stop nothing else will write it.
+    assert outstanding.remove_waiting() == []
+    (written,) = outstanding.next_batch(1, POSITION).messages
+    assert written.output == Output()
+    outstanding.fetch_again(1, fetch)
+    assert outstanding.next_incomplete() is None

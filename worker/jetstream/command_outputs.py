@@ -3,12 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from worker.jetstream.client import BrokerClient
-from worker.jetstream.outputs import Outputs
+from worker.jetstream.outputs import Group, Outputs
 from worker.messages import Fetch, Message, Output
 from worker.status.counters import Counters
-
-# In characters. A run's output may take 32 MiB, and a page has hundreds of runs.
-_GROUP = 32 * 1024 * 1024
 
 
 class CommandOutputs:
@@ -27,17 +24,14 @@ class CommandOutputs:
 
         The others need no object. Raises BrokerError where the object store does not answer.
         """
-        group: list[Message] = []
-        size = 0
+        group = Group()
         for message in messages:
             output = self._fetch(missing[message]) if message in missing else Output()
-            group.append(message._replace(output=output))
-            size += sum(len(text or "") for text in output)
-            if size >= _GROUP:
-                yield group
-                group, size = [], 0
-        if group:
-            yield group
+            group.add(message, output)
+            if group.is_full:
+                yield group.take()
+        if group.messages:
+            yield group.take()
 
     def _fetch(self, fetch: Fetch) -> Output:
         client = self._connect()

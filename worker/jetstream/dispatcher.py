@@ -36,6 +36,7 @@ from worker.status.worker_status import ProjectionStatus
 _FRESH_FOR = 1.0
 _SIGNS_IN_ACK_WAIT = 3
 _BINDING_CHECK = 0.1
+_FETCHES = 2
 _NEVER = float("-inf")
 
 
@@ -198,6 +199,7 @@ class Dispatcher:
             if self._bug is not None:
                 raise self._bug
             await self.ack_results()
+            self._fetch_objects()
             self._dispatch()
 
     def _dispatch(self) -> None:
@@ -258,7 +260,6 @@ class Dispatcher:
             while self._results and self.is_bound and await self._is_still_bound():
                 result = self._results.get()
                 replies = self.outstanding.finish(result)
-                self._fetch_objects()
                 acked = acked or bool(replies)
                 await self._publish_all((reply, _verb(decision)) for reply, decision in replies)
                 self._pause_or_resume(result)
@@ -266,31 +267,41 @@ class Dispatcher:
             self._wake_pull()
 
     def _fetch_objects(self) -> None:
-        """Begin to fetch what the messages of a batch need that are no rows yet."""
-        for number, message, fetch in self.outstanding.incomplete():
+        """Begin to fetch what messages need that are no rows yet, as long as there is room."""
+        while len(self._fetching) < _FETCHES and (next_ := self.outstanding.next_incomplete()):
             assert self._outputs is not None
-            task = asyncio.create_task(self._fetch(number, message, fetch, self._outputs))
+            task = asyncio.create_task(self._fetch(*next_, self._outputs))
             self._fetching.add(task)
             task.add_done_callback(self._fetched)
 
     def _fetched(self, task: asyncio.Task[None]) -> None:
-        """Have an unexpected error raised by `run`; the loop would only log it."""
+        """Go on, or have an unexpected error raised by `run`; the loop would only log it."""
         self._fetching.discard(task)
         if not task.cancelled() and (bug := task.exception()) is not None:
             self._bug = bug
-            self._work.set()
+        self._work.set()
 
     async def _fetch(self, number: int, message: Message, fetch: Fetch, outputs: Outputs) -> None:
-        """Have a message wait again with its output; nak it where the store does not answer."""
+        """Have a message wait again with its output; nak it where the store does not answer.
+
+        One that cannot be nak'd, since its consumer was recreated, is fetched again later.
+        """
         found = await outputs.fetch(message, fetch)
-        if isinstance(found, Nak):
-            replies = self.outstanding.give_back(number)
-            self._status.counters.add(naks=len(replies))
-            await self._publish_all((reply, _verb(found)) for reply in replies)
-            self._wake_pull()
-        else:
+        if not isinstance(found, Nak):
             self.outstanding.complete(number, found)
-            self._work.set()
+            return
+        replies = self.outstanding.give_back(number)
+        if not replies:
+            loop = asyncio.get_running_loop()
+            loop.call_later(found.delay, self._fetch_again, number, fetch)
+            return
+        self._status.counters.add(naks=len(replies))
+        await self._publish_all((reply, _verb(found)) for reply in replies)
+        self._wake_pull()
+
+    def _fetch_again(self, number: int, fetch: Fetch) -> None:
+        self.outstanding.fetch_again(number, fetch)
+        self._work.set()
 
     def advance(self, caught_up_to: int) -> None:
         """Take into the next checkpoints that everything up to a sequence is in the database."""

@@ -11,11 +11,13 @@ import json
 import logging
 import random
 import time
+from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 from worker.errors import BrokerError, PullLost, describe
 from worker.jetstream.connection import Connection
-from worker.jetstream.ephemeral import reading
+from worker.jetstream.ephemeral import EphemeralConsumer, Received, reading
+from worker.jetstream.outstanding import MOST_BYTES, fetched
 from worker.jetstream.stream import last_message
 from worker.logs import Repeats
 from worker.messages import Fetch, Message, Nak, Output
@@ -25,8 +27,8 @@ from worker.status.counters import Counters
 
 log = logging.getLogger(__name__)
 
+# Of each part, since a slow link takes minutes for a large object.
 _TIMEOUT = 60.0
-_AT_ONCE = 2
 _MOST_DELIVERIES = 10
 # Ten deliveries with these delays take about 20 minutes.
 _FIRST_DELAY = 5.0
@@ -47,6 +49,28 @@ class _Described(NamedTuple):
     digest: str
 
 
+class Group:
+    """Messages with as much output as fits memory."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self._fetched = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self._fetched >= MOST_BYTES
+
+    def add(self, message: Message, output: Output | None) -> None:
+        message = message if output is None else message._replace(output=output)
+        self.messages.append(message)
+        self._fetched += fetched(message)
+
+    def take(self) -> list[Message]:
+        """Return the messages, and begin another group."""
+        taken, self.messages, self._fetched = self.messages, [], 0
+        return taken
+
+
 class Outputs:
     """One bucket of the object store, over whichever connection there is."""
 
@@ -54,7 +78,6 @@ class Outputs:
         self._bucket = bucket
         self._counters = counters
         self._connection: Connection | None = None
-        self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._away_since: float | None = None
         self._repeats = Repeats(_WARN_AGAIN_AFTER)
 
@@ -75,19 +98,6 @@ class Outputs:
                 return self._give_up(fetch)
             delay = min(_FIRST_DELAY * 2.0 ** (message.delivery - 1), _LONGEST_DELAY)
             return Nak(delay * random.uniform(0.9, 1.0))  # noqa: S311 (jitter, no secret)
-
-    async def complete(self, page: list[Message], pool: ProjectionPool) -> list[Message]:
-        """Return messages that are read again, with what they name in the object store.
-
-        Raises RepositoryError, and PullLost where the store does not answer.
-        """
-        missing = await asyncio.wrap_future(pool.missing_objects(page))
-        complete = []
-        for message in page:
-            fetch = missing.get(message) if missing else None
-            output = None if fetch is None else await self.fetch_for_catch_up(fetch)
-            complete.append(message if output is None else message._replace(output=output))
-        return complete
 
     async def fetch_for_catch_up(self, fetch: Fetch) -> Output:
         """Return the output of a message that is read again.
@@ -125,8 +135,7 @@ class Outputs:
         log.log(level, "output.missing", extra=extra)
 
     async def _fetch(self, fetch: Fetch) -> Output:
-        async with self._at_once, asyncio.timeout(_TIMEOUT):
-            output = Output(await self._text(fetch.stdout), await self._text(fetch.stderr))
+        output = Output(await self._text(fetch.stdout), await self._text(fetch.stderr))
         self._away_since = None
         return output
 
@@ -145,16 +154,37 @@ class Outputs:
         return output_text(data)
 
 
+async def completed(
+    page: list[Message], outputs: Outputs | None, pool: ProjectionPool
+) -> AsyncIterator[list[Message]]:
+    """Yield messages that are read again, with what they name in the object store.
+
+    They come in groups that fit memory. Raises RepositoryError, and PullLost where the store does
+    not answer.
+    """
+    missing = await asyncio.wrap_future(pool.missing_objects(page)) if outputs else {}
+    group = Group()
+    for message in page:
+        fetch = missing.get(message) if missing else None
+        output = await outputs.fetch_for_catch_up(fetch) if outputs and fetch else None
+        group.add(message, output)
+        if group.is_full:
+            yield group.take()
+    if group.messages:
+        yield group.take()
+
+
 async def read_object(connection: Connection, bucket: str, key: str) -> bytes:
     """Return an object, or a little more than the most that is stored of it.
 
-    Raises _Missing for what is not there or not whole, and BrokerError without an answer.
+    Raises _Missing for what is not there or not whole, BrokerError or TimeoutError without an
+    answer.
     """
     described = await _describe(connection, bucket, key)
     stream, chunks = f"OBJ_{bucket}", f"$O.{bucket}.C.{described.nuid}"
     digest, size, kept = hashlib.sha256(), 0, bytearray()
     async with reading(connection, stream, delete=False, filter_subject=chunks) as consumer:
-        while size < described.size and (page := await consumer.page(2**63)):
+        while size < described.size and (page := await _next_page(consumer)):
             for received in page:
                 data = received.message.data
                 digest.update(data)
@@ -166,6 +196,11 @@ async def read_object(connection: Connection, bucket: str, key: str) -> bytes:
     if described.digest and not _fits(described.digest, digest.digest()):
         raise _Missing("has another digest than it describes")
     return bytes(kept)
+
+
+async def _next_page(consumer: EphemeralConsumer) -> list[Received]:
+    async with asyncio.timeout(_TIMEOUT):
+        return await consumer.page(2**63)
 
 
 async def _describe(connection: Connection, bucket: str, key: str) -> _Described:

@@ -51,10 +51,10 @@ class OutstandingMessages:
         self._dispatched: dict[int, list[_Outstanding]] = {}
         self._returned: dict[int, list[_Outstanding]] = {}
         self._incomplete: dict[int, _Outstanding] = {}
-        self._to_fetch: list[tuple[int, Message, Fetch]] = []
+        self._to_fetch: deque[tuple[int, Fetch]] = deque()
         self._last_incomplete = 0
         self._dispatched_messages = 0
-        self._bytes = 0
+        self._bytes = self._fetched = 0
         self._last_number = self._last_finished = 0
 
     def __len__(self) -> int:
@@ -137,9 +137,9 @@ class OutstandingMessages:
             if isinstance(decision, Fetch):
                 self._last_incomplete += 1
                 self._incomplete[self._last_incomplete] = one
-                self._to_fetch.append((self._last_incomplete, one.message, decision))
+                self._to_fetch.append((self._last_incomplete, decision))
                 continue
-            self._bytes -= _size(one.message)
+            self._forget_size(one.message)
             replies.append((one.reply, decision))
         return replies
 
@@ -149,29 +149,49 @@ class OutstandingMessages:
             self._waiting.extendleft(reversed(self._returned[number]))
         self._returned = {}
 
-    def incomplete(self) -> list[tuple[int, Message, Fetch]]:
-        """Return the messages, each once, whose objects are to be fetched, with their numbers."""
-        to_fetch, self._to_fetch = self._to_fetch, []
-        return to_fetch
+    def next_incomplete(self) -> tuple[int, Message, Fetch] | None:
+        """Return a message whose objects are to be fetched now, each once, with its number.
+
+        None while as much as may be in memory has been fetched and is not written yet.
+        """
+        while self._to_fetch and self._fetched < MOST_BYTES:
+            number, fetch = self._to_fetch.popleft()
+            if (one := self._incomplete.get(number)) is not None:
+                return number, one.message, fetch
+        return None
 
     def complete(self, number: int, output: Output) -> None:
         """Have an incomplete message wait again, with what was fetched for it."""
         one = self._incomplete.pop(number, None)
         if one is not None:
-            more = sum(len(text) for text in output if text is not None)
-            self._bytes += more
-            self._wait(one._replace(message=one.message._replace(output=output)))
+            message = one.message._replace(output=output)
+            self._bytes += fetched(message)
+            self._fetched += fetched(message)
+            self._wait(one._replace(message=message))
 
     def give_back(self, number: int) -> list[str]:
-        """Remove an incomplete message; returns its reply subject, if it may be nak'd."""
-        one = self._incomplete.pop(number, None)
-        if one is None:
+        """Remove an incomplete message; returns its reply subject, if it may be nak'd.
+
+        One without a reply subject stays: nothing would deliver it a second time.
+        """
+        one = self._incomplete.get(number)
+        if one is None or one.reply is None:
             return []
-        if one.reply is None:
-            self._wait(one._replace(message=one.message._replace(output=Output())))
-            return []
-        self._bytes -= _size(one.message)
+        del self._incomplete[number]
+        self._forget_size(one.message)
         return [one.reply]
+
+    def fetch_again(self, number: int, fetch: Fetch) -> None:
+        """Have the objects of an incomplete message fetched again, as at its next delivery."""
+        one = self._incomplete.get(number)
+        if one is not None:
+            message = one.message._replace(delivery=one.message.delivery + 1)
+            self._incomplete[number] = one._replace(message=message)
+            self._to_fetch.append((number, fetch))
+
+    def _forget_size(self, message: Message) -> None:
+        self._bytes -= len(message.payload) + fetched(message)
+        self._fetched -= fetched(message)
 
     def _wait(self, one: _Outstanding) -> None:
         self._waiting.append(one)
@@ -192,7 +212,8 @@ class OutstandingMessages:
         self._incomplete = {}
         removed = [one for one in waiting if one.reply is not None]
         self._waiting = deque(one for one in waiting if one.reply is None)
-        self._bytes -= sum(_size(one.message) for one in removed)
+        for one in removed:
+            self._forget_size(one.message)
         return [one.reply for one in removed if one.reply is not None]
 
     def forget_replies(self) -> int:
@@ -223,6 +244,6 @@ class OutstandingMessages:
             )
 
 
-def _size(message: Message) -> int:
-    output = message.output or ()
-    return len(message.payload) + sum(len(text) for text in output if text is not None)
+def fetched(message: Message) -> int:
+    """Return how many characters were fetched for a message."""
+    return sum(len(text) for text in message.output or () if text is not None)

@@ -12,6 +12,7 @@ import logging
 import time
 from typing import Any
 
+from repo.batch_writer import WriteResult
 from repo.checkpoint import Checkpoint, Lost, Recalled
 from repo.errors import TransientError, UnavailableError
 from worker.codec.timestamps import format_instant, parse_stored, present_second
@@ -22,12 +23,12 @@ from worker.jetstream.consumer import Binding, Consumer
 from worker.jetstream.deliveries import Deliveries
 from worker.jetstream.dispatcher import Dispatcher
 from worker.jetstream.link import rest_after
-from worker.jetstream.outputs import Outputs
+from worker.jetstream.outputs import Outputs, completed
 from worker.jetstream.prerequisite import Prerequisite
 from worker.jetstream.presence import Peer, Presence, elsewhere
 from worker.jetstream.stream import has_gone_back
 from worker.logs import Repeats
-from worker.messages import Batch, StreamPosition
+from worker.messages import Batch, Message, StreamPosition
 from worker.processing.pool import ProjectionPool
 from worker.projections.base import Projection
 from worker.settings import Settings
@@ -427,21 +428,23 @@ class Recovery:
                         extra={"first": first, "last": last, "messages": progress.expected},
                     )
                 await self._prerequisite.catch_up(page[-1].stored_at)
-                reached = page[-1].stream_sequence
-                messages = page
-                if self._outputs is not None:
-                    messages = await self._outputs.complete(page, self._pool)
-                batch = Batch(0, tuple(messages), StreamPosition(created_at, reached))
-                written = await asyncio.wrap_future(self._pool.catch_up(batch))
-                self._know(
-                    Checkpoint(created_at, reached, reached, format_instant(page[-1].stored_at))
-                )
-                progress = progress.after(len(page), written.inserted)
-                self._status.health.record_catch_up(progress)
-                self._status.health.session_progressed()
+                async for messages in completed(page, self._outputs, self._pool):
+                    written = await self._write_again(messages, created_at)
+                    progress = progress.after(len(messages), written.inserted)
+                    self._status.health.record_catch_up(progress)
+                    self._status.health.session_progressed()
                 if time.monotonic() - logged > _PROGRESS_EVERY:
                     logged = time.monotonic()
                     log.info("catch_up.progress", extra=progress.figures())
         if progress.messages:
             progress = progress.expecting(progress.messages)
             log.info("catch_up.finished", extra=progress.figures())
+
+    async def _write_again(self, messages: list[Message], created_at: str) -> WriteResult:
+        """Write messages that were read again, and move the checkpoint to the last of them."""
+        last = messages[-1]
+        reached = last.stream_sequence
+        batch = Batch(0, tuple(messages), StreamPosition(created_at, reached))
+        written = await asyncio.wrap_future(self._pool.catch_up(batch))
+        self._know(Checkpoint(created_at, reached, reached, format_instant(last.stored_at)))
+        return written
