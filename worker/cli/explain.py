@@ -249,9 +249,7 @@ def _event_members(event: Event) -> Members:
 
 
 def _shown(name: str, value: Any) -> Any:
-    """Return a member of an event: times as text, and of output only the beginning."""
-    if name in ("started_at", "finished_at"):
-        return format_instant(value)
+    """Return a member of an event; of output only the beginning."""
     return shortened(value, _LONGEST_OUTPUT) if name in ("stdout", "stderr") else value
 
 
