@@ -120,6 +120,11 @@ class BatchResult:
     failure: str | None = None
     left: int = 0
 
+    @property
+    def are_all_acks(self) -> bool:
+        """Whether every message is committed."""
+        return self.left == 0 and self.failure is None
+
 
 def is_marker(payload: bytes, headers: Mapping[str, str] | None) -> bool:
     """Return whether a server (2.11 and newer) stored this to mark an expired message."""
@@ -140,8 +145,9 @@ class Delivery(NamedTuple):
 
 # Every time of 20 digits has a stored text: it ends in the year 5138.
 _NUMBERS = r"\.([0-9]{1,20})" * 4
-_ACK_REPLY = re.compile(rf"\$JS\.ACK(?:\.[^.]*){{2}}{_NUMBERS}\.[^.]*")
-_ACK_REPLY_WITH_DOMAIN = re.compile(rf"\$JS\.ACK(?:\.[^.]*){{4}}{_NUMBERS}\..*", re.DOTALL)
+_ANY = r"\.[^.]*"
+_ACK_REPLY = re.compile(rf"\$JS\.ACK{_ANY * 2}{_NUMBERS}{_ANY}")
+_ACK_REPLY_WITH_DOMAIN = re.compile(rf"\$JS\.ACK{_ANY * 4}{_NUMBERS}\..*", re.DOTALL)
 
 
 def read_delivery(reply: str) -> Delivery | None:
@@ -154,4 +160,5 @@ def read_delivery(reply: str) -> Delivery | None:
     match = _ACK_REPLY.fullmatch(reply) or _ACK_REPLY_WITH_DOMAIN.fullmatch(reply)
     if match is None:
         return None
-    return Delivery(*map(int, match.groups()))
+    delivery, stream_sequence, consumer_sequence, stored_at = match.groups()
+    return Delivery(int(delivery), int(stream_sequence), int(consumer_sequence), int(stored_at))

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from tests.support.proxy import PlainServer
@@ -57,6 +58,21 @@ def received(make_client: Callable[[], Client], data: bytes) -> list[Received]:
     return asyncio.run(receive())
 
 
+def handed_over(data: bytes, *, is_subscribed: bool = True) -> list[Received]:
+    """Return what is handed over of these bytes as soon as it is read."""
+
+    async def receive() -> list[Msg]:
+        client, messages = unconnected(), list[Msg]()
+        client._receivers[SID] = messages.append
+        if is_subscribed:
+            client._subs[SID] = Subscription(client, SID, ">")
+        await client._ps.parse(data)
+        return messages
+
+    found = asyncio.run(receive())
+    return [(one.subject, one.reply, one.data, one.headers, one._sid) for one in found]
+
+
 def delivery(subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> bytes:
     words = [subject, b"%d" % SID, *([reply] if reply else [])]
     sizes = [*([b"%d" % len(headers)] if headers else []), b"%d" % (len(headers) + len(payload))]
@@ -90,8 +106,9 @@ def test_an_ordinary_message_is_read_as_the_library_reads_it(
     subject: bytes, reply: bytes, headers: bytes, payload: bytes
 ) -> None:
     sent = delivery(subject, reply, headers, payload) + NEXT
-    assert received(unconnected, sent) == received(Client, sent)
+    assert received(unconnected, sent) == received(Client, sent) == handed_over(sent)
     assert len(received(unconnected, sent)) == 2
+    assert handed_over(sent, is_subscribed=False) == []
 
 
 @given(any_token, any_token | st.just(b""), payloads)
@@ -117,6 +134,25 @@ def test_a_header_block_that_the_library_cannot_parse_is_ignored(headers: bytes)
     except (IndexError, ValueError):
         assert message == ("events.a", "reply", b"data", None, SID)
     assert after[0] == "next"
+
+
+def test_without_the_number_of_a_subscription_messages_come_through_the_library() -> None:
+    async def receive_one(connection: Connection) -> None:
+        messages: asyncio.Queue[Msg] = asyncio.Queue()
+        subscribe = connection.subscribe
+
+        async def without_number(*arguments: Any, **options: Any) -> object:
+            await subscribe(*arguments, **options)
+            return object()
+
+        vars(connection)["subscribe"] = without_number
+        await connection.receive("inbox", messages.put_nowait)
+        assert connection._receivers == {}
+        await connection._ps.parse(b"MSG inbox 1 4\r\ndata\r\n")
+        assert (await asyncio.wait_for(messages.get(), 10)).data == b"data"
+
+    with PlainServer() as server:
+        use_connection(server, receive_one)
 
 
 # --- over a socket ---
@@ -149,7 +185,10 @@ ACKS = [
     ("$JS.ACK.EVENTS.c.1.5.6.7.0", b'-NAK {"delay": 1000}'),
     ("$JS.ACK.é", b""),
     ("$JS.ACK.EVENTS.c.1.8.9.9.0", b"\x00\xff\r\n"),
+    ("$JS.ACK.EVENTS.c.1.9.9.9.0", b"\x00\xff\r\n"),
 ]
+GROUPS = [([subject], payload) for subject, payload in ACKS[:3]]
+GROUPS += [([], b"+ACK"), ([subject for subject, _ in ACKS[3:]], ACKS[3][1])]
 
 
 def published(publish: Use) -> bytes:
@@ -174,7 +213,7 @@ async def by_the_library(connection: Connection) -> None:
 
 def test_publishing_at_once_sends_the_bytes_that_the_library_sends() -> None:
     async def in_one_write(connection: Connection) -> None:
-        await connection.publish_all(ACKS)
+        await connection.publish_all(GROUPS)
         assert connection.stats["out_msgs"] == 0
 
     sent = published(in_one_write)
@@ -190,7 +229,7 @@ def test_without_the_private_methods_each_message_is_published_by_itself(
         # The library's own `publish` needs it all the same.
         vars(connection)[missing] = getattr(connection, missing)
         monkeypatch.delattr(Client, missing)
-        await connection.publish_all(ACKS)
+        await connection.publish_all(GROUPS)
         assert connection.stats["out_msgs"] == len(ACKS)
 
     expected = published(by_the_library)
@@ -200,10 +239,10 @@ def test_without_the_private_methods_each_message_is_published_by_itself(
 def test_without_a_connection_nothing_is_published() -> None:
     async def publish(connection: Connection) -> None:
         with pytest.raises(nats.errors.OutboundBufferLimitError):
-            await unconnected().publish_all(ACKS)
+            await unconnected().publish_all(GROUPS)
         await connection.shut_down()
         with pytest.raises(nats.errors.ConnectionClosedError):
-            await connection.publish_all(ACKS)
+            await connection.publish_all(GROUPS)
 
     with PlainServer() as server:
         use_connection(server, publish)

@@ -74,11 +74,11 @@ def test_a_batch_takes_waiting_messages_in_the_order_of_arrival_up_to_the_most()
 def test_finishing_returns_each_reply_with_its_own_decision_in_any_order_of_batches() -> None:
     outstanding = holding(4)
     first, second = (outstanding.next_batch(2, POSITION) for _ in range(2))
-    replies = outstanding.finish(BatchResult(second, (Nak(1.0), Ack())))
-    assert replies == [("reply-3", Nak(1.0)), ("reply-4", Ack())]
+    replies = outstanding.finish(BatchResult(second, (Nak(1.0), Ack()), "locked"))
+    assert replies == (["reply-4"], [("reply-3", 1.0)])
     assert (len(outstanding), outstanding.batches) == (2, 1)
-    assert outstanding.finish(acked(first)) == [("reply-1", Ack()), ("reply-2", Ack())]
-    assert outstanding.finish(acked(first)) == []  # a second result acks nothing
+    assert outstanding.finish(acked(first)) == (["reply-1", "reply-2"], [])
+    assert outstanding.finish(acked(first)) == ([], [])  # a second result acks nothing
     assert (len(outstanding), outstanding.batches, outstanding.capacity) == (0, 0, 100)
 
 
@@ -88,7 +88,7 @@ def test_removing_waiting_messages_leaves_dispatched_ones_outstanding() -> None:
     assert outstanding.remove_waiting() == ["reply-2", "reply-3"]
     assert outstanding.remove_waiting() == []
     assert (outstanding.waiting, len(outstanding)) == (0, 1)
-    assert outstanding.finish(acked(batch)) == [("reply-1", Ack())]
+    assert outstanding.finish(acked(batch)) == (["reply-1"], [])
 
 
 def test_messages_without_replies_are_still_projected_and_never_acked() -> None:
@@ -97,8 +97,8 @@ def test_messages_without_replies_are_still_projected_and_never_acked() -> None:
     assert outstanding.forget_replies() == len(outstanding) == 5
     waiting = outstanding.next_batch(2, POSITION)
     assert sequences(waiting) == [3, 4]
-    replies = outstanding.finish(acked(dispatched)) + outstanding.finish(acked(waiting))
-    assert replies == [(None, Ack())] * 4
+    for batch in (dispatched, waiting):
+        assert outstanding.finish(acked(batch)) == ([None, None], [])
     assert outstanding.remove_waiting() == []
     assert (len(outstanding), outstanding.batches, outstanding.waiting) == (1, 0, 1)
 
@@ -110,20 +110,20 @@ def test_messages_of_a_deleted_stream_share_no_batch_with_those_that_arrive_late
     deleted, present = (outstanding.next_batch(2, POSITION) for _ in range(2))
     assert (sequences(deleted), deleted.position) == ([1], None)
     assert (sequences(present), present.position) == ([9], POSITION)
-    assert outstanding.finish(acked(deleted)) == [(None, Ack())]
-    assert outstanding.finish(acked(present)) == [("reply-9", Ack())]
+    assert outstanding.finish(acked(deleted)) == ([None], [])
+    assert outstanding.finish(acked(present)) == (["reply-9"], [])
 
 
 def test_a_message_without_a_reply_waits_again_until_it_is_committed() -> None:
     outstanding = holding(2)
     batch = outstanding.next_batch(1, POSITION)
     outstanding.forget_replies()
-    assert outstanding.finish(BatchResult(batch, (Nak(1.0),))) == []
+    assert outstanding.finish(BatchResult(batch, (Nak(1.0),), "locked")) == ([], [])
     assert outstanding.remove_waiting() == []
     again = outstanding.next_batch(5, POSITION)
     assert sorted(sequences(again)) == [1, 2]
     assert outstanding.arrived == 3
-    assert outstanding.finish(acked(again)) == [(None, Ack())] * 2
+    assert outstanding.finish(acked(again)) == ([None, None], [])
     assert len(outstanding) == 0
 
 
@@ -153,9 +153,10 @@ def test_the_oldest_message_is_found_waiting_or_dispatched() -> None:
 def test_messages_that_come_back_wait_before_all_that_arrived_after_them() -> None:
     outstanding = holding(7)
     first, second = (outstanding.next_batch(3, POSITION) for _ in range(2))
-    assert outstanding.finish(BatchResult(second, (Wait(),) * 3)) == []  # it overtook the first
-    replies = outstanding.finish(BatchResult(first, (Ack(), Wait(), Wait())))
-    assert replies == [("reply-1", Ack())]
+    overtaking = BatchResult(second, (Wait(),) * 3, left=3)
+    assert outstanding.finish(overtaking) == ([], [])
+    replies = outstanding.finish(BatchResult(first, (Ack(), Wait(), Wait()), left=2))
+    assert replies == (["reply-1"], [])
     assert (outstanding.has_returned, outstanding.waiting, len(outstanding)) == (True, 1, 6)
     outstanding.take_back()
     assert (outstanding.has_returned, outstanding.waiting, len(outstanding)) == (False, 6, 6)
@@ -168,7 +169,7 @@ def test_messages_that_come_back_wait_before_all_that_arrived_after_them() -> No
 def test_messages_that_came_back_are_outstanding_like_any_others() -> None:
     outstanding = holding(3)
     batch = outstanding.next_batch(2, POSITION)
-    outstanding.finish(BatchResult(batch, (Wait(), Wait())))
+    outstanding.finish(BatchResult(batch, (Wait(), Wait()), left=2))
     assert sorted(outstanding.arrived_before(10.0)) == ["reply-1", "reply-2", "reply-3"]
     assert outstanding.oldest == 0
     assert outstanding.remove_waiting() == ["reply-1", "reply-2", "reply-3"]
@@ -177,18 +178,18 @@ def test_messages_that_came_back_are_outstanding_like_any_others() -> None:
 
 def test_messages_that_came_back_are_not_acked_once_their_replies_are_forgotten() -> None:
     outstanding = holding(1)
-    outstanding.finish(BatchResult(outstanding.next_batch(1, POSITION), (Wait(),)))
+    outstanding.finish(BatchResult(outstanding.next_batch(1, POSITION), (Wait(),), left=1))
     assert outstanding.forget_replies() == 1
     outstanding.take_back()
     batch = outstanding.next_batch(1, POSITION)
     assert batch.position is None
-    assert outstanding.finish(acked(batch)) == [(None, Ack())]
+    assert outstanding.finish(acked(batch)) == ([None], [])
 
 
 def test_output_is_fetched_only_while_little_of_what_was_fetched_waits_to_be_written() -> None:
     outstanding = holding(5)
     batch = outstanding.next_batch(5, POSITION)
-    assert outstanding.finish(BatchResult(batch, (Fetch("key", None),) * 5)) == []
+    assert outstanding.finish(BatchResult(batch, (Fetch("key", None),) * 5, left=5)) == ([], [])
     for text in ("x" * (MOST_BYTES - 1), "x"):
         found = outstanding.next_incomplete()
         assert found is not None
@@ -207,7 +208,7 @@ def test_output_is_fetched_only_while_little_of_what_was_fetched_waits_to_be_wri
 
 def test_a_message_that_cannot_be_given_back_is_fetched_again_as_at_its_next_delivery() -> None:
     outstanding, fetch = holding(1), Fetch("key", None)
-    outstanding.finish(BatchResult(outstanding.next_batch(1, POSITION), (fetch,)))
+    outstanding.finish(BatchResult(outstanding.next_batch(1, POSITION), (fetch,), left=1))
     assert outstanding.next_incomplete() == (1, message(1), fetch)
     outstanding.forget_replies()
     assert outstanding.give_back(1) == []

@@ -123,7 +123,7 @@ async def receive(dispatcher: Bursts, messages: int) -> PullSubscription:
     pull = PullSubscription(connection, "subject", "events.>", dispatcher, Deliveries())
     for number in range(1, messages + 1):
         reply = f"$JS.ACK.EVENTS.consumer.1.{number}.{number}.0.0"
-        await pull._receive(Msg(connection, f"events.{number}", reply, b"data"))
+        pull._receive(Msg(connection, f"events.{number}", reply, b"data"))
     await asyncio.sleep(0)
     return pull
 

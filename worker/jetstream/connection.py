@@ -10,12 +10,10 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import nats.errors
 from nats.aio.client import Client, RawCredentials
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from worker.codec.timestamps import parse_instant
@@ -24,6 +22,7 @@ from worker.jetstream import subjects
 from worker.jetstream.greeting import TlsNotOffered, check_tls_is_offered, greeting_error
 from worker.jetstream.link import Link, Listening
 from worker.jetstream.tasks import cancel
+from worker.jetstream.wire import WireClient
 from worker.logs import Repeats
 from worker.settings import Credentials, Settings
 from worker.status.worker_status import WorkerStatus
@@ -53,7 +52,7 @@ class SecretUnreadable(nats.errors.Error):
     """The file of a secret or a certificate cannot be used now; it may be being replaced."""
 
 
-class Connection(Client):
+class Connection(WireClient):
     """A connection that keeps what the library reports, and lets tasks wait for it.
 
     `disturbed` is set whenever the state of the connection may have changed; `presence_denied_at`
@@ -63,7 +62,7 @@ class Connection(Client):
 
     Some private methods of the library are overridden or called; tests/unit/test_connection.py
     compares each with the library's own. In a version without them `_connect_command` is replaced
-    by a check before each connect, and `publish_all` by `publish`.
+    by a check before each connect.
     """
 
     def __init__(self, settings: Settings, supervisor: Supervisor, status: WorkerStatus) -> None:
@@ -224,29 +223,6 @@ class Connection(Client):
         self._spellings.note(subject)
         return await super().subscribe(subject, *args, **options)
 
-    async def publish_all(self, messages: Iterable[tuple[str, bytes]]) -> None:
-        """Publish payloads to subjects that the server gave, as one write.
-
-        One write a batch, since `publish` costs more than all else that is done for an ack. Raises
-        what `publish` raises, also while disconnected: acks are not kept for a later connection.
-        """
-        if self.is_closed:
-            raise nats.errors.ConnectionClosedError
-        if self.is_draining_pubs:
-            raise nats.errors.ConnectionDrainingError
-        if not self.is_connected:
-            raise nats.errors.OutboundBufferLimitError
-        if not (hasattr(Client, "_send_command") and hasattr(Client, "_flush_pending")):
-            for subject, payload in messages:
-                await self.publish(subject, payload)
-            return
-        commands = b"".join(
-            b"PUB %b %d\r\n%b\r\n" % (subject.encode(), len(payload), payload)
-            for subject, payload in messages
-        )
-        await self._send_command(commands)
-        await self._flush_pending()
-
     # --- causes ---
 
     def problem_since(self, moment: float) -> str | None:
@@ -316,29 +292,6 @@ class Connection(Client):
             return self._settings.tls.context() or super().ssl_context
         except SettingError as error:
             raise SecretUnreadable(str(error)) from error
-
-    def _build_message(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
-    ) -> Msg:
-        # Servers take any bytes in a subject. The library decodes strictly, in a read loop that
-        # ends with the error: one such event would stop the worker for good.
-        return Msg(
-            _client=self,
-            subject=subject.decode("utf-8", "backslashreplace"),
-            reply=reply.decode("utf-8", "backslashreplace"),
-            data=data,
-            headers=headers,
-            _sid=sid,
-        )
-
-    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
-        if not headers:
-            return None
-        # A header block that cannot be parsed must not end the library's read loop either.
-        try:
-            return await super()._process_headers(headers)
-        except (IndexError, ValueError):
-            return None
 
     # --- the life of the connection ---
 

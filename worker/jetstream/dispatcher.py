@@ -6,7 +6,7 @@ load, without a timer.
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import nats.errors
 
@@ -20,7 +20,6 @@ from worker.jetstream.prerequisite import Prerequisite
 from worker.messages import (
     ALWAYS,
     BatchResult,
-    Decision,
     Fetch,
     Message,
     Nak,
@@ -259,9 +258,10 @@ class Dispatcher:
             acked = False
             while self._results and self.is_bound and await self._is_still_bound():
                 result = self._results.get()
-                replies = self.outstanding.finish(result)
-                acked = acked or bool(replies)
-                await self._publish_all((reply, _verb(decision)) for reply, decision in replies)
+                acks, naks = self.outstanding.finish(result)
+                acked = acked or bool(acks or naks)
+                groups = [([one], _nak(delay)) for one, delay in naks]
+                await self._publish([(acks, b"+ACK"), *groups])
                 self._pause_or_resume(result)
         if acked:
             self._wake_pull()
@@ -296,7 +296,7 @@ class Dispatcher:
             loop.call_later(found.delay, self._fetch_again, number, fetch)
             return
         self._status.counters.add(naks=len(replies))
-        await self._publish_all((reply, _verb(found)) for reply in replies)
+        await self._publish([(replies, _nak(found.delay))])
         self._wake_pull()
 
     def _fetch_again(self, number: int, fetch: Fetch) -> None:
@@ -360,7 +360,7 @@ class Dispatcher:
             self.outstanding.forget_replies()
         replies = self.outstanding.remove_waiting()
         self._status.counters.add(naks=len(replies))
-        await self._publish_all((reply, b"-NAK") for reply in replies)
+        await self._publish([(replies, b"-NAK")])
         if self.outstanding.waiting:
             await self._prerequisite.be_fresh_or_empty()
         while self.outstanding.waiting:
@@ -377,9 +377,9 @@ class Dispatcher:
             if not self.is_bound or self._connection is None or not self._connection.is_connected:
                 continue
             long_ago = asyncio.get_running_loop().time() - every
-            signs = [(reply, b"+WPI") for reply in self.outstanding.arrived_before(long_ago)]
+            replies = list(self.outstanding.arrived_before(long_ago))
             with contextlib.suppress(nats.errors.Error, OSError):
-                await self._connection.publish_all(signs)
+                await self._connection.publish_all([(replies, b"+WPI")])
 
     def _ack_wait(self) -> float:
         if self.binding is None:
@@ -387,19 +387,18 @@ class Dispatcher:
         config = self.binding.config
         return min(config.backoff or [config.ack_wait or self._settings.ack_wait])
 
-    async def _publish_all(self, acks: Iterable[tuple[str | None, bytes]]) -> None:
-        """Ack messages; what cannot be sent is delivered again, which is harmless."""
-        everything = list(acks)
-        batch = [(reply, verb) for reply, verb in everything if reply is not None]
+    async def _publish(self, groups: Sequence[tuple[Sequence[str | None], bytes]]) -> None:
+        """Ack or nak messages; what cannot be sent is delivered again, which is harmless."""
+        sendable = [([one for one in replies if one], verb) for replies, verb in groups]
         sent = 0
         with contextlib.suppress(nats.errors.Error, OSError):
             if self._connection is not None:
-                await self._connection.publish_all(batch)
-                sent = len(batch)
-        self._status.counters.add(acks_sent=sent, acks_dropped=len(everything) - sent)
+                await self._connection.publish_all(sendable)
+                sent = sum(len(replies) for replies, _ in sendable)
+        every = sum(len(replies) for replies, _ in groups)
+        self._status.counters.add(acks_sent=sent, acks_dropped=every - sent)
 
 
-def _verb(decision: Decision) -> bytes:
-    if not isinstance(decision, Nak):
-        return b"+ACK"
-    return b'-NAK {"delay": %d}' % int(decision.delay * NANOSECONDS)
+def _nak(delay: float) -> bytes:
+    """Return what is published to have a message redelivered after some seconds."""
+    return b'-NAK {"delay": %d}' % int(delay * NANOSECONDS)

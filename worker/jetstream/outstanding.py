@@ -5,7 +5,7 @@ when the result of that batch is back. Their number and bytes are bounded, and s
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import NamedTuple
 
@@ -13,7 +13,6 @@ from worker.messages import (
     ALWAYS,
     Batch,
     BatchResult,
-    Decision,
     Fetch,
     Message,
     Nak,
@@ -36,6 +35,16 @@ class _Outstanding(NamedTuple):
     message: Message
     reply: str | None
     arrived: float
+
+
+class Finished(NamedTuple):
+    """The reply subjects of messages that are to be acked, and those to be nak'd, with the delay.
+
+    None is a message that is committed and may not be acked.
+    """
+
+    acks: list[str | None]
+    naks: list[tuple[str, float]]
 
 
 class OutstandingMessages:
@@ -116,8 +125,8 @@ class OutstandingMessages:
         place = None if is_deleted else position
         return Batch(self._last_number, messages, place, ready_until, self._last_finished)
 
-    def finish(self, result: BatchResult) -> list[tuple[str | None, Decision]]:
-        """Remove the messages of a batch; returns each one's reply subject with its decision.
+    def finish(self, result: BatchResult) -> Finished:
+        """Remove the messages of a batch, and return what is to be acked or nak'd.
 
         A message without a reply subject waits again unless it is committed: nothing would deliver
         it a second time.
@@ -126,7 +135,10 @@ class OutstandingMessages:
         batch = self._dispatched.pop(number, [])
         self._last_finished = max(self._last_finished, number)
         self._dispatched_messages -= len(batch)
-        replies: list[tuple[str | None, Decision]] = []
+        if result.are_all_acks:
+            self._forget_sizes(batch)
+            return Finished([one.reply for one in batch], [])
+        finished = Finished([], [])
         for one, decision in zip(batch, result.decisions, strict=False):
             if one.reply is None and isinstance(decision, Nak):
                 self._wait(one)
@@ -139,9 +151,12 @@ class OutstandingMessages:
                 self._incomplete[self._last_incomplete] = one
                 self._to_fetch.append((self._last_incomplete, decision))
                 continue
-            self._forget_size(one.message)
-            replies.append((one.reply, decision))
-        return replies
+            self._forget_sizes([one])
+            if isinstance(decision, Nak):
+                finished.naks.append((str(one.reply), decision.delay))
+            else:
+                finished.acks.append(one.reply)
+        return finished
 
     def take_back(self) -> None:
         """Have the messages that came back wait again, before all that arrived after them."""
@@ -178,7 +193,7 @@ class OutstandingMessages:
         if one is None or one.reply is None:
             return []
         del self._incomplete[number]
-        self._forget_size(one.message)
+        self._forget_sizes([one])
         return [one.reply]
 
     def fetch_again(self, number: int, fetch: Fetch) -> None:
@@ -189,9 +204,13 @@ class OutstandingMessages:
             self._incomplete[number] = one._replace(message=message)
             self._to_fetch.append((number, fetch))
 
-    def _forget_size(self, message: Message) -> None:
-        self._bytes -= len(message.payload) + fetched(message)
-        self._fetched -= fetched(message)
+    def _forget_sizes(self, batch: Iterable[_Outstanding]) -> None:
+        for one in batch:
+            message = one.message
+            self._bytes -= len(message.payload)
+            if message.output is not None:
+                self._bytes -= fetched(message)
+                self._fetched -= fetched(message)
 
     def _wait(self, one: _Outstanding) -> None:
         self._waiting.append(one)
@@ -212,8 +231,7 @@ class OutstandingMessages:
         self._incomplete = {}
         removed = [one for one in waiting if one.reply is not None]
         self._waiting = deque(one for one in waiting if one.reply is None)
-        for one in removed:
-            self._forget_size(one.message)
+        self._forget_sizes(removed)
         return [one.reply for one in removed if one.reply is not None]
 
     def forget_replies(self) -> int:

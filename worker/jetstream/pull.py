@@ -152,9 +152,7 @@ class PullSubscription:
         Raises ConfigurationError where the consumer allows no request of this kind.
         """
         try:
-            self._subscription = await self._connection.subscribe(
-                self._inbox + ".*", cb=self._receive
-            )
+            self._subscription = await self._connection.receive(f"{self._inbox}.*", self._receive)
         except nats.errors.Error as error:
             raise PullLost("the inbox cannot be subscribed to") from error
         try:
@@ -229,9 +227,9 @@ class PullSubscription:
 
     # --- messages ---
 
-    async def _receive(self, message: Msg) -> None:
-        # The library calls this once a message, without a pause for all that one read has brought:
-        # they are taken together.
+    def _receive(self, message: Msg) -> None:
+        # Called once a message, without a pause for all that one read has brought: they are taken
+        # together.
         if not self._burst:
             asyncio.get_running_loop().call_soon(self._take_burst)
         self._burst.append(message)

@@ -1,0 +1,99 @@
+"""The library's client, with shorter ways to receive and to ack. Loop thread only."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+
+class WireClient(Client):
+    """Reads whatever a server may send, and writes what belongs together at once.
+
+    Private methods of the library are overridden or called; tests/unit/test_connection.py compares
+    each with the library's own. In a version without them each message is published by itself, and
+    received through a queue.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._receivers: dict[int, Callable[[Msg], None]] = {}
+
+    async def receive(self, subject: str, receive: Callable[[Msg], None]) -> Subscription:
+        """Subscribe, and have each message handed over as soon as it is read.
+
+        The library would queue every message for a task, which costs more than to read it.
+        """
+
+        async def queued(message: Msg) -> None:
+            receive(message)
+
+        subscription = await self.subscribe(subject, cb=queued)
+        sid = getattr(subscription, "_id", None)
+        if sid is not None:
+            self._receivers[sid] = receive
+        return subscription
+
+    async def publish_all(self, groups: Iterable[tuple[Sequence[str], bytes]]) -> None:
+        """Publish each payload to all of its subjects, which the server gave, as one write.
+
+        One write a batch, since `publish` costs more than all else that is done for an ack. Raises
+        what `publish` raises, also while disconnected: acks are not kept for a later connection.
+        """
+        if self.is_closed:
+            raise nats.errors.ConnectionClosedError
+        if self.is_draining_pubs:
+            raise nats.errors.ConnectionDrainingError
+        if not self.is_connected:
+            raise nats.errors.OutboundBufferLimitError
+        if not (hasattr(Client, "_send_command") and hasattr(Client, "_flush_pending")):
+            for some, payload in groups:
+                for subject in some:
+                    await self.publish(subject, payload)
+            return
+        commands = b"".join(_publications(some, payload) for some, payload in groups if some)
+        await self._send_command(commands)
+        await self._flush_pending()
+
+    # --- overrides of private methods ---
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        receive = self._receivers.get(sid)
+        if receive is None or sid not in self._subs:
+            self._receivers.pop(sid, None)
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        read = await self._process_headers(headers) if headers else None
+        receive(self._build_message(sid, subject, reply, data, read))
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        # Servers take any bytes in a subject. The library decodes strictly, in a read loop that
+        # ends with the error: one such event would stop the worker for good.
+        return Msg(
+            _client=self,
+            subject=subject.decode("utf-8", "backslashreplace"),
+            reply=reply.decode("utf-8", "backslashreplace"),
+            data=data,
+            headers=headers,
+            _sid=sid,
+        )
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        if not headers:
+            return None
+        # A header block that cannot be parsed must not end the library's read loop either.
+        try:
+            return await super()._process_headers(headers)
+        except (IndexError, ValueError):
+            return None
+
+
+def _publications(to: Sequence[str], payload: bytes) -> bytes:
+    """Return the commands that publish one payload to some subjects, at least one."""
+    end = b" %d\r\n%b\r\n" % (len(payload), payload)
+    return b"PUB " + (end + b"PUB ").join([subject.encode() for subject in to]) + end
