@@ -28,7 +28,7 @@ _ROOT = Path(__file__).parents[2]
 
 # Where a bug is raised or a thread hangs: a module and a name in it.
 PLACES = {
-    "decode in a pool thread": ("worker.projections.members", "parse_members"),
+    "decode in a pool thread": ("worker.codec.jsontext", "TextScanner.scan"),
     "batch in a pool thread": ("worker.processing.processor", "BatchProcessor.process"),
     "message arrives": ("worker.jetstream.outstanding", "OutstandingMessages.arrive"),
     "batch begins": ("worker.jetstream.outstanding", "OutstandingMessages.next_batch"),
