@@ -3,23 +3,19 @@
 import uuid
 from collections import Counter
 from collections.abc import Sequence
-from itertools import chain
 from typing import NamedTuple
 
 from repo import Connection, executions
 from repo import rejected as rejected_events
 from repo.batch_writer import INSERTED, Writer
 from repo.errors import RowRejected
+from repo.many import execute_all
 from repo.statements import statement
 
 _INSERT_RUN = statement("insert_run")
 _INSERT_MANY = statement("insert_100_runs")
 _DELETE_OLD = statement("delete_old_runs")
 _RUN_EXISTS = statement("run_exists")
-
-# After each statement a thread waits for its turn in the interpreter, milliseconds where others are
-# busy: the fewer statements the better.
-_MANY = 100
 
 
 class Run(NamedTuple):
@@ -44,13 +40,7 @@ def insert_all(connection: Connection, runs: Sequence[Run]) -> int:
 
     Raises RowRejected at the first row that is rejected; some of the others may be inserted.
     """
-    inserted = start = 0
-    if connection.max_values >= _MANY * len(Run._fields):
-        for start in range(_MANY, len(runs) + 1, _MANY):
-            values = tuple(chain.from_iterable(runs[start - _MANY : start]))
-            inserted += connection.execute(_INSERT_MANY, values)
-    if start < len(runs):
-        inserted += connection.execute_many(_INSERT_RUN, runs[start:])
+    inserted = execute_all(connection, _INSERT_MANY, _INSERT_RUN, runs)
     if inserted < len(runs):
         for run in runs:
             _verify_exists(connection, run)

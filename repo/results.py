@@ -13,16 +13,18 @@ from repo.batch_writer import INSERTED, Outcomes, Writer
 from repo.checkpoint import Position
 from repo.errors import RowRejected
 from repo.executions import EndedRun
+from repo.many import execute_all, fetch_all
 from repo.statements import statement
 
-_FIND_MANY = statement("find_100_runs")
+_FIND_UNUSUAL = statement("find_100_unusual_runs")
+_FIND_MISSING = statement("find_100_missing_runs")
 _INSERT = statement("insert_ended_run")
+_INSERT_MANY = statement("insert_100_ended_runs")
 _END = statement("end_run")
+_END_MANY = statement("end_100_runs")
 _MARK_SKIPPED = statement("mark_skipped_run")
 _LINK_PARENT = statement("link_parent_run")
 _LIST_RESULT_COLUMNS = statement("list_result_columns")
-
-_MANY = 100
 
 # Above every sequence that a checkpoint has passed.
 _NOT_COUNTED_YET = 2**63 - 1
@@ -72,22 +74,33 @@ class Result(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """A row in the table: whether it has ended, was given up, and its execution."""
+    """A row as it was found: whether it exists, has ended, was given up, and its execution."""
 
+    exists: bool
     has_ended: bool
     is_reaped: bool
     exec_id: str | None
 
+    @property
+    def has_result(self) -> bool:
+        """Whether another result changes nothing."""
+        return self.has_ended and not self.is_reaped
+
+
+_Unusual = dict[str, _Found]
+"""The rows that are not what most results find: a run in flight of the execution that they name."""
+
 
 def ended(connection: Connection, result_ids: Sequence[str]) -> set[str]:
     """Return those of these runs that have their result: another one would change nothing."""
-    found = _find(connection, result_ids)
-    return {result_id for result_id, row in found.items() if row.has_ended and not row.is_reaped}
+    found = fetch_all(connection, _FIND_UNUSUAL, [(result_id, None) for result_id in result_ids])
+    return {result_id for result_id, *row in found if _Found(*row).has_result}
 
 
-def existing(connection: Connection, result_ids: Sequence[str]) -> set[str]:
-    """Return those of these runs that have a row."""
-    return set(_find(connection, result_ids))
+def missing(connection: Connection, result_ids: Sequence[str]) -> set[str]:
+    """Return those of these runs that have no row."""
+    found = fetch_all(connection, _FIND_MISSING, [(result_id,) for result_id in result_ids])
+    return {result_id for (result_id,) in found}
 
 
 def write_all(
@@ -100,22 +113,23 @@ def write_all(
     Raises RowRejected if a row or a count is rejected; some of the others may be written.
     """
     counted_up_to = _counted_up_to(position, connection)
-    found = _find(connection, [result.result_id for result in results])
+    given = [(result.result_id, result.exec_id) for result in results]
+    unusual = {one: _Found(*row) for one, *row in fetch_all(connection, _FIND_UNUSUAL, given)}
     outcomes: Outcomes = Counter()
-    for some in _in_order(results, found, counted_up_to):
-        outcomes += _write(connection, some, found, counts=_counts(some[0], counted_up_to))
+    for some in _in_order(results, unusual, counted_up_to):
+        outcomes += _write(connection, some, unusual, counts=_counts(some[0], counted_up_to))
     return outcomes
 
 
 def _in_order(
-    results: Sequence[Result], found: dict[str, _Found], counted_up_to: int
+    results: Sequence[Result], unusual: _Unusual, counted_up_to: int
 ) -> Iterator[Sequence[Result]]:
     """Yield the results in groups, whose rows may be written before the first of them is counted.
 
     The first count of an execution takes all rows that have ended by then. So a result that does
     not count, or counts for another execution than its row's, is no group with those that do.
     """
-    if any(_is_of_another(result, found) for result in results):
+    if any(_is_of_another(result, unusual) for result in results if result.result_id in unusual):
         yield from ([result] for result in results)
     else:
         for _, some in groupby(results, lambda result: _counts(result, counted_up_to)):
@@ -126,43 +140,36 @@ def _counts(result: Result, counted_up_to: int) -> bool:
     return result.stream_sequence > counted_up_to
 
 
-def _is_of_another(result: Result, found: dict[str, _Found]) -> bool:
-    row = found.get(result.result_id)
-    if row is None or (row.has_ended and not row.is_reaped):
+def _is_of_another(result: Result, unusual: _Unusual) -> bool:
+    row = unusual[result.result_id]
+    if not row.exists or row.has_result:
         return False
     return (row.exec_id or None) != (result.exec_id or None)
 
 
-def _find(connection: Connection, result_ids: Sequence[str]) -> dict[str, _Found]:
-    found: dict[str, _Found] = {}
-    for start in range(0, len(result_ids), _MANY):
-        ids = list(result_ids[start : start + _MANY])
-        ids += ids[-1:] * (_MANY - len(ids))
-        for result_id, *row in connection.fetch(_FIND_MANY, ids):
-            found[result_id] = _Found(*row)
-    return found
-
-
 def _write(
-    connection: Connection, results: Sequence[Result], found: dict[str, _Found], *, counts: bool
+    connection: Connection, results: Sequence[Result], unusual: _Unusual, *, counts: bool
 ) -> Outcomes:
     new: list[Result] = []
     ended: list[Result] = []
     counted: list[EndedRun] = []
     outcomes: Outcomes = Counter()
     for result in results:
-        row = found.get(result.result_id)
-        if row is not None and row.has_ended and not row.is_reaped:
+        row = unusual.get(result.result_id) or _Found(
+            exists=True, has_ended=False, is_reaped=False, exec_id=result.exec_id
+        )
+        if row.has_result:
             continue
-        is_late = row is not None and row.has_ended
-        row_exec_id = result.exec_id if row is None else row.exec_id
-        (new if row is None else ended).append(result)
         succeeded = result.exit_code == 0
-        outcomes[INSERTED if row is None else LATE if is_late else ENDED] += 1
+        row_exec_id = row.exec_id if row.exists else result.exec_id
+        (ended if row.exists else new).append(result)
+        outcomes[INSERTED if not row.exists else LATE if row.has_ended else ENDED] += 1
         outcomes[SKIPPED if result.skipped else SUCCEEDED if succeeded else FAILED] += 1
-        if succeeded if is_late else counts:
-            counted.append(EndedRun(result.exec_id, row_exec_id, succeeded, is_late))
-        found[result.result_id] = _Found(has_ended=True, is_reaped=False, exec_id=row_exec_id)
+        if succeeded if row.has_ended else counts:
+            counted.append(EndedRun(result.exec_id, row_exec_id, succeeded, row.has_ended))
+        unusual[result.result_id] = _Found(
+            exists=True, has_ended=True, is_reaped=False, exec_id=row_exec_id
+        )
     _write_rows(connection, new, ended)
     executions.count(connection, counted)
     return outcomes
@@ -177,9 +184,11 @@ def _counted_up_to(position: Position | None, connection: Connection) -> int:
 def _write_rows(connection: Connection, new: Sequence[Result], ended: Sequence[Result]) -> None:
     written = 0
     if new:
-        written += connection.execute_many(_INSERT, [result.as_new_row() for result in new])
+        rows = [result.as_new_row() for result in new]
+        written += execute_all(connection, _INSERT_MANY, _INSERT, rows)
     if ended:
-        written += connection.execute_many(_END, [result.as_end() for result in ended])
+        ends = [result.as_end() for result in ended]
+        written += execute_all(connection, _END_MANY, _END, ends)
     if written < len(new) + len(ended):
         # RAISE(IGNORE) drops a row without an error: acking its message would lose it.
         raise RowRejected("a trigger on execution_results ignored the row without an error")

@@ -231,6 +231,55 @@ def test_a_rejected_row_costs_itself_and_its_count(db: Db, action: str, *, has_s
 
 
 @RULES
+@pytest.mark.parametrize("has_start", [False, True])
+def test_a_rejected_row_of_hundreds_costs_itself_and_its_count(
+    db: Db, action: str, *, has_start: bool
+) -> None:
+    if has_start:
+        db.write(runs(250))
+    event = "BEFORE UPDATE" if has_start else "BEFORE INSERT"
+    db.add_trigger(f"{event} ON execution_results WHEN NEW.exit_code = 77", rule(action))
+    batch = results(250)
+    batch[120] = result("r120", exit_code=77)
+    written = db.write_results(*batch)
+    assert (written.outcomes[SUCCEEDED], written.rows_rejected) == (249, 1)
+    assert [event.payload for event in written.rejected] == [b"r120"]
+    assert db.counts() == "249/0 completed"
+
+
+@pytest.mark.parametrize("last", ["flight", "other"])  # of another execution: one by one
+def test_runs_in_every_state_are_ended_by_the_hundred_as_they_are_one_by_one(
+    db: Db, last: str
+) -> None:
+    states = ["flight", "reaped", "finished", "unknown", "flight", last]
+    names = [f"{states[number % 6]}-{number:03}" for number in range(900)]
+    db.add_executions(e_2="running")
+    db.write([run(name, exec_id="e-2") for name in names if name.startswith("other")])
+    db.write([run(name) for name in names if name.startswith(("flight", "reaped", "finished"))])
+    db.ask(f"{REAP} WHERE result_id LIKE 'reaped%'")
+    db.ask("UPDATE executions SET failure_count = 150 WHERE exec_id = 'execution-1'")
+    db.write_results(*(result(name) for name in names if name.startswith("finished")))
+    written = db.write_results(
+        *(
+            result(name, exit_code=number % 4, stdout=name, job_id=None)
+            for number, name in enumerate(names)
+        )
+    )
+    unseen, late, ended = (written.outcomes[one] for one in (INSERTED, LATE, ENDED))
+    assert (unseen, late, ended) == (150, 150, 450)
+    for number, name in enumerate(names):
+        row, is_kept = db.row_of(name), name.startswith("finished")
+        expected = ("o", 0) if is_kept else (name, number % 4)
+        assert (row["stdout"], row["exit_code"]) == expected
+        assert row["job_id"] == (None if name.startswith("unknown") else "job-1")
+        assert row["reaped"] == 0
+    assert db.ask("SELECT count(*) FROM execution_results WHERE finished_at IS NULL") == [(0,)]
+    succeeded = sum(number % 4 == 0 for number in range(900) if number % 6 not in (1, 2))
+    moved = sum(number % 4 == 0 for number in range(900) if number % 6 == 1)
+    assert db.counts() == f"{150 + succeeded + moved}/{600 - succeeded + 150 - moved} completed"
+
+
+@RULES
 @pytest.mark.parametrize("status", ["running", "pending"])
 def test_a_rejected_count_costs_the_results_of_that_execution_and_no_other(
     db: Db, action: str, status: str

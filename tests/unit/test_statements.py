@@ -40,6 +40,15 @@ SHARED = {
         {*START, *END, "recorded_at"} - {"version"},
         "ON CONFLICT (result_id) DO NOTHING;",
     ),
+    "insert_100_ended_runs": (
+        {*START, *END, "recorded_at"} - {"version"},
+        "ON CONFLICT (result_id) DO NOTHING;",
+    ),
+    "end_100_runs": (
+        {*END, "request_id", "job_id", "reaped"},
+        "WHERE execution_results.result_id = ended.result_id"
+        " AND (execution_results.finished_at IS NULL OR execution_results.reaped = 1);",
+    ),
     "end_run": (
         {*END, "request_id", "job_id", "reaped"},
         "WHERE result_id = ? AND (finished_at IS NULL OR reaped = 1);",
@@ -83,7 +92,7 @@ SHARED = {
     ),
 }
 ON_SHARED = re.compile(
-    r"^(INSERT (OR FAIL )?INTO|UPDATE|DELETE FROM) (executions|execution_results)\b"
+    r"^(INSERT (OR FAIL )?INTO|UPDATE( OR FAIL)?|DELETE FROM) (executions|execution_results)\b"
 )
 
 # These delete the row of one message, at an operator's request.
@@ -176,11 +185,31 @@ def test_rows_are_bound_by_name_in_the_order_of_their_columns() -> None:
     assert assigned == list(Result(**values).as_end())  # type: ignore[arg-type]
 
 
-def test_a_hundred_runs_are_inserted_as_one_is() -> None:
-    row = f"({', '.join('?' * len(Run._fields))})"
-    one = code("insert_run").replace("INSERT INTO", "INSERT OR FAIL INTO")
-    many = code("insert_100_runs").replace("?,?", "?, ?").replace("?,?", "?, ?")
-    assert many.replace("),(", "), (") == one.replace(row, ", ".join([row] * 100))
+@pytest.mark.parametrize(
+    ("one", "many", "values"),
+    [("insert_run", "insert_100_runs", 9), ("insert_ended_run", "insert_100_ended_runs", 11)],
+)
+def test_a_hundred_runs_are_inserted_as_one_is(one: str, many: str, values: int) -> None:
+    row = f"({', '.join('?' * values)})"
+    expected = code(one).replace("INSERT INTO", "INSERT OR FAIL INTO")
+    found = code(many).replace("?,?", "?, ?").replace("?,?", "?, ?").replace("),(", "), (")
+    assert found == expected.replace(row, ", ".join([row] * 100))
+
+
+def test_a_hundred_runs_are_ended_as_one_is() -> None:
+    many, names = code("end_100_runs"), Result._fields
+    values = Result(**dict(zip(names, names, strict=True))).as_end()  # type: ignore[arg-type]
+    given = re.findall(r"column\d AS (\w+)", many)
+    assert given == list(values)
+    assert f"({','.join('?' * len(values))})" in many
+    assert many.count("?") == 100 * len(values)
+    head, _, rest = many.partition(" FROM (")
+    single = (
+        re.sub(r"ended\.\w+", "?", head).replace("OR FAIL ", "").replace("execution_results.", "")
+    )
+    assert single == code("end_run").partition(" WHERE ")[0]
+    where = rest.rpartition(" WHERE ")[2].replace("ended.result_id", "?")
+    assert where.replace("execution_results.", "") == code("end_run").partition(" WHERE ")[2]
 
 
 def test_a_start_uses_no_statement_that_ends_a_run_or_counts_it() -> None:

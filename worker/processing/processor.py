@@ -104,20 +104,19 @@ class BatchProcessor:
         So the first of two messages for one row stays the first, also across batches. Called in
         commit order.
         """
-        every, existing = len(batch.messages), self.projection.existing
-        if existing is None:
+        every, missing = len(batch.messages), self.projection.missing
+        if missing is None:
             return every
         if batch.after < self._waits_since:
             return 0  # made before it was known that messages of an earlier batch wait
         keys = self._keys_after(batch.ready_until, prepared)
         if not keys:
             return every
-        found = repository.read(existing, list(keys.values()))
-        waiting = {message for message, key in keys.items() if key not in found}
-        if not waiting:
+        found = repository.read(missing, list(keys.values()))
+        if not found:
             return every
         self._waits_since = batch.number
-        return next(at for at, message in enumerate(batch.messages) if message in waiting)
+        return next(at for at, one in enumerate(batch.messages) if keys.get(one) in found)
 
     def _keys_after(self, instant: int, prepared: Prepared) -> dict[Message, str]:
         """Return the keys of the rows of all messages that the broker stored after an instant."""

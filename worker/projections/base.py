@@ -70,9 +70,9 @@ class Projection(Generic[Event, Row]):
     `find` is a query of `repo` that returns the stored row of a key, or None. `compare` takes the
     expected and the stored row, the manifests, and whether deadlines count. `log_fields` are what a
     debug line says of a row. `objects` returns what has to be fetched before an event is a row,
-    unless `ended`, a query of `repo`, returns its key: then the row is left unchanged. `existing`
-    is a query that returns those keys whose rows exist, which need not wait for the prerequisite;
-    None where no message of a batch has to wait.
+    unless `ended`, a query of `repo`, returns its key: then the row is left unchanged. `missing`
+    is a query that returns those keys that have no row, and so have to wait for the prerequisite;
+    None where no message of a batch has to.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Projection(Generic[Event, Row]):
     details: Mapping[str, str] = field(default_factory=dict)
     objects: Callable[[Event], Fetch | None] = lambda _: None
     ended: Callable[..., Set[str]] = lambda *_: frozenset()
-    existing: Callable[..., Set[str]] | None = None
+    missing: Callable[..., Set[str]] | None = None
 
     @property
     def read_filter(self) -> str:

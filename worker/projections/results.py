@@ -223,5 +223,5 @@ RESULTS: Projection[EventResult, Result] = Projection(
     log_fields=_log_fields,
     objects=_objects,
     ended=results.ended,
-    existing=results.existing,
+    missing=results.missing,
 )
