@@ -120,8 +120,8 @@ class Broker:
     def delete_consumer(self, name: str = CONSUMER) -> None:
         self.run(self._js.delete_consumer(STREAM, name))
 
-    def consumer(self, name: str = CONSUMER) -> ConsumerInfo:
-        info: ConsumerInfo = self.run(self._js.consumer_info(STREAM, name))
+    def consumer(self, name: str = CONSUMER, stream: str = STREAM) -> ConsumerInfo:
+        info: ConsumerInfo = self.run(self._js.consumer_info(stream, name))
         return info
 
     def pause_consumer(self, until: str) -> None:
@@ -136,9 +136,9 @@ class Broker:
         consumer = self.consumer(name)
         return not consumer.num_pending and not consumer.num_ack_pending
 
-    def ack_floor(self) -> int:
+    def ack_floor(self, name: str = CONSUMER, stream: str = STREAM) -> int:
         """Return the stream sequence up to which every message is acked."""
-        floor = self.consumer().ack_floor
+        floor = self.consumer(name, stream).ack_floor
         assert floor is not None
         return floor.stream_seq
 
@@ -256,12 +256,12 @@ class Broker:
 
     def has_acked_results(self) -> bool:
         """Return whether every result has been delivered and acked."""
-        consumer = self.run(self._js.consumer_info(RESULTS, RESULTS_CONSUMER))
+        consumer = self.consumer(RESULTS_CONSUMER, RESULTS)
         return not consumer.num_pending and not consumer.num_ack_pending
 
-    def stored_at(self, sequence: int) -> str:
+    def stored_at(self, sequence: int, stream: str = STREAM) -> str:
         """Return when the broker stored a message, in the server's RFC 3339 text."""
-        return str(self._ask(f"STREAM.MSG.GET.{STREAM}", seq=sequence)["message"]["time"])
+        return str(self._ask(f"STREAM.MSG.GET.{stream}", seq=sequence)["message"]["time"])
 
     # --- manifests ---
 

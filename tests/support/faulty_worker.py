@@ -3,7 +3,7 @@
     python -m tests.support.faulty_worker FAULT ARGUMENT run …
 
 Most faults are put into SQLite's driver or the client library, so that the worker runs unchanged.
-PLACES lists every name of the worker itself that the tests patch.
+PLACES and DELAYS list every name of the worker itself that the tests patch.
 """
 
 import itertools
@@ -24,6 +24,9 @@ from nats.aio.transport import TcpTransport
 from worker.cli.main import main
 
 _ROOT = Path(__file__).parents[2]
+
+# How long a message rests whose output cannot be fetched.
+DELAYS = ("worker.jetstream.outputs", ("_FIRST_DELAY", "_LONGEST_DELAY"))
 
 # Where a bug is raised or a thread hangs: a module and a name in it.
 PLACES = {
@@ -171,6 +174,14 @@ def _call_before(place: str, call: Callable[[], None]) -> None:
     setattr(owner, name, patched)
 
 
+def _shorten_delays(seconds: str) -> None:
+    """Let a message whose output cannot be fetched rest for so long at most."""
+    module_name, names = DELAYS
+    for name in names:
+        assert getattr(import_module(module_name), name) >= float(seconds)
+        setattr(import_module(module_name), name, float(seconds))
+
+
 FAULTS: dict[str, Callable[[str], None]] = {
     "page-limit": _limit_pages,
     "slow-statement": _run_slow_statement,
@@ -180,6 +191,7 @@ FAULTS: dict[str, Callable[[str], None]] = {
     "killed-before-commit": lambda n: _use_own_connection(before_commit=_killing_at(int(n))),
     "killed-after-commit": lambda n: _use_own_connection(after_commit=_killing_at(int(n))),
     "killed-after-ack": _kill_after_ack,
+    "short-delays": _shorten_delays,
     "bug": _raise_once,
     "hang": lambda place: _call_before(place, lambda: time.sleep(3600)),
 }
