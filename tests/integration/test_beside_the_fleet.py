@@ -14,7 +14,7 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from tests.conftest import RunUntilIdle, StartWorker
-from tests.support import broker, events, fleet_program
+from tests.support import broker, events
 from tests.support.broker import RESULTS, STREAM, Broker
 from tests.support.fleet_program import NOTE
 from tests.support.rows import Rows
@@ -25,7 +25,7 @@ FLEET = Path(__file__).parents[1] / "repo" / "fleet.sql"
 BOTH: dict[str, Any] = {"results": True}
 RUNS = 300
 OURS = (broker.CONSUMER, broker.RESULTS_CONSUMER)
-THEIRS = (fleet_program.STARTS_CONSUMER, fleet_program.RESULTS_CONSUMER)
+THEIRS = ("fleet_events", "fleet_results")
 OUR_NOTE = "[projector: given up, no result by the deadline]"
 
 # What only a writer that overwrites or ends twice would leave behind.
@@ -46,8 +46,9 @@ BEGIN INSERT INTO overwritten VALUES (NEW.result_id); END;
 class Fleet:
     """The fleet's own program, in a process."""
 
-    def __init__(self, database: Path, url: str) -> None:
-        command = [sys.executable, "-m", "tests.support.fleet_program", str(database), url]
+    def __init__(self, database: Path, url: str, consumers: tuple[str, str]) -> None:
+        program = [sys.executable, "-m", "tests.support.fleet_program"]
+        command = [*program, str(database), url, *consumers]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=FLEET.parents[2])
 
     def stop(self) -> dict[str, int]:
@@ -58,7 +59,7 @@ class Fleet:
         return {"ended": 0, "late": 0, "reaped": 0, **json.loads(output)}
 
 
-StartFleet = Callable[[], Fleet]
+StartFleet = Callable[..., Fleet]
 
 
 def ago(seconds: float) -> str:
@@ -87,8 +88,8 @@ def streams(deployment: Broker) -> Broker:
 def start_fleet(shared: Rows, streams: Broker) -> Iterator[StartFleet]:
     started: list[Fleet] = []
 
-    def start() -> Fleet:
-        started.append(Fleet(shared.path, streams.url))
+    def start(consumers: tuple[str, str] = THEIRS) -> Fleet:
+        started.append(Fleet(shared.path, streams.url, consumers))
         return started[-1]
 
     yield start
@@ -178,8 +179,13 @@ def publish_runs(streams: Broker) -> None:
             streams.publish_results([{**result, "stdout": "again"}])
 
 
+@pytest.mark.parametrize("consumers", [THEIRS, OURS], ids=["own", "the worker's"])
 def test_each_run_ends_once_and_is_counted_once_by_one_of_two_programs(
-    shared: Rows, streams: Broker, start_worker: StartWorker, start_fleet: StartFleet
+    shared: Rows,
+    streams: Broker,
+    start_worker: StartWorker,
+    start_fleet: StartFleet,
+    consumers: tuple[str, str],
 ) -> None:
     insert_fleets_rows(shared)
     kept = [shared.run(name) for name in ("finished", "complete")]
@@ -187,11 +193,11 @@ def test_each_run_ends_once_and_is_counted_once_by_one_of_two_programs(
     for name in ("in-flight", "complete"):
         streams.publish_results([events.result(result_id=name, exec_id="running")])
     options = ("--batch", "5", "--upkeep-every", "0.2s")
-    fleet = start_fleet()
+    fleet = start_fleet(consumers)
     eventually(lambda: shared.query("SELECT 1 FROM endings WHERE result_id GLOB 'run-*'"), 10)
     worker = start_worker(shared, *options, fault=("slow-commits", 0.02), **BOTH)
     worker.until(lambda: is_done(streams, OURS), 40)
-    worker.until(lambda: is_done(streams, THEIRS), 20)
+    worker.until(lambda: is_done(streams, consumers), 20)
     worker.until(lambda: shared.execution("abandoned") == "0/0 expired")
     worker.until(lambda: (shared.run("silent") or {})["reaped"] == 1)
     theirs = fleet.stop()

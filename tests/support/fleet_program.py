@@ -1,8 +1,8 @@
 """The fleet's own program, as far as the two shared tables go: a second writer of one database.
 
-    python -m tests.support.fleet_program DATABASE NATS_URL
+    python -m tests.support.fleet_program DATABASE NATS_URL STARTS_CONSUMER RESULTS_CONSUMER
 
-It projects both streams out of consumers of its own, one transaction a result, and tidies up by the
+It projects both streams one transaction a result, and tidies up by the
 clock of the machine alone. A message whose write fails stays unacked and comes again. It ends on
 SIGTERM and prints what it has done.
 """
@@ -14,7 +14,7 @@ import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -25,8 +25,6 @@ from nats.js.api import ConsumerConfig
 
 from worker.codec.timestamps import NANOSECONDS, format_instant, parse_instant
 
-STARTS_CONSUMER = "fleet_events"
-RESULTS_CONSUMER = "fleet_results"
 NOTE = "[fleet: no result by the deadline]"
 ALLOWED = 540  # seconds for a run, which a manifest of 360 s gives
 _HOUR = 3600 * NANOSECONDS
@@ -166,13 +164,13 @@ async def _tidy_up(program: Program) -> None:
         await asyncio.sleep(_TICK_EVERY)
 
 
-async def _run(program: Program, url: str) -> None:
+async def _run(program: Program, url: str, consumers: Sequence[str]) -> None:
     client = await nats.connect(url)
     js = client.jetstream()
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    starts = ("EVENTS", "events.started.>", STARTS_CONSUMER)
-    results = ("RESULTS", "results.>", RESULTS_CONSUMER)
+    starts = ("EVENTS", "events.started.>", consumers[0])
+    results = ("RESULTS", "results.>", consumers[1])
     tasks = [
         asyncio.create_task(_project(js, starts, program, program.start)),
         asyncio.create_task(_project(js, results, program, program.result)),
@@ -188,10 +186,10 @@ async def _run(program: Program, url: str) -> None:
     await client.close()
 
 
-def main(database: str, url: str) -> None:
+def main(database: str, url: str, *consumers: str) -> None:
     with closing(sqlite3.connect(database, timeout=5, isolation_level=None)) as connection:
         program = Program(connection)
-        asyncio.run(_run(program, url))
+        asyncio.run(_run(program, url, consumers))
     print(json.dumps(program.done))
 
 
