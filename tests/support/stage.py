@@ -174,11 +174,12 @@ class Stage:
 
     def _tick(self, operation: Mapping[str, Any]) -> None:
         """Tick at an instant of the example, by the command: the worker's own would come later."""
-        self._wait_for_checkpoints()
         if operation["w"] is None:
             self.stop_worker()
             self.broker.delete_stream(RESULTS)
-        elif operation["w"] < operation["now"]:
+        else:
+            self._wait_for_checkpoints()
+        if (operation["w"] or operation["now"]) < operation["now"]:
             self.stop_worker()
             self.broker.publish_results([events.result(result_id="waiting", exec_id=None)])
         due = operation.get("due", operation["now"])
