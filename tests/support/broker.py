@@ -137,9 +137,9 @@ class Broker:
         consumer = self.consumer(name, stream)
         return not consumer.num_pending and not consumer.num_ack_pending
 
-    def ack_floor(self) -> int:
+    def ack_floor(self, name: str = CONSUMER, stream: str = STREAM) -> int:
         """Return the stream sequence up to which every message is acked."""
-        floor = self.consumer().ack_floor
+        floor = self.consumer(name, stream).ack_floor
         assert floor is not None
         return floor.stream_seq
 
@@ -274,9 +274,9 @@ class Broker:
         """Return whether every result has been delivered and acked."""
         return self.is_acked(RESULTS_CONSUMER, RESULTS)
 
-    def stored_at(self, sequence: int) -> str:
+    def stored_at(self, sequence: int, stream: str = STREAM) -> str:
         """Return when the broker stored a message, in the server's RFC 3339 text."""
-        return str(self.ask(f"STREAM.MSG.GET.{STREAM}", seq=sequence)["message"]["time"])
+        return str(self.ask(f"STREAM.MSG.GET.{stream}", seq=sequence)["message"]["time"])
 
     # --- manifests ---
 
