@@ -25,6 +25,9 @@ Transaction = Callable[[Connection, Checkpoint], AbstractContextManager[None]]
 
 INSERTED = "inserted"
 
+# Above every stored text of an instant.
+ALWAYS = "~"
+
 Outcomes = Counter[str]
 """How many rows a batch changed, by what became of them, and ended runs also by how they ended.
 
@@ -51,14 +54,16 @@ _Promote = Callable[[Sequence[str]], list[PromotionFailure]]
 class Writer(Generic[Row]):
     """How rows are written and what follows. All functions run inside the caller's transaction.
 
-    `write_all` returns what changed, and raises RowRejected. `probes` returns rows to try
+    `write_all` returns what changed, and raises RowRejected. It is given up to when, stored text,
+    all that has to be written before its rows is; it raises MustWait, before it writes anything,
+    where that is too early for one of them. `probes` returns rows to try
     if the tables may reject every row, made of a rejected row and of the last row that was written,
     if any. `delete_rejected` deletes a message's rejected event if its row exists, and returns
     whether it was deleted. `parents` returns the ids of the rows' parents, each once; `promote`
     promotes the parents with these ids.
     """
 
-    write_all: Callable[[Connection, Sequence[Row]], Outcomes]
+    write_all: Callable[[Connection, Sequence[Row], str], Outcomes]
     probes: Callable[[Row, Row | None], list[Row]]
     delete_rejected: Callable[[Connection, Key, Row], bool]
     parents: Callable[[Sequence[Row]], list[str]]
@@ -93,6 +98,7 @@ class WriteResult:
 class RowBatch(Generic[Row]):
     """What is written in one transaction, and the checkpoint that it reaches.
 
+    What has to be written before a row is written up to `ready_until`, stored text.
     `again` is set for rejected events that are retried. An event whose row is written is deleted,
     any other gets its new reason. Nothing is inserted: an event that another program deletes
     meanwhile must not come back.
@@ -102,6 +108,7 @@ class RowBatch(Generic[Row]):
     rejected: Sequence[RejectedEvent]
     reject: Reject
     reached: Checkpoint = NO_CHECKPOINT
+    ready_until: str = ALWAYS
     again: bool = False
 
 
@@ -158,7 +165,7 @@ class BatchWriter(Generic[Row]):
     def _write_together(self, batch: RowBatch[Row]) -> WriteResult:
         connection, rows = self.connection, batch.rows
         with self._transaction(connection, batch.reached):
-            outcomes = self._writer.write_all(connection, rows)
+            outcomes = self._writer.write_all(connection, rows, batch.ready_until)
             kept = self._keep(batch, batch.rejected, enumerate(rows))
             self._writer.promote(connection, self._writer.parents(rows))
         if rows and outcomes.total() == len(rows):
@@ -247,7 +254,7 @@ class BatchWriter(Generic[Row]):
             try:
                 # For a trigger with RAISE(FAIL), which keeps the row that it rejects.
                 with self.connection.savepoint():
-                    changed = self._writer.write_all(self.connection, [row])
+                    changed = self._writer.write_all(self.connection, [row], ALWAYS)
             except (RowRejected, SchemaError) as error:
                 rejected[index] = error
                 continue
@@ -268,7 +275,7 @@ class BatchWriter(Generic[Row]):
         for probe in self._writer.probes(rows[first], self._last_written):
             try:
                 with self.connection.savepoint(keep=False):
-                    self._writer.write_all(self.connection, [probe])
+                    self._writer.write_all(self.connection, [probe], ALWAYS)
             except (RowRejected, SchemaError):
                 continue
             except TransactionAborted:

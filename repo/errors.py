@@ -52,3 +52,11 @@ class CorruptDatabaseError(RepositoryError):
     """The database is corrupt or not a database: stop, since writing would make it worse."""
 
     summary = "the database is corrupt, or the file is not a database"
+
+
+class MustWait(Exception):
+    """The row with this index, and those behind it, may not be written yet; nothing was written."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(index)
+        self.index = index

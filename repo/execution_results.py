@@ -74,7 +74,7 @@ def _exec_ids(runs: Sequence[Run]) -> list[str]:
 
 
 START_WRITER = Writer(
-    write_all=lambda connection, runs: Counter({INSERTED: insert_all(connection, runs)}),
+    write_all=lambda connection, runs, _: Counter({INSERTED: insert_all(connection, runs)}),
     probes=_probes,
     delete_rejected=lambda connection, key, run: rejected_events.delete_projected(
         connection, key, run.result_id

@@ -14,6 +14,7 @@ from repo import Connection, Database, executions, reaper
 from repo import checkpoint as checkpoints
 from repo import rejected as rejected_events
 from repo.batch_writer import (
+    ALWAYS,
     BatchWriter,
     Change,
     PromotionFailure,
@@ -95,15 +96,18 @@ class Repository(Generic[Row]):
         rejected: Sequence[RejectedEvent],
         reject: Reject,
         reached: Checkpoint = NO_CHECKPOINT,
+        ready_until: str = ALWAYS,
     ) -> WriteResult:
         """Write a batch and return when it is committed in the database that the URL names.
 
-        The checkpoint advances to `reached` in the same transaction.
+        The checkpoint advances to `reached` in the same transaction. What has to be written before
+        the rows is written up to `ready_until`, stored text; raises MustWait, with nothing written,
+        where a row needs more.
 
         Raises TransientError when every retry met a lock, UnavailableError and CorruptDatabaseError
         at once. The batch may be written then, but is not known to be: it has to come again.
         """
-        return self._write(RowBatch(rows, rejected, reject, reached))
+        return self._write(RowBatch(rows, rejected, reject, reached, ready_until))
 
     def write_again(
         self, rows: Sequence[Row], rejected: Sequence[RejectedEvent], reject: Reject

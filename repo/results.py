@@ -11,13 +11,12 @@ from repo import Connection, checkpoint, executions
 from repo import rejected as rejected_events
 from repo.batch_writer import INSERTED, Outcomes, Writer
 from repo.checkpoint import Position
-from repo.errors import RowRejected
+from repo.errors import MustWait, RowRejected
 from repo.executions import EndedRun
 from repo.many import execute_all, fetch_all
 from repo.statements import statement
 
 _FIND_UNUSUAL = statement("find_100_unusual_runs")
-_FIND_MISSING = statement("find_100_missing_runs")
 _INSERT = statement("insert_ended_run")
 _INSERT_MANY = statement("insert_100_ended_runs")
 _END = statement("end_run")
@@ -91,30 +90,40 @@ _Unusual = dict[str, _Found]
 """The rows that are not what most results find: a run in flight of the execution that they name."""
 
 
-def ended(connection: Connection, result_ids: Sequence[str]) -> set[str]:
-    """Return those of these runs that have their result: another one would change nothing."""
-    found = fetch_all(connection, _FIND_UNUSUAL, [(result_id, None) for result_id in result_ids])
-    return {result_id for result_id, *row in found if _Found(*row).has_result}
+def find_states(connection: Connection, result_ids: Sequence[str]) -> dict[str, bool]:
+    """Return those of these runs that have a row, and whether they have their result.
 
-
-def missing(connection: Connection, result_ids: Sequence[str]) -> set[str]:
-    """Return those of these runs that have no row."""
-    found = fetch_all(connection, _FIND_MISSING, [(result_id,) for result_id in result_ids])
-    return {result_id for (result_id,) in found}
+    Another result of one that has changes nothing.
+    """
+    states = dict.fromkeys(result_ids, False)
+    given = [(result_id, None) for result_id in result_ids]
+    for result_id, *row in fetch_all(connection, _FIND_UNUSUAL, given):
+        found = _Found(*row)
+        if found.exists:
+            states[result_id] = found.has_result
+        else:
+            states.pop(result_id, None)
+    return states
 
 
 def write_all(
-    position: Position | None, connection: Connection, results: Sequence[Result]
+    position: Position | None, connection: Connection, results: Sequence[Result], ready_until: str
 ) -> Outcomes:
     """Write results and count them, inside the caller's transaction; returns what changed.
 
     The row of a run that has a result is left unchanged. Without a `position` every result counts;
     with one, a result that its checkpoint has passed was counted before its row was deleted.
-    Raises RowRejected if a row or a count is rejected; some of the others may be written.
+    Raises RowRejected if a row or a count is rejected; some of the others may be written. Raises
+    MustWait for a run without a row whose result was stored after `ready_until`: its start, which
+    was stored before that, may come yet.
     """
     counted_up_to = _counted_up_to(position, connection)
     given = [(result.result_id, result.exec_id) for result in results]
     unusual = {one: _Found(*row) for one, *row in fetch_all(connection, _FIND_UNUSUAL, given)}
+    for index, result in enumerate(results if unusual else ()):
+        row = unusual.get(result.result_id)
+        if row is not None and not row.exists and result.recorded_at > ready_until:
+            raise MustWait(index)
     outcomes: Outcomes = Counter()
     for some in _in_order(results, unusual, counted_up_to):
         outcomes += _write(connection, some, unusual, counts=_counts(some[0], counted_up_to))

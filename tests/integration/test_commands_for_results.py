@@ -222,6 +222,8 @@ def test_rebuild_and_verify_can_be_narrowed_and_need_each_stream_that_they_read(
 def test_verify_compares_results_and_tells_a_second_one_from_a_row_that_nothing_explains(
     projected: Rows, projector: Projector, fleet: Broker, run_until_idle: RunUntilIdle
 ) -> None:
+    for name in ("differs", "no-job"):
+        fleet.publish(result_id=name)
     fleet.publish_results(
         [
             events.result(result_id="r0", exit_code=7, stdout="second"),
@@ -230,8 +232,6 @@ def test_verify_compares_results_and_tells_a_second_one_from_a_row_that_nothing_
             events.result(result_id="differs", manifest_id="job-2", request_id="q2"),
         ]
     )
-    for name in ("differs", "no-job"):
-        fleet.publish(result_id=name)
     run_until_idle(projected, **BOTH)
     projected.write("UPDATE execution_results SET stdout = 'fetched' WHERE result_id = 'away'")
     done = projector("verify", "--json", **BOTH)

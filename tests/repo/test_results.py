@@ -342,7 +342,7 @@ def test_counting_reads_no_other_run(db: Db, connection: Connection) -> None:
     position = Position("RESULTS", "results")
 
     def write_one(one: Connection) -> None:
-        result_writer(position).write_all(one, [result(f"r{db.count()}x")])
+        result_writer(position).write_all(one, [result(f"r{db.count()}x")], "~")
 
     few = steps()
     db.write_results(*results(500))

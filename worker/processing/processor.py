@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
-from repo.batch_writer import PromotionFailure, WriteResult
+from repo.batch_writer import ALWAYS, PromotionFailure, WriteResult
 from repo.checkpoint import NO_CHECKPOINT, Checkpoint
-from repo.errors import CorruptDatabaseError, RepositoryError
+from repo.errors import CorruptDatabaseError, MustWait, RepositoryError
 from repo.reader import Reader
 from repo.rejected import RejectedEvent
 from repo.repository import Repository
-from worker.codec.timestamps import format_instant, present_second
+from worker.codec.timestamps import format_instant, is_representable, present_second
 from worker.errors import describe
 from worker.logs import Repeats
 from worker.messages import Ack, Batch, BatchResult, Decision, Fetch, Message, Nak, Wait, nak_delay
@@ -73,75 +73,64 @@ class BatchProcessor:
         Acks stand for committed rows. When the database fails, every message is nak'd and none is
         rejected. Raises CorruptDatabaseError, with nothing written.
         """
-        prepared = self.prepare(batch.messages)
+        ready, prepared = batch, self.prepare(batch.messages)
         wait_for_turn()
+        if batch.after < self._waits_since:
+            # Made before it was known that messages of an earlier batch wait. So the first of two
+            # messages for one row stays the first, also across batches.
+            ready = replace(batch, messages=())
         try:
-            ready = self._count_ready(batch, prepared, repository)
-            waiting = (Wait(),) * (len(batch.messages) - ready)
-            now = batch
-            if waiting:
-                now = replace(batch, messages=batch.messages[:ready])
-                prepared = self.prepare(now.messages)
-            if ready:
-                self._complete_ended(prepared, repository)
-                self._commit(now, prepared, repository)
+            while ready.messages:
+                try:
+                    self._complete_ended(ready, prepared, repository)
+                    self._commit(ready, prepared, repository)
+                    break
+                except MustWait as error:
+                    self._waits_since = batch.number
+                    ready = replace(ready, messages=ready.messages[: error.index])
+                    prepared = self.prepare(ready.messages)
         except CorruptDatabaseError:
             raise
         except RepositoryError as error:
             return self._nak_all(batch, error)
-        decisions: tuple[Decision, ...] = (Ack(),) * ready
+        return self._decided(batch, ready, prepared)
+
+    def _decided(self, batch: Batch, ready: Batch, prepared: Prepared) -> BatchResult:
+        """Return the decisions for a batch, of which the messages of `ready` are processed."""
+        decisions: tuple[Decision, ...] = (Ack(),) * len(ready.messages)
         if prepared.incomplete:
             decisions = tuple(
                 prepared.incomplete[message][0] if message in prepared.incomplete else Ack()
-                for message in now.messages
+                for message in ready.messages
             )
+        waiting = (Wait(),) * (len(batch.messages) - len(ready.messages))
         left = len(prepared.incomplete) + len(waiting)
-        return BatchResult(batch, (*decisions, *waiting), left=left)
-
-    def _count_ready(self, batch: Batch, prepared: Prepared, repository: Repository[Any]) -> int:
-        """Return how many messages need not wait; from the first that does, all of them do.
-
-        So the first of two messages for one row stays the first, also across batches. Called in
-        commit order.
-        """
-        every, missing = len(batch.messages), self.projection.missing
-        if missing is None:
-            return every
-        if batch.after < self._waits_since:
-            return 0  # made before it was known that messages of an earlier batch wait
-        keys = self._keys_after(batch.ready_until, prepared)
-        if not keys:
-            return every
-        found = repository.read(missing, list(keys.values()))
-        if not found:
-            return every
-        self._waits_since = batch.number
-        return next(at for at, one in enumerate(batch.messages) if keys.get(one) in found)
-
-    def _keys_after(self, instant: int, prepared: Prepared) -> dict[Message, str]:
-        """Return the keys of the rows of all messages that the broker stored after an instant."""
-        rows = zip(prepared.sources, prepared.rows, strict=True)
-        keys = {one: self.projection.key(row) for one, row in rows if one.stored_at > instant}
-        others = prepared.incomplete.items()
-        return {**keys, **{one: key for one, (_, key) in others if one.stored_at > instant}}
+        return BatchResult(batch, decisions + waiting, left=left)
 
     def missing_objects(
         self, messages: Sequence[Message], repository: Repository[Any] | Reader
     ) -> dict[Message, Fetch]:
         """Return what has to be fetched before these messages are rows. Raises RepositoryError."""
         prepared = self.prepare(messages)
-        self._complete_ended(prepared, repository)
+        self._complete_ended(Batch(0, tuple(messages)), prepared, repository)
         return {message: fetch for message, (fetch, _) in prepared.incomplete.items()}
 
-    def _complete_ended(self, prepared: Prepared, repository: Repository[Any] | Reader) -> None:
-        """Take out what needs no object, since its row has ended and will not be changed."""
+    def _complete_ended(
+        self, batch: Batch, prepared: Prepared, repository: Repository[Any] | Reader
+    ) -> None:
+        """Take out what needs no object, since its row has ended and will not be changed.
+
+        Raises MustWait with the index of the first message that has to wait, if one does.
+        """
         if not prepared.incomplete:
             return
         keys = [key for _, key in prepared.incomplete.values()]
-        ended = repository.read(self.projection.ended, keys)
+        states = repository.read(self.projection.states, keys)
         for message, (_, key) in list(prepared.incomplete.items()):
-            if key in ended:
+            if states.get(key):
                 del prepared.incomplete[message]
+            elif key not in states and message.stored_at > batch.ready_until:
+                raise MustWait(batch.messages.index(message))
 
     def catch_up(self, batch: Batch, repository: Repository[Any]) -> WriteResult:
         """Write messages that were read again; nothing is acked. Raises RepositoryError."""
@@ -210,12 +199,16 @@ class BatchProcessor:
         counter: str = "messages",
     ) -> WriteResult:
         started = time.monotonic()
-        written = repository.write(
-            prepared.rows,
-            prepared.rejected,
-            lambda index, reason: self.rejected(prepared.sources[index], reason),
-            _checkpoint(batch),
-        )
+        try:
+            written = repository.write(
+                prepared.rows,
+                prepared.rejected,
+                lambda index, reason: self.rejected(prepared.sources[index], reason),
+                _checkpoint(batch),
+                _as_text(batch.ready_until),
+            )
+        except MustWait as error:
+            raise MustWait(batch.messages.index(prepared.sources[error.index])) from None
         self._record(batch, prepared, written, time.monotonic() - started, counter)
         return written
 
@@ -335,6 +328,10 @@ def log_promotion_failures(failures: Iterable[PromotionFailure]) -> None:
             "execution.not_promoted",
             extra={"execution": failed[0], "executions": len(failed), "error": reason},
         )
+
+
+def _as_text(ready_until: int) -> str:
+    return format_instant(ready_until) if is_representable(ready_until) else ALWAYS
 
 
 def _checkpoint(batch: Batch) -> Checkpoint:

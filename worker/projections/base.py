@@ -3,7 +3,7 @@
 The dispatcher, the batch writer, verification and rebuild name no stream and no column.
 """
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -70,9 +70,9 @@ class Projection(Generic[Event, Row]):
     `find` is a query of `repo` that returns the stored row of a key, or None. `compare` takes the
     expected and the stored row, the manifests, and whether deadlines count. `log_fields` are what a
     debug line says of a row. `objects` returns what has to be fetched before an event is a row,
-    unless `ended`, a query of `repo`, returns its key: then the row is left unchanged. `missing`
-    is a query that returns those keys that have no row, and so have to wait for the prerequisite;
-    None where no message of a batch has to.
+    unless `states`, a query of `repo` about keys, says that its row has ended: then the row is left
+    unchanged. `states` returns the keys that have rows, and whether each has ended. A message
+    without a row waits for the prerequisite, also where the pool is tried first.
     """
 
     name: str
@@ -91,8 +91,7 @@ class Projection(Generic[Event, Row]):
     other_filters: tuple[str, ...] = ()
     details: Mapping[str, str] = field(default_factory=dict)
     objects: Callable[[Event], Fetch | None] = lambda _: None
-    ended: Callable[..., Set[str]] = lambda *_: frozenset()
-    missing: Callable[..., Set[str]] | None = None
+    states: Callable[..., Mapping[str, bool]] = lambda *_: {}
 
     @property
     def read_filter(self) -> str:

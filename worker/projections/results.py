@@ -222,6 +222,5 @@ RESULTS: Projection[EventResult, Result] = Projection(
     compare=compare_result,
     log_fields=_log_fields,
     objects=_objects,
-    ended=results.ended,
-    missing=results.missing,
+    states=results.find_states,
 )

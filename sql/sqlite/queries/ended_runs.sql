@@ -31,23 +31,6 @@ WHERE
     OR execution_results.finished_at IS NOT NULL
     OR nullif(execution_results.exec_id, '') IS NOT nullif(given.exec_id, '');
 
--- name: find_100_missing_runs
--- Return those of 100 runs that do not exist; ids may repeat.
--- Frequency: once per 100 results that the broker stored after the starts were looked at last.
--- Index: primary key (result_id), once for each id.
-WITH given (result_id) AS (
-    VALUES
-        (?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),
-        (?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),
-        (?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),
-        (?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),
-        (?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?),(?)
-)
-SELECT given.result_id
-FROM given
-LEFT JOIN execution_results ON execution_results.result_id = given.result_id
-WHERE execution_results.result_id IS NULL;
-
 -- name: insert_ended_run
 -- Insert a run whose start is not in the table: a skipped run, a finalize hook, or a start that comes
 -- later or never.
