@@ -205,7 +205,7 @@ def test_status_and_check_show_both_streams_and_up_to_when_everything_is_in_the_
     assert shown["results"]["checkpoint"]["caught_up_to"] == 5
     text = projector("status", results=True).output
     assert "results: no results waiting" in text
-    assert f"everything is in the database up to: {shown['known_up_to'][:13]}" in text
+    assert f"projected up to: {shown['projected_up_to'][:13]}" in text
     checked = projector("check", "--json", results=True).document["findings"]
     streams = [one["text"] for one in checked if one["name"] == "stream"]
     assert streams == ["EVENTS has 5 messages", "RESULTS has 5 messages"]
@@ -219,11 +219,11 @@ def caught_up(done: Done) -> dict[str, Any] | None:
     return done.document if [one["caught_up_to"] for one in both] == [5, 5] else None
 
 
-def test_status_says_why_it_is_unknown_up_to_when_everything_is_in_the_database(
+def test_status_says_why_it_is_unprojected_up_to_when_everything_is_in_the_database(
     deployment: Broker, rows: Rows, projector: Projector
 ) -> None:
     done = projector("status", "--json", results=True)
-    assert done.document["known_up_to"] is None
+    assert done.document["projected_up_to"] is None
     assert done.document["unknown_because"]
     assert done.document["results"]["finding"].startswith("stream RESULTS does not exist")
     assert "unknown, so no run is given up" in projector("status", results=True).output

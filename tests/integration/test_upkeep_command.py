@@ -119,7 +119,7 @@ def test_no_run_is_given_up_whose_result_waits_and_none_expires_beyond_it(
     done = projector("upkeep", "--once", "--json")
     assert ("reaped", "overdue") not in changes(done)
     assert done.document["problems"] == []
-    assert done.document["known_up_to"] < now
+    assert done.document["projected_up_to"] < now
     run_until_idle(due, **BOTH)
     assert (due.run("overdue") or {})["exit_code"] == 0
 
@@ -159,7 +159,7 @@ def test_a_tick_only_promotes_where_it_is_unknown_what_waits(
     (problem,) = done.document["problems"]
     assert problem.startswith("nothing is reaped, expired or deleted, because it is unknown")
     assert reason in problem
-    assert done.document["known_up_to"] is None
+    assert done.document["projected_up_to"] is None
     assert due.execution("without runs") == "0/0 pending"
 
 
@@ -176,7 +176,7 @@ def test_a_tick_works_beside_a_worker_and_not_beside_one_of_another_database(
     copy = Rows(rows.path.with_name("copy.db"))
     copy.path.write_bytes(rows.path.read_bytes())
     other = projector("upkeep", "--once", "--json", PROJECTOR_DATABASE=copy.url)
-    assert other.document["known_up_to"] is None
+    assert other.document["projected_up_to"] is None
     assert "into another database" in other.document["problems"][0]
     assert worker.stop() == 0
 

@@ -187,9 +187,9 @@ class Stage:
         options = ("--nats", self._nats, "--database", self.rows.url, "--retention", "off")
         done = run_here("upkeep", "--once", "--json", *options)
         assert (done.code, done.document["failed"]) == (0, 0), done
-        assert (done.document["known_up_to"] is None) == (operation["w"] is None), done
+        assert (done.document["projected_up_to"] is None) == (operation["w"] is None), done
         if "due" in operation:
-            assert done.document["known_up_to"] < before
+            assert done.document["projected_up_to"] < before
         self._ticked = (before, format_instant(time.time_ns()), _stored(operation["now"]))
 
     def _move_to(self, instant: int) -> str:

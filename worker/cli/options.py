@@ -149,7 +149,7 @@ output_bucket = option(
 )
 projections = option(
     *("--projection", click.Choice(_DEFAULTS["projections"])),
-    "Work on these alone: starts, or both. A worker needs the starts. Repeat it for several.",
+    "Work on these only, starts or results; without it, on both. `run` needs starts. Repeatable.",
     multiple=True,
 )
 bucket = option("--bucket", _BUCKET, "Read manifests from this key-value bucket.")

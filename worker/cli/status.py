@@ -56,13 +56,14 @@ def status(*, watch: float | None, as_json: bool, **options: Any) -> int:
     It works with and without a running worker, and shows what it can if one of the two is
     unavailable.
 
-    With --projection starts it shows these alone. `known_up_to` is the time up to which everything
-    that the broker stored is in the database; only runs whose deadline is earlier are given up.
+    With --projection starts it shows these alone. `projected_up_to` is the time up to which
+    everything that the broker stored is in the database; only runs whose deadline is earlier are
+    given up.
 
     With --json: {"stream": {…}, "consumer": {"pending": 0, "ack_pending": 0, "pull_requests": 1,
     …}, "database": {"committed_at": …, "rejected": 0, …}, "workers": [{"host": …, "pid": …,
     "state": …, "database": …, "same_database": true}], "caught_up": true, "finding": …,
-    "behind_seconds": 0.0, "problems": [], "results": {"stream": {…}, …}, "known_up_to": …,
+    "behind_seconds": 0.0, "problems": [], "results": {"stream": {…}, …}, "projected_up_to": …,
     "unknown_because": null}.
 
     Exit codes: 0 the database has caught up with the broker; 1 it has not, or the stream or the
@@ -196,19 +197,19 @@ def _all_members(settings: Settings, answers: Mapping[Projection[Any, Any], _Ans
         shown = {name: checkpoint[name] for name in _OF_CHECKPOINT} if checkpoint else None
         del results["server"]
         members["results"] = {**results, "checkpoint": shown}
-        members |= _known_up_to(settings)
+        members |= _projected_up_to(settings)
     return members
 
 
-def _known_up_to(settings: Settings) -> Members:
+def _projected_up_to(settings: Settings) -> Members:
     """Return up to when everything that the broker stored is in the database, or why not known."""
     database = database_of(settings)
     try:
         with BrokerClient(settings) as client, database.reader() as reader:
             known = ask_limits(client, settings, reader, database.place())
     except (BrokerError, ConfigurationError, RepositoryError) as error:
-        return {"known_up_to": None, "unknown_because": user_message(error)}
-    return {"known_up_to": format_instant(known.limits.known), "unknown_because": None}
+        return {"projected_up_to": None, "unknown_because": user_message(error)}
+    return {"projected_up_to": format_instant(known.limits.known), "unknown_because": None}
 
 
 def _members(settings: Settings, answers: _Answers) -> Members:
@@ -318,7 +319,7 @@ def _text(members: Members) -> str:
         parts += [f"results: {line}" for line in _summary(results, "results")]
         unknown = members["unknown_because"]
         up_to = f"unknown, so no run is given up: {safe(unknown)}" if unknown else None
-        parts.append(f"everything is in the database up to: {up_to or members['known_up_to']}")
+        parts.append(f"projected up to: {up_to or members['projected_up_to']}")
     parts += _paragraphs(members)
     if results is not None:
         parts += _paragraphs({**results, "server": None, "database": None})

@@ -53,8 +53,8 @@ def upkeep(*, once: bool, dry_run: bool, as_json: bool, **chosen: Any) -> int:
     "result_id": …, "execution": …, "pc_id": …, "expires_at": …}, {"change": "deleted", "table":
     "runs", "rows": 7, "before": …}, {"change": "failed", "execution": …, "error": …}, …],
     "promoted": 3, "expired": 0, "reaped": 1, "executions_deleted": 0, "runs_deleted": 7, "failed":
-    0, "dry_run": false, "known_up_to": …, "problems": []}. Without "known_up_to", "problems" has
-    the reason.
+    0, "dry_run": false, "projected_up_to": …, "problems": []}. Without "projected_up_to",
+    "problems" has the reason.
 
     Exit codes: 0 done, even if only what needs no broker; 1 the tables rejected a change.
     """
@@ -68,7 +68,7 @@ def upkeep(*, once: bool, dry_run: bool, as_json: bool, **chosen: Any) -> int:
         summary: Members = {
             **dict.fromkeys(_COUNTS, 0),
             "dry_run": dry_run,
-            "known_up_to": format_instant(known.limits.known) if known else None,
+            "projected_up_to": format_instant(known.limits.known) if known else None,
             "problems": problems,
         }
         with report("changes", summary, _line, _ending, None, as_json=as_json) as add:
