@@ -75,11 +75,11 @@ class MeasureEnds:
     def round(self, runs: int, *, reverse: bool) -> Iterator[Ended | Latency]:
         """Yield one measurement of each kind with so many runs, if any.
 
-        A tenth of their results is counted for one execution.
+        A tenth of their results, but a hundred at least, is counted for one execution.
         """
         if not runs:
             return
-        some = runs // 10
+        some = max(100, runs // 10)
         measurements: list[Callable[[], Ended]] = [
             lambda: self.starts(runs),
             lambda: self.results(RESULTS_ALONE, runs),
@@ -94,7 +94,7 @@ class MeasureEnds:
             alone[ended.what] = ended.seconds
             yield ended
         yield Ended(IN_TURN, 2 * runs, alone[STARTS_ALONE] + alone[RESULTS_ALONE])
-        yield from self.visible(_RATE, min(runs // 10, _MOST_VISIBLE))
+        yield from self.visible(_RATE, min(some, _MOST_VISIBLE))
 
     def starts(self, count: int) -> Ended:
         """Drain starts alone."""

@@ -232,7 +232,7 @@ def test_a_row_takes_its_output_from_the_result_unless_it_was_offloaded() -> Non
     )
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(changed(RESULT))
 @example(payload(exit_code=True))
 @example(payload(exit_code=2**31))
