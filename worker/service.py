@@ -6,22 +6,13 @@ import logging
 import os
 import platform
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from types import FrameType
 from typing import Any, NamedTuple
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from repo import Database, open_database
 from repo.checkpoint import Position
@@ -195,22 +186,12 @@ class Service:
         return self._supervisor.stop_requested
 
     def _wait(self) -> None:
-        console = Console(stderr=True)
-        if not (self._settings.until_idle and console.is_terminal):
-            self._supervisor.wait()
-            return
-        columns = (TextColumn("projecting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console) as progress:
-            task = progress.add_task("projecting", total=None)
-            while not self._supervisor.wait(0.1):
-                self._update(progress, task)
-            self._update(progress, task)
+        if self._settings.until_idle and sys.stderr.isatty():
+            from worker.progress import show  # noqa: PLC0415 (slow, and no other start shows it)
 
-    def _update(self, progress: Progress, task: TaskID) -> None:
-        expected = self._status.expected
-        if expected is not None:
-            done = self._status.counters["messages"]
-            progress.update(task, completed=done, total=max(done, expected))
+            show(self._supervisor, self._status)
+        else:
+            self._supervisor.wait()
 
     def _drain(self) -> None:
         """Stop such that no message is lost and none is stuck, within the drain timeout."""

@@ -23,17 +23,23 @@ QUESTIONS = (
 )
 
 
+def named(name: str) -> click.Command:
+    found = command.get_command(click.Context(command), name)
+    assert found is not None
+    return found
+
+
 def switches(one: click.Command) -> set[str]:
     return {switch for parameter in one.params for switch in parameter.opts}
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_the_help_of_a_command_has_its_exit_codes_its_json_and_an_example(name: str) -> None:
-    text = command.commands[name].help or ""
+    text = named(name).help or ""
     assert "Exit codes: 0" in text
     assert "With --json: {" in text
     assert f"projector {name}" in text
-    assert "--json" in switches(command.commands[name])
+    assert "--json" in switches(named(name))
     assert ("It writes:" in text) == (name == "rebuild")
     assert f"`{name}" in MANUAL
     assert f"projector {name}" in MANUAL
@@ -48,4 +54,13 @@ def test_the_help_of_a_command_for_rejected_events_has_an_example_and_its_json(n
 
 @pytest.mark.parametrize("name", ["check", "config"])
 def test_check_and_config_have_every_option_of_run(name: str) -> None:
-    assert switches(command.commands["run"]) <= switches(command.commands[name])
+    assert switches(named("run")) <= switches(named(name))
+
+
+def test_every_command_is_listed_with_its_help_and_no_other_is_known() -> None:
+    listed = command.list_commands(click.Context(command))
+    assert set(listed) >= {*QUESTIONS, "run", "migrate", "rejected", "backup", "restore"}
+    for name in listed:
+        assert named(name).name == name
+        assert named(name).get_short_help_str()
+    assert command.get_command(click.Context(command), "output") is None

@@ -18,7 +18,7 @@ from repo import open_database
 from repo.sqlite.schema import known_migrations
 from tests.support.commands import others_environment
 from worker import errors
-from worker.cli import main as command_line
+from worker.cli import run as command_line
 from worker.observability.metrics import Metrics
 from worker.projections.manifests import ManifestCache
 from worker.settings import Settings

@@ -12,7 +12,7 @@ import pytest
 
 from repo.statements import statement, texts
 from tests.support.datasette import METADATA, TITLES, UNIT, document
-from worker.cli.main import run
+from worker.cli.run import run
 
 ROOT = Path(__file__).parents[2]
 SOURCES = {

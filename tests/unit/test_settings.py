@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.support.credentials import User
 from worker import settings as settings_module
 from worker.cli import context as opening
-from worker.cli import main as command_line
+from worker.cli import run as command_line
 from worker.cli.main import main
 from worker.errors import ConfigurationError
 from worker.settings import Credentials, Settings, Since, Tls, parse_seconds, parse_since

@@ -17,6 +17,7 @@ from worker.cli.context import chosen_settings
 from worker.cli.doubts import find_doubts
 from worker.cli.options import json_option
 from worker.cli.output import json_text, safe, user_message
+from worker.cli.worker_options import worker_options
 from worker.codec.timestamps import NANOSECONDS, parse_stored
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError, WorkerError
 from worker.jetstream.client import BrokerClient
@@ -44,6 +45,7 @@ _REPORT_LOST_FOR = 7 * 24 * 3600
 
 
 @click.command(short_help="Check everything that a worker needs.")
+@worker_options
 @click.option("--thorough", is_flag=True, help="Also read the whole database, to find corruption.")
 @click.option(
     "--nagios",

@@ -11,7 +11,9 @@ from worker import settings
 from worker.cli.context import chosen_settings
 from worker.cli.doubts import find_doubts
 from worker.cli.options import PREFIX, json_option
-from worker.cli.output import Members, json_text, print_table
+from worker.cli.output import Members, json_text
+from worker.cli.tables import print_table
+from worker.cli.worker_options import worker_options
 from worker.errors import EXIT_OK
 
 _SOURCES: dict[ParameterSource | None, str] = {
@@ -22,6 +24,7 @@ _HIDDEN = "(hidden)"
 
 
 @click.command(short_help="Show the settings in effect and their sources.")
+@worker_options
 @json_option
 @click.pass_context
 def config(context: click.Context, /, *, as_json: bool, **options: Any) -> int:

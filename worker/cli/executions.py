@@ -12,8 +12,9 @@ from repo.reader import Reader
 from repo.reports import Execution
 from worker.cli.context import open_database
 from worker.cli.options import database_command, list_all_option
-from worker.cli.output import Members, paragraph, print_list, safe
+from worker.cli.output import Members, paragraph, safe
 from worker.cli.runs import in_flight
+from worker.cli.tables import print_list
 from worker.codec.timestamps import format_instant
 from worker.errors import EXIT_OK, EXIT_PARTLY
 

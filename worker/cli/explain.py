@@ -23,15 +23,8 @@ from worker.cli.context import (
     told_time,
 )
 from worker.cli.options import broker_command, projections
-from worker.cli.output import (
-    Members,
-    json_text,
-    paragraph,
-    progress,
-    safe,
-    shortened,
-    user_message,
-)
+from worker.cli.output import Members, json_text, paragraph, safe, shortened, user_message
+from worker.cli.tables import progress
 from worker.codec.timestamps import format_instant, parse_stored
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError
 from worker.inspection import explanation

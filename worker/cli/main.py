@@ -1,50 +1,46 @@
 """The command `projector`: its subcommands, `run`, and the exit code of an error."""
 
-import logging
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import click
 
 from repo.errors import RepositoryError
 from worker import __version__
-from worker.cli import options
-from worker.cli.backup import backup, restore
-from worker.cli.check import check, unknown_to_nagios
-from worker.cli.config import config
-from worker.cli.context import chosen_settings
-from worker.cli.doubts import find_doubts
-from worker.cli.executions import executions
-from worker.cli.explain import explain
-from worker.cli.migrate import migrate
-from worker.cli.options import SECONDS, Whole, flag, option
 from worker.cli.output import user_message
-from worker.cli.rebuild import rebuild
-from worker.cli.rejected import rejected
-from worker.cli.runs import runs
-from worker.cli.sql import sql
-from worker.cli.status import status
 from worker.cli.streams import discard_output, set_up_streams
-from worker.cli.upkeep import upkeep
-from worker.cli.verify import verify
 from worker.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_USAGE,
     OutputError,
-    SettingError,
     WorkerError,
     exit_code,
 )
-from worker.projections.starts import STARTS
-from worker.service import Service
 
-log = logging.getLogger(__name__)
+# The module of each. It is imported when it is used: to import all takes as long as to connect.
+_COMMANDS = {
+    **{name: name for name in ("backup", "check", "config", "executions", "explain", "migrate")},
+    **{name: name for name in ("rebuild", "rejected", "run", "runs", "sql", "status", "upkeep")},
+    "restore": "backup",
+    "verify": "verify",
+}
 
 
 class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's)
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module = import_module(f"worker.cli.{_COMMANDS[cmd_name]}")
+        found: click.Command = getattr(module, cmd_name)
+        return found
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -65,67 +61,6 @@ def command() -> None:
     """
 
 
-@command.command(short_help="Run the worker.")
-@options.servers
-@options.database
-@options.stream
-@options.consumer
-@options.bucket
-@options.projections
-@options.results_stream
-@options.results_consumer
-@options.output_bucket
-@flag("--create-stream", "Create a missing stream. Otherwise the worker waits for it.")
-@flag("--migrate", "Apply pending migrations at start. Otherwise the worker exits with code 78.")
-@flag("--until-idle", "Exit with code 0 as soon as no message is pending or ack pending.")
-@option("--batch", Whole(1, 10_000), "Write at most this many messages in one transaction.")
-@option("--threads", Whole(1, 64), "Use this many threads: one writes, the others decode.")
-@option("--max-outstanding", Whole(1, 100_000), "Hold at most this many unacked messages.")
-@option(
-    *("--ack-wait", SECONDS),
-    "Let the broker redeliver after this long without an ack. Used to create the consumer.",
-)
-@option(
-    *("--max-ack-pending", Whole(1, 1_000_000)),
-    "Let the broker deliver at most this many messages, for all workers together, before an ack. "
-    "Used to create the consumer.",
-)
-@options.patience
-@option("--drain-timeout", SECONDS, "Wait this long for started batches when stopping.")
-@option(
-    "--upkeep-every",
-    SECONDS,
-    "Promote late executions, give up overdue runs and delete old rows at this interval.",
-)
-@options.retention
-@options.observability
-@options.credentials
-@options.logs("info")
-def run(**chosen: Any) -> int:
-    """Pull events from JetStream, write them to the database, and ack them after the commit.
-
-    Every option can be set by its variable instead. Exit code 0: the worker drained and stopped, or
-    was idle with --until-idle. It waits for an unavailable broker or database.
-    """
-    doubts = find_doubts(chosen)
-    settings = chosen_settings(chosen)
-    if STARTS not in settings.chosen:
-        problem = "expected starts as well as results: each result waits for the start of its run"
-        raise SettingError("--projection", problem)
-    for doubt in doubts:
-        log.warning("settings.doubtful", extra={"doubt": doubt})
-    return Service(settings).run()
-
-
-for one in (check, config):
-    one.params = [*run.params, *one.params]
-for one in (
-    *(check, config, status, runs, executions, explain, verify, rebuild, sql, rejected),
-    *(migrate, backup, restore, upkeep),
-):
-    command.add_command(one)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with `arguments`, or those of the process, and return the exit code."""
     set_up_streams()
@@ -139,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, OutputError):
             discard_output()
         if list(arguments[:1]) == ["check"] and "--nagios" in arguments:
+            from worker.cli.check import unknown_to_nagios  # noqa: PLC0415 (as the command)
+
             return unknown_to_nagios(error)
         if isinstance(error, click.UsageError):
             error.show()

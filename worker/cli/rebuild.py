@@ -22,7 +22,8 @@ from worker.cli.options import (
     since_option,
     without_deadlines_option,
 )
-from worker.cli.output import counts_text, cut_short, json_text, progress
+from worker.cli.output import counts_text, cut_short, json_text
+from worker.cli.tables import progress
 from worker.errors import EXIT_OK
 from worker.inspection.preview import Preview
 from worker.jetstream.client import BrokerClient

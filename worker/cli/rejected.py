@@ -32,7 +32,8 @@ from worker.cli.options import (
     together,
     without_deadlines_option,
 )
-from worker.cli.output import Members, counts_text, json_text, print_list, report, safe
+from worker.cli.output import Members, counts_text, json_text, report, safe
+from worker.cli.tables import print_list
 from worker.errors import EXIT_OK, EXIT_PARTLY
 from worker.jetstream.command_outputs import CommandOutputs
 from worker.jetstream.manifest_sync import read_manifests

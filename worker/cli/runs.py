@@ -11,7 +11,8 @@ from repo.reader import Reader
 from repo.reports import Ended, EndedFilters, list_ended_before
 from worker.cli.context import open_database
 from worker.cli.options import database_command, list_all_option
-from worker.cli.output import Members, json_text, print_list, print_table
+from worker.cli.output import Members, json_text
+from worker.cli.tables import print_list, print_table
 from worker.codec.timestamps import NANOSECONDS, format_instant, parse_stored
 from worker.errors import EXIT_OK
 

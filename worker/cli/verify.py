@@ -13,7 +13,8 @@ from worker.cli.options import (
     since_option,
     without_deadlines_option,
 )
-from worker.cli.output import Add, Members, counts_text, progress, report, safe
+from worker.cli.output import Add, Members, counts_text, report, safe
+from worker.cli.tables import progress
 from worker.errors import EXIT_OK, EXIT_PARTLY
 from worker.inspection.verification import (
     OUTCOMES,
