@@ -106,9 +106,9 @@ class Settings:
     create_stream: bool = False
     migrate: bool = False
     until_idle: bool = False
-    batch: int = 1000
+    batch: int = 2000
     threads: int = 2
-    max_outstanding: int = 4000
+    max_outstanding: int = 8000
     ack_wait: float = 30.0
     max_ack_pending: int = 10_000
     busy_timeout: float = 1.0

@@ -156,7 +156,7 @@ def test_without_options_the_settings_have_their_defaults(command: Command) -> N
     chosen = command.chosen("--database", "sqlite:///x.db")
     assert chosen == Settings(nats_urls=("nats://127.0.0.1:4222",), database="sqlite:///x.db")
     assert (chosen.stream, chosen.consumer) == ("EVENTS", "backend_events_projector")
-    assert (chosen.bucket, chosen.batch, chosen.ack_wait) == ("jobs", 1000, 30.0)
+    assert (chosen.bucket, chosen.batch, chosen.ack_wait) == ("jobs", 2000, 30.0)
     assert not any(getattr(chosen, flag[2:].replace("-", "_")) for flag in SWITCHES)
     assert not chosen.tls.required
     assert command.chosen("--nats", "broker").nats_urls == ("nats://broker:4222",)

@@ -31,7 +31,7 @@ from worker.messages import Message, is_marker, read_delivery
 
 log = logging.getLogger(__name__)
 
-MOST_REQUESTED = 500
+MOST_REQUESTED = 2000
 HEARTBEAT = 0.5
 _EXPIRES_LATE = 1.0
 _LONGEST_SILENCE = 5.0
