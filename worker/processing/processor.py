@@ -78,7 +78,7 @@ class BatchProcessor:
         if batch.after < self._waits_since:
             # Made before it was known that messages of an earlier batch wait. So the first of two
             # messages for one row stays the first, also across batches.
-            ready = replace(batch, messages=())
+            ready, prepared = replace(batch, messages=()), self.prepare(())
         try:
             while ready.messages:
                 try:
