@@ -46,6 +46,7 @@ def test_a_request_to_a_server_that_died_does_not_affect_the_next_connection(
         with rows.locked():
             publish(broker, 1, 1)
             worker.until(lambda: broker.consumer().num_ack_pending == 1)
+            until(time.monotonic() + 0.5)  # by now a pool thread has it
             server.send(signal.SIGSTOP)
             until(time.monotonic() + 1.4)  # from now on the worker asks the broker before it acks
         worker.until(lambda: rows.count() == 1)

@@ -172,7 +172,11 @@ def test_a_tick_works_beside_a_worker_and_not_beside_one_of_another_database(
     worker.wait_for("worker.ready")
     make_due(rows)
     done = projector("upkeep", "--once", "--json")
-    assert ("reaped", "overdue") in changes(done), done
+    assert (done.code, done.document["problems"]) == (0, []), done
+    # By the command, or by the worker, whose first tick may come as late.
+    run = rows.run("overdue")
+    assert run is not None
+    assert run["reaped"] == 1
     copy = Rows(rows.path.with_name("copy.db"))
     copy.path.write_bytes(rows.path.read_bytes())
     other = projector("upkeep", "--once", "--json", PROJECTOR_DATABASE=copy.url)
