@@ -104,6 +104,8 @@ class BrokerClient:
             if problem is None:
                 raise
             raise type(error)(f"{error}: {problem}") from error.__cause__
+        finally:
+            work.close()  # an interrupt may come before it begins, and Python would warn of that
 
     async def _connect(self) -> Connection:
         settings = self._settings
