@@ -43,7 +43,7 @@ def promote(connection: Connection, exec_ids: Sequence[str]) -> int:
 
 
 class EndedRun(NamedTuple):
-    """A run that has just ended, as far as its execution is concerned.
+    """A run that has just ended, or several alike, as far as its execution is concerned.
 
     `exec_id` is the execution that it counts for, None for none; `row_exec_id` the one that its row
     names. A `late` one has succeeded after it was given up, and counted as a failure then.
@@ -53,6 +53,7 @@ class EndedRun(NamedTuple):
     row_exec_id: str | None
     succeeded: bool
     late: bool = False
+    runs: int = 1
 
 
 @dataclass(slots=True)
@@ -67,11 +68,11 @@ class _Count:
     def add(self, run: EndedRun) -> None:
         is_others = run.row_exec_id != run.exec_id
         if run.succeeded:
-            self.succeeded += 1
-            self.others_succeeded += is_others
+            self.succeeded += run.runs
+            self.others_succeeded += is_others * run.runs
         else:
-            self.failed += 1
-            self.others_failed += is_others
+            self.failed += run.runs
+            self.others_failed += is_others * run.runs
 
 
 def count(connection: Connection, ended: Iterable[EndedRun]) -> None:
@@ -85,7 +86,7 @@ def count(connection: Connection, ended: Iterable[EndedRun]) -> None:
     for run in ended:
         if run.late:
             if run.row_exec_id:
-                moved[run.row_exec_id] += 1
+                moved[run.row_exec_id] += run.runs
         elif run.exec_id:
             counts[run.exec_id].add(run)
     # First, since the first count of an execution finds a late success in its row already.

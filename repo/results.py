@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import groupby
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from repo import Connection, checkpoint, executions
@@ -66,10 +67,16 @@ class Result(NamedTuple):
 
     def as_end(self) -> tuple[str | int | None, ...]:
         """Return the values of the statement that writes it into an existing row."""
-        return (
-            *(self.request_id, self.exit_code, self.stdout, self.stderr, self.finished_at),
-            *(self.job_id, self.result_id),
-        )
+        values: tuple[str | int | None, ...] = _as_end(self)
+        return values
+
+
+_as_end = itemgetter(
+    *map(
+        Result._fields.index,
+        ("request_id", "exit_code", "stdout", "stderr", "finished_at", "job_id", "result_id"),
+    )
+)
 
 
 class _Found(NamedTuple):
@@ -85,6 +92,8 @@ class _Found(NamedTuple):
         """Whether another result changes nothing."""
         return self.has_ended and not self.is_reaped
 
+
+_HAS_RESULT = _Found(exists=True, has_ended=True, is_reaped=False, exec_id=None)
 
 _Unusual = dict[str, _Found]
 """The rows that are not what most results find: a run in flight of the execution that they name."""
@@ -140,9 +149,14 @@ def _in_order(
     """
     if any(_is_of_another(result, unusual) for result in results if result.result_id in unusual):
         yield from ([result] for result in results)
+    elif results and min(map(_sequence, results)) > counted_up_to:
+        yield results  # as nearly always
     else:
         for _, some in groupby(results, lambda result: _counts(result, counted_up_to)):
             yield list(some)
+
+
+_sequence = attrgetter("stream_sequence")
 
 
 def _counts(result: Result, counted_up_to: int) -> bool:
@@ -161,25 +175,29 @@ def _write(
 ) -> Outcomes:
     new: list[Result] = []
     ended: list[Result] = []
-    counted: list[EndedRun] = []
-    outcomes: Outcomes = Counter()
+    # By execution, that of the row, whether it succeeded or was skipped, and what the row was.
+    alike: Counter[tuple[str | None, str | None, bool, bool, str]] = Counter()
     for result in results:
-        row = unusual.get(result.result_id) or _Found(
-            exists=True, has_ended=False, is_reaped=False, exec_id=result.exec_id
-        )
-        if row.has_result:
-            continue
-        succeeded = result.exit_code == 0
-        row_exec_id = row.exec_id if row.exists else result.exec_id
-        (ended if row.exists else new).append(result)
-        outcomes[INSERTED if not row.exists else LATE if row.has_ended else ENDED] += 1
-        outcomes[SKIPPED if result.skipped else SUCCEEDED if succeeded else FAILED] += 1
-        if succeeded if row.has_ended else counts:
-            counted.append(EndedRun(result.exec_id, row_exec_id, succeeded, row.has_ended))
-        unusual[result.result_id] = _Found(
-            exists=True, has_ended=True, is_reaped=False, exec_id=row_exec_id
-        )
+        exec_id = row_exec_id = result.exec_id
+        row, outcome = unusual.get(result.result_id), ENDED
+        if row is not None and row.exists:
+            if row.has_result:
+                continue
+            row_exec_id, outcome = row.exec_id, LATE if row.has_ended else ENDED
+        elif row is not None:
+            outcome = INSERTED
+        (new if outcome == INSERTED else ended).append(result)
+        alike[exec_id, row_exec_id, result.exit_code == 0, result.skipped, outcome] += 1
+        unusual[result.result_id] = _HAS_RESULT
     _write_rows(connection, new, ended)
+    outcomes: Outcomes = Counter()
+    counted: list[EndedRun] = []
+    for (exec_id, row_exec_id, succeeded, skipped, outcome), runs in alike.items():
+        outcomes[outcome] += runs
+        outcomes[SKIPPED if skipped else SUCCEEDED if succeeded else FAILED] += runs
+        is_late = outcome == LATE
+        if succeeded if is_late else counts:
+            counted.append(EndedRun(exec_id, row_exec_id, succeeded, is_late, runs))
     executions.count(connection, counted)
     return outcomes
 
