@@ -24,7 +24,7 @@ HOUR = 3600.0
 OFTEN = ("--upkeep-every", "0.2s")
 # So slow that W is known, and several ticks are over, long before all results are projected.
 SLOWLY = ("--upkeep-every", "0.2s", "--batch", "10")
-SLOW = ("slow-commits", 0.1)
+SLOW = ("slow-commits", 0.2)
 NAMES = names_of(140)
 LATER, SKIPPED = names_of(20, "later"), names_of(20, "skipped")
 # Notes how many runs have their result when one is given up, or an execution expires.

@@ -82,13 +82,13 @@ def test_an_interrupted_verify_says_first_how_much_it_compared(
 def test_an_interrupted_rebuild_says_first_how_much_it_projected(
     deployment: Broker, rows: Rows, start: Start
 ) -> None:
-    deployment.publish_starts(events.start() for _ in range(4 * MANY))
+    deployment.publish_starts(events.start() for _ in range(16 * MANY))
     process = start("rebuild")
     eventually(lambda: rows.count() > 0, 20)
     first, second = interrupt(process).splitlines()
-    (done,) = re.findall(rf"^interrupted after (\d+) of {4 * MANY} events$", first)
+    (done,) = re.findall(rf"^interrupted after (\d+) of {16 * MANY} events$", first)
     assert second.startswith(f"{done} messages, ")
-    assert int(done) < 4 * MANY
+    assert int(done) < 16 * MANY
 
 
 def test_an_interrupted_command_for_rejected_events_says_first_how_many_it_handled(

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Coroutine
+from inspect import CORO_CREATED, getcoroutinestate
 from types import FrameType
 from typing import Any, Self, TypeVar
 
@@ -105,7 +106,8 @@ class BrokerClient:
                 raise
             raise type(error)(f"{error}: {problem}") from error.__cause__
         finally:
-            work.close()  # an interrupt may come before it begins, and Python would warn of that
+            if getcoroutinestate(work) == CORO_CREATED:
+                work.close()  # interrupted before it began, of which Python would warn
 
     async def _connect(self) -> Connection:
         settings = self._settings
