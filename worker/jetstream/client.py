@@ -98,16 +98,25 @@ class BrokerClient:
         that is not permitted only times out.
         """
         began = time.monotonic()
+        guarded = self._guarded(work)
         try:
-            return self._runner.run(self._guarded(work))
+            return self._runner.run(guarded)
         except BrokerError as error:
             problem = self.connection.problem_since(began)
             if problem is None:
                 raise
             raise type(error)(f"{error}: {problem}") from error.__cause__
         finally:
-            if getcoroutinestate(work) == CORO_CREATED:
-                work.close()  # interrupted before it began, of which Python would warn
+            if getcoroutinestate(work) == CORO_CREATED:  # interrupted before it began
+                for coroutine in (guarded, work):
+                    self._forget(coroutine)
+
+    def _forget(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Keep what has not begun from beginning later, and Python from a warning about it."""
+        tasks = asyncio.all_tasks(self._runner.get_loop())
+        ended = [task.cancel() for task in tasks if task.get_coro() is coroutine]
+        if not ended:
+            coroutine.close()
 
     async def _connect(self) -> Connection:
         settings = self._settings
