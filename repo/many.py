@@ -10,6 +10,7 @@ from repo.statements import Statement
 # After each row that a statement returns or writes, a thread waits for its turn in the interpreter,
 # milliseconds where others are busy: the fewer statements the better.
 MANY = 100
+_FEW = 5
 
 
 def execute_all(
@@ -27,9 +28,13 @@ def execute_all(
 
 
 def fetch_all(
-    connection: Connection, many: Statement, rows: Sequence[Sequence[Any]]
+    connection: Connection, many: Statement, one: Statement, rows: Sequence[Sequence[Any]]
 ) -> Iterator[tuple[Any, ...]]:
-    """Yield what a statement returns for all rows, 100 at a time; the last one may repeat."""
+    """Yield what a statement returns for all rows, `many` for 100 at a time; rows may repeat."""
+    if len(rows) <= _FEW:
+        for row in rows:
+            yield from connection.fetch(one, row)
+        return
     for start in range(0, len(rows), MANY):
         some = list(rows[start : start + MANY])
         some += some[-1:] * (MANY - len(some))

@@ -36,7 +36,7 @@ from repo.errors import (
 )
 from repo.reaper import Overdue, Reaping
 from repo.rejected import Key, RejectedEvent
-from repo.retry import retry_policy
+from repo.retry import retry_policy, retrying
 
 _Result = TypeVar("_Result")
 
@@ -226,8 +226,7 @@ class Repository(Generic[Row]):
         return self._retrying(attempt)
 
     def _retrying(self, work: Callable[[], _Result]) -> _Result:
-        result: _Result = self._retry(self._attempt, work)
-        return result
+        return retrying(self._retry, partial(self._attempt, work))
 
     def _attempt(self, work: Callable[[], _Result]) -> _Result:
         if self.give_up.is_set():
@@ -259,6 +258,7 @@ class GuardedRepository(Repository[Row]):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._transaction = self.guard.transaction
+        self._begun = 0
 
     def recall(self) -> Recalled:
         """Return the stored checkpoint of the guard's stream and consumer; raises as `write`.
@@ -266,6 +266,7 @@ class GuardedRepository(Repository[Row]):
         It takes and releases the write lock first: a database that cannot be written to is useless
         here, and a reader would not notice.
         """
+        self._close_if_replaced()
         return self._in_transaction(
             lambda connection: Recalled(
                 checkpoints.read(connection, self.guard.position), connection.place
@@ -310,7 +311,12 @@ class GuardedRepository(Repository[Row]):
         self._retrying(advance)
 
     def _open(self) -> BatchWriter[Row]:
-        # Another thread may have begun with the database that took this one's place.
+        if self._begun != self.guard.begun:
+            # Another thread may have begun with the database that took this one's place.
+            self._begun = self.guard.begun
+            self._close_if_replaced()
+        return super()._open()
+
+    def _close_if_replaced(self) -> None:
         if self._batches is not None and not self._batches.connection.is_current():
             self.close()
-        return super()._open()

@@ -1,11 +1,16 @@
 """The retry policy: transient faults soon again with jitter, everything else not at all."""
 
 import threading
+from collections.abc import Callable
+from itertools import chain, repeat
+from typing import NoReturn, TypeVar
 
 import tenacity
 
 from repo.errors import TransientError
 from repo.observer import NOBODY, Observer
+
+_Result = TypeVar("_Result")
 
 
 def retry_policy(
@@ -25,3 +30,22 @@ def retry_policy(
         before_sleep=lambda _: observer.retrying(),
         reraise=True,
     )
+
+
+def retrying(policy: tenacity.Retrying, work: Callable[[], _Result]) -> _Result:
+    """Return what `work` returns, in the end; raises as the policy says."""
+
+    def raise_first() -> NoReturn:
+        raise first
+
+    def attempt() -> _Result:
+        return next(attempts)()
+
+    # The first attempt by itself: the library costs as much as the statements of a small batch.
+    try:
+        return work()
+    except TransientError as error:
+        first = error
+    attempts = chain([raise_first], repeat(work))
+    result: _Result = policy(attempt)
+    return result

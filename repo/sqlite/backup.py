@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from repo.errors import CorruptDatabaseError, DiskError, TransientError
 from repo.sqlite.connection import Connection, DatabaseFile
-from repo.sqlite.errors import translated_os_errors
+from repo.sqlite.errors import TRANSLATED_OS_ERRORS
 from repo.sqlite.files import CREATION_MODE
 from repo.statements import statement
 
@@ -38,7 +38,7 @@ def back_up(database: DatabaseFile, target: Path) -> Path:
     """
     if target.is_dir():
         target /= f"{database.path.stem}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db"
-    with _copied(database, target) as copy, translated_os_errors():
+    with _copied(database, target) as copy, TRANSLATED_OS_ERRORS:
         # Reserved, so that the rename overwrites nothing; the name is never seen half-written.
         os.close(os.open(target, os.O_CREAT | os.O_EXCL, 0o600))
         copy.replace(target)
@@ -55,7 +55,7 @@ def restore(database: DatabaseFile, source: Path) -> Path | None:
     backup = DatabaseFile(source.absolute(), busy_timeout=database.busy_timeout)
     with _copied(backup, place) as copy:
         _give_a_log(copy)
-        with translated_os_errors(), _locked_out(place):
+        with TRANSLATED_OS_ERRORS, _locked_out(place):
             if place.exists():  # perhaps another program's, which chose the mode
                 _copy_permissions(copy, place)
             aside = _set_aside(database, place) if place.exists() else None
@@ -73,7 +73,7 @@ def _copied(database: DatabaseFile, place: Path) -> Iterator[Path]:
     It is deleted at the end unless it was renamed.
     """
     copy = place.with_name(f".{place.name}.{uuid4().hex}.partial")
-    with translated_os_errors():
+    with TRANSLATED_OS_ERRORS:
         status = database.path.stat()
         mode = CREATION_MODE & (status.st_mode | stat.S_IRUSR | stat.S_IWUSR)
         os.close(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
@@ -82,10 +82,10 @@ def _copied(database: DatabaseFile, place: Path) -> Iterator[Path]:
         with database.reading() as connection:
             _copy(connection, str(copy))
         _check(copy)
-        with translated_os_errors():
+        with TRANSLATED_OS_ERRORS:
             _sync(copy)
         yield copy
-        with translated_os_errors():
+        with TRANSLATED_OS_ERRORS:
             _sync(place.parent)
     finally:
         copy.unlink(missing_ok=True)
@@ -112,7 +112,7 @@ def _check(copy: Path) -> None:
 def _give_a_log(copy: Path) -> None:
     with closing(DatabaseFile(copy).connect()) as connection:
         connection.fetch(_SET_WRITE_AHEAD_LOG)
-    with translated_os_errors():
+    with TRANSLATED_OS_ERRORS:
         _sync(copy)
 
 

@@ -10,7 +10,7 @@ from repo.errors import RepositoryError
 from repo.findings import Finding, Level
 from repo.retry import retry_policy
 from repo.sqlite.connection import DatabaseFile
-from repo.sqlite.errors import translated_os_errors
+from repo.sqlite.errors import TRANSLATED_OS_ERRORS
 from repo.sqlite.files import exists
 
 _MEBIBYTE = 1024 * 1024
@@ -103,7 +103,7 @@ def _failed(name: str, error: RepositoryError) -> Finding:
 def disk_of(path: Path) -> Disk:
     """Return the disk of a file, or of its folder if it is missing; may raise UnavailableError."""
     found = path if exists(path) else path.parent
-    with translated_os_errors():
+    with TRANSLATED_OS_ERRORS:
         space = os.statvfs(found)
         kind = _kind(found.resolve())
     return Disk(kind, space.f_bavail * space.f_frsize, space.f_bavail / max(space.f_blocks, 1))

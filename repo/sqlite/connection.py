@@ -23,7 +23,7 @@ from repo.errors import (
     UnavailableError,
 )
 from repo.observer import NOBODY, Observer
-from repo.sqlite.errors import translated
+from repo.sqlite.errors import TRANSLATED
 from repo.sqlite.files import FileIdentity, WriteAheadLog, exists, file_identity, place
 from repo.statements import Statement, statement, texts
 
@@ -95,7 +95,7 @@ class DatabaseFile:
         identity = file_identity(self.path)
         self.log.check_access(writing=mode == "rw")
         # mode=rw: a missing file is an error, not a new and empty database.
-        with translated():
+        with TRANSLATED:
             raw = sqlite3.connect(
                 f"file:{quote(os.fsencode(self.path))}?mode={mode}",
                 uri=True,
@@ -134,22 +134,22 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection; what was not committed is undone."""
-        with translated():
+        with TRANSLATED:
             self.driver.close()
 
     def execute(self, name: Statement, values: Values = ()) -> int:
         """Run one statement and return how many rows it changed."""
-        with translated():
+        with TRANSLATED:
             return self.driver.execute(_TEXTS[name], values).rowcount
 
     def execute_many(self, name: Statement, rows: Sequence[Values]) -> int:
         """Run one statement for each of the rows and return how many rows it changed."""
-        with translated():
+        with TRANSLATED:
             return self.driver.executemany(_TEXTS[name], rows).rowcount
 
     def fetch(self, name: Statement, values: Values = ()) -> list[tuple[Any, ...]]:
         """Run one query and return all its rows, so that no open cursor holds back a checkpoint."""
-        with translated():
+        with TRANSLATED:
             return self.driver.execute(_TEXTS[name], values).fetchall()
 
     def plan(self, name: Statement) -> list[str]:
@@ -161,7 +161,7 @@ class Connection:
         if not _ON_TABLES.search(code):
             return []
         values = dict.fromkeys(_NAMED.findall(code)) or [None] * code.count("?")
-        with translated():
+        with TRANSLATED:
             rows = self.driver.execute(f"EXPLAIN QUERY PLAN {_TEXTS[name]}", values)
             return [str(row[3]) for row in rows]
 

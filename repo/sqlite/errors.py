@@ -4,8 +4,8 @@ import errno
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from repo.errors import (
@@ -39,31 +39,48 @@ _TEMPORARY = ("/var/tmp", "/usr/tmp", "/tmp", ".")  # noqa: S108 (SQLite chooses
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Raise a RepositoryError instead of the driver's error, from anything that runs inside."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is None or code & 0xFF in _BUGS:  # misuse of the driver, which no retry can cure
-            raise
-        kind = _CLASSES.get(code & 0xFF, UnavailableError)
-        text = f"{error} ({getattr(error, 'sqlite_errorname', '')})"
-        # The code is the same whichever file it was.
-        raise kind(f"{text}; {_temporary()}" if kind is DiskError else text) from error
-    except (OverflowError, UnicodeEncodeError) as error:
-        raise RowRejected(str(error)) from error
+class _Translated:
+    """Raises what `translate` returns for an error of its body, if it returns anything.
+
+    A generator would cost more than many a statement.
+    """
+
+    def __init__(self, translate: Callable[[BaseException], RepositoryError | None]) -> None:
+        self._translate = translate
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is not None and (translation := self._translate(error)) is not None:
+            raise translation from error
 
 
-@contextmanager
-def translated_os_errors() -> Iterator[None]:
-    """Raise DiskError or UnavailableError instead of the system's errors about files."""
-    try:
-        yield
-    except OSError as error:
-        kind = DiskError if error.errno in _OF_THE_DISK else UnavailableError
-        raise kind(f"a file of the database cannot be used: {error}") from error
+def _of_the_driver(error: BaseException) -> RepositoryError | None:
+    if isinstance(error, OverflowError | UnicodeEncodeError):
+        return RowRejected(str(error))
+    code = getattr(error, "sqlite_errorcode", None)
+    # Without a code, or with one of these, it is a misuse of the driver, which no retry can cure.
+    if not isinstance(error, sqlite3.Error) or code is None or code & 0xFF in _BUGS:
+        return None
+    kind = _CLASSES.get(code & 0xFF, UnavailableError)
+    text = f"{error} ({getattr(error, 'sqlite_errorname', '')})"
+    # The code is the same whichever file it was.
+    return kind(f"{text}; {_temporary()}" if kind is DiskError else text)
+
+
+def _of_the_system(error: BaseException) -> RepositoryError | None:
+    if not isinstance(error, OSError):
+        return None
+    kind = DiskError if error.errno in _OF_THE_DISK else UnavailableError
+    return kind(f"a file of the database cannot be used: {error}")
+
+
+TRANSLATED = _Translated(_of_the_driver)
+"""Raises a RepositoryError instead of the driver's error, from anything that runs inside."""
+
+TRANSLATED_OS_ERRORS = _Translated(_of_the_system)
+"""Raises DiskError or UnavailableError instead of the system's errors about files."""
 
 
 def _temporary() -> str:

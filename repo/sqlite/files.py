@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from repo.errors import ReadOnlyError
-from repo.sqlite.errors import translated_os_errors
+from repo.sqlite.errors import TRANSLATED_OS_ERRORS
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ FileIdentity = tuple[int, int]
 
 def file_identity(path: Path) -> FileIdentity:
     """Return a file's identity; raises UnavailableError if it does not exist."""
-    with translated_os_errors():
+    with TRANSLATED_OS_ERRORS:
         status = path.stat()
     return status.st_dev, status.st_ino
 
@@ -50,7 +50,7 @@ def _boot_id() -> str:
 
 def exists(path: Path) -> bool:
     """Return whether a file exists; raises UnavailableError if this process may not look."""
-    with translated_os_errors():
+    with TRANSLATED_OS_ERRORS:
         try:
             path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -63,7 +63,7 @@ def _needs_log(path: Path) -> bool:
 
     See https://www.sqlite.org/fileformat.html, "file format version numbers".
     """
-    with translated_os_errors(), path.open("rb") as file:
+    with TRANSLATED_OS_ERRORS, path.open("rb") as file:
         return file.read(20)[18:] == b"\x02\x02"
 
 
@@ -120,7 +120,7 @@ class WriteAheadLog:
                 return
             if file_identity(path) == log_file:
                 aside = path.with_name(f"{path.name}-of-{file[1]}")
-                with translated_os_errors():
+                with TRANSLATED_OS_ERRORS:
                     path.rename(aside)
                     self.path("-shm").unlink(missing_ok=True)
                 log.warning("database.log_renamed", extra={"log": str(path), "to": str(aside)})

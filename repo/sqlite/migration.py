@@ -17,7 +17,7 @@ import yoyo
 from repo.errors import TransientError
 from repo.retry import retry_policy
 from repo.sqlite.connection import DatabaseFile
-from repo.sqlite.errors import translated
+from repo.sqlite.errors import TRANSLATED
 from repo.sqlite.migration_lock import lock_row, sole_migration
 from repo.sqlite.schema import all_migrations
 
@@ -90,7 +90,7 @@ class _Migration(threading.Thread):
     def _apply(self) -> None:
         # yoyo prints what a statement returns; standard output belongs to the commands.
         with (
-            translated(),
+            TRANSLATED,
             contextlib.redirect_stdout(io.StringIO()),
             sole_migration(self._path, self._wait),
             self._interruptible(yoyo.get_backend(self._url)) as backend,

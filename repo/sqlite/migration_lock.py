@@ -19,7 +19,7 @@ from typing import Any
 from yoyo.exceptions import LockTimeout
 
 from repo.sqlite.checks import disk_of
-from repo.sqlite.errors import translated_os_errors
+from repo.sqlite.errors import TRANSLATED_OS_ERRORS
 from repo.sqlite.files import CREATION_MODE
 from repo.statements import statement, texts
 
@@ -37,7 +37,7 @@ _GET_LOCK = texts("sqlite")[statement("get_migration_lock", "sqlite")]
 @contextmanager
 def sole_migration(path: Path, wait: Wait) -> Iterator[None]:
     """Hold the kernel's lock on a database file, which is created if it is missing."""
-    with translated_os_errors():
+    with TRANSLATED_OS_ERRORS:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, CREATION_MODE)
     try:
         while not _try_lock(path, handle):
@@ -50,7 +50,7 @@ def sole_migration(path: Path, wait: Wait) -> Iterator[None]:
 def _try_lock(path: Path, handle: int) -> bool:
     if disk_of(path).is_network:
         return True  # there it would exclude SQLite's own locks
-    with translated_os_errors():
+    with TRANSLATED_OS_ERRORS:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -16,7 +16,7 @@ from yoyo.migrations import read_sql_migration
 
 from repo.errors import UnavailableError
 from repo.sqlite.connection import DatabaseFile
-from repo.sqlite.errors import translated
+from repo.sqlite.errors import TRANSLATED
 from repo.sqlite.files import exists
 from repo.statements import statement
 
@@ -72,7 +72,7 @@ def migration_sql(file: DatabaseFile) -> list[str]:
     A missing file counts as an empty database. Raises as `applied_migrations`.
     """
     pending = pending_migrations(file)
-    with _driver_of(file) as driver, translated():
+    with _driver_of(file) as driver, TRANSLATED:
         return [
             sql for one in all_migrations() if one.id in pending for sql in _statements(one, driver)
         ]

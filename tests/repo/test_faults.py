@@ -24,7 +24,7 @@ from repo.rejected import RejectedEvent
 from repo.sqlite.checks import Disk, disk_of
 from repo.sqlite.connection import Connection
 from repo.sqlite.database import Database
-from repo.sqlite.errors import translated
+from repo.sqlite.errors import TRANSLATED
 from repo.statements import statement
 from tests.repo.rows import Db, Repository, reject_bad_pc, reject_of, run, runs
 from tests.support.forbidden import forbid
@@ -250,7 +250,7 @@ def test_a_result_code_becomes_the_error_that_says_what_to_do(
     error = sqlite3.OperationalError("text")
     error.sqlite_errorcode = getattr(sqlite3, f"SQLITE_{name}")
     error.sqlite_errorname = f"SQLITE_{name}"
-    with pytest.raises(RepositoryError) as fault, translated():
+    with pytest.raises(RepositoryError) as fault, TRANSLATED:
         raise error
     assert type(fault.value) is kind
     assert str(fault.value).partition(";")[0] == f"text (SQLITE_{name})"

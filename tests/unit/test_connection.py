@@ -3,8 +3,9 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import nats.errors
@@ -63,7 +64,7 @@ def handed_over(data: bytes, *, is_subscribed: bool = True) -> list[Received]:
 
     async def receive() -> list[Msg]:
         client, messages = unconnected(), list[Msg]()
-        client._receivers[SID] = messages.append
+        client._receivers[SID] = messages.extend
         if is_subscribed:
             client._subs[SID] = Subscription(client, SID, ">")
         await client._ps.parse(data)
@@ -111,6 +112,40 @@ def test_an_ordinary_message_is_read_as_the_library_reads_it(
     assert handed_over(sent, is_subscribed=False) == []
 
 
+def test_all_that_one_read_brings_is_handed_over_together() -> None:
+    async def receive() -> list[tuple[int, list[bytes]]]:
+        client, calls = unconnected(), list[tuple[int, list[bytes]]]()
+
+        def take(sid: int, read: Sequence[Msg]) -> None:
+            calls.append((sid, [message.data for message in read]))
+
+        for sid in (SID, SID + 1):
+            client._subs[sid] = Subscription(client, sid, ">")
+            client._receivers[sid] = partial(take, sid)
+        sent = [delivery(b"a", b"", b"", b"%d" % number) for number in range(5)]
+        other = sent[0].replace(b"MSG a %d" % SID, b"MSG a %d" % (SID + 1))
+        # The last message is cut in two.
+        await client._ps.parse(b"".join([*sent[:2], other, *sent[2:]])[:-3])
+        await client._ps.parse(sent[4][-3:])
+        return calls
+
+    first, second, last = asyncio.run(receive())
+    assert first == (SID, [b"0", b"1", b"2", b"3"])
+    assert (second, last) == ((SID + 1, [b"0"]), (SID, [b"4"]))
+
+
+def test_what_was_read_before_an_error_is_handed_over() -> None:
+    async def receive() -> list[Msg]:
+        client, messages = unconnected(), list[Msg]()
+        client._receivers[SID] = messages.extend
+        client._subs[SID] = Subscription(client, SID, ">")
+        with pytest.raises(nats.errors.ProtocolError):
+            await client._ps.parse(delivery(b"a", b"", b"", b"data") + b"nonsense\r\n")
+        return messages
+
+    assert [message.data for message in asyncio.run(receive())] == [b"data"]
+
+
 @given(any_token, any_token | st.just(b""), payloads)
 def test_any_bytes_in_a_subject_or_reply_are_read_and_escaped_where_the_library_raises(
     subject: bytes, reply: bytes, payload: bytes
@@ -146,7 +181,7 @@ def test_without_the_number_of_a_subscription_messages_come_through_the_library(
             return object()
 
         vars(connection)["subscribe"] = without_number
-        await connection.receive("inbox", messages.put_nowait)
+        await connection.receive("inbox", lambda read: [*map(messages.put_nowait, read)])
         assert connection._receivers == {}
         await connection._ps.parse(b"MSG inbox 1 4\r\ndata\r\n")
         assert (await asyncio.wait_for(messages.get(), 10)).data == b"data"

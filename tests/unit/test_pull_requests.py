@@ -101,7 +101,7 @@ def test_the_count_stays_within_the_unexpired_requests_and_always_returns_to_zer
 
 
 class Bursts(Dispatcher):
-    """A dispatcher without a pool, which counts how often messages have arrived together."""
+    """A dispatcher without a pool, which counts how often messages have arrived."""
 
     def __init__(self) -> None:
         settings = Settings((), "sqlite:///x.db")
@@ -121,14 +121,12 @@ async def receive(dispatcher: Bursts, messages: int) -> PullSubscription:
     """Return a pull that the library has given so many messages of one read."""
     connection = Connection(Settings((), "sqlite:///x.db"), Supervisor(), dispatcher.status)
     pull = PullSubscription(connection, "subject", "events.>", dispatcher, Deliveries())
-    for number in range(1, messages + 1):
-        reply = f"$JS.ACK.EVENTS.consumer.1.{number}.{number}.0.0"
-        pull._receive(Msg(connection, f"events.{number}", reply, b"data"))
-    await asyncio.sleep(0)
+    replies = [f"$JS.ACK.EVENTS.consumer.1.{n}.{n}.0.0" for n in range(1, messages + 1)]
+    pull._receive([Msg(connection, "events.a", reply, b"data") for reply in replies])
     return pull
 
 
-def test_all_messages_of_one_read_are_taken_together() -> None:
+def test_messages_of_one_read_are_announced_together() -> None:
     dispatcher = Bursts()
     asyncio.run(receive(dispatcher, 50))
     assert (dispatcher.bursts, len(dispatcher.outstanding)) == (1, 50)

@@ -196,6 +196,14 @@ def test_a_hundred_runs_are_inserted_as_one_is(one: str, many: str, values: int)
     assert found == expected.replace(row, ", ".join([row] * 100))
 
 
+def test_a_hundred_runs_are_looked_at_as_one_is() -> None:
+    many, row = code("find_100_unusual_runs"), "(?,?)"
+    values = re.search(r"(?:\(\?,\?\),? ?)+", many)
+    assert values is not None
+    assert values[0].count(row) == 100
+    assert many.replace(values[0], "(?, ?) ") == code("find_unusual_run")
+
+
 def test_a_hundred_runs_are_ended_as_one_is() -> None:
     many, names = code("end_100_runs"), Result._fields
     values = Result(**dict(zip(names, names, strict=True))).as_end()  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from worker.codec.timestamps import parse_instant
 from worker.errors import BrokerError, ConfigurationError, SettingError, describe
 from worker.jetstream import subjects
 from worker.jetstream.greeting import TlsNotOffered, check_tls_is_offered, greeting_error
-from worker.jetstream.link import Link, Listening
+from worker.jetstream.link import Link
 from worker.jetstream.tasks import cancel
 from worker.jetstream.wire import WireClient
 from worker.logs import Repeats
@@ -67,7 +67,6 @@ class Connection(WireClient):
 
     def __init__(self, settings: Settings, supervisor: Supervisor, status: WorkerStatus) -> None:
         super().__init__()
-        self._ps = Listening(self, self._heard)
         self.link = Link()
         self.disturbed = asyncio.Event()
         self.reconnections = 0
@@ -103,7 +102,8 @@ class Connection(WireClient):
             self._supervisor.fail(error)
         self.disturbed.set()
 
-    def _heard(self) -> None:
+    def heard(self) -> None:
+        """Take note that the server has sent something."""
         # On a slow link the answers to pings come behind data: anything shows that it is alive.
         self._pings_outstanding = 0
         self.link.heard()

@@ -152,7 +152,8 @@ class Dispatcher:
         self.last_sign = now
 
     def messages_arrived(self) -> None:
-        self._work.set()
+        """Dispatch them now: a turn of the loop later, they would be visible later."""
+        self._dispatch()
 
     def pull_answered(self) -> None:
         """Note that the server serves pull requests: only now a missing right would have shown."""

@@ -6,26 +6,9 @@ on something may still be on its way. Loop thread only.
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Any
 
-from nats.aio.client import Client
-from nats.protocol.parser import Parser
-
 _QUICK = 0.1
-
-
-class Listening(Parser):
-    """Reports whenever the broker sends anything, and reads it as the library does."""
-
-    def __init__(self, client: Client, heard: Callable[[], None]) -> None:
-        super().__init__(client)
-        self._heard = heard
-
-    async def parse(self, data: bytes = b"") -> None:
-        if data:
-            self._heard()
-        await super().parse(data)
 
 
 class Link:

@@ -130,7 +130,6 @@ class PullSubscription:
         self._dispatcher = dispatcher
         self._inbox = connection.new_inbox()
         self._requests = PullRequests()
-        self._burst: list[Msg] = []
         self._last_request = 0
         self._last_delivery = 0
         self._waiting_since: float | None = None  # for any sign of the server
@@ -227,28 +226,18 @@ class PullSubscription:
 
     # --- messages ---
 
-    def _receive(self, message: Msg) -> None:
-        # Called once a message, without a pause for all that one read has brought: they are taken
-        # together.
-        if not self._burst:
-            asyncio.get_running_loop().call_soon(self._take_burst)
-        self._burst.append(message)
-
-    def _take_burst(self) -> None:
-        burst, self._burst = self._burst, []
+    def _receive(self, messages: Sequence[Msg]) -> None:
         try:
-            self._take(burst)
-        except Exception as error:  # noqa: BLE001 (raised by `run`; the loop would only log it)
+            self._take(messages)
+        except Exception as error:  # noqa: BLE001 (raised by `run`; the library would only log it)
             self._bug = error
             self._changed.set()
 
-    def _take(self, burst: Sequence[Msg]) -> None:
-        if not burst:  # `_leave` was faster
-            return
+    def _take(self, messages: Sequence[Msg]) -> None:
         now = time.monotonic()
         arrive, delivered, payload = self._dispatcher.outstanding.arrive, 0, 0
         first = 0
-        for message in burst:
+        for message in messages:
             reply = message.reply
             # Only the reply subject tells a delivery from a status: a message that was published
             # may carry any header.
@@ -373,4 +362,3 @@ class PullSubscription:
         with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
             async with asyncio.timeout(_UNSUBSCRIBE_TIMEOUT):
                 await self._subscription.drain()
-        self._take_burst()

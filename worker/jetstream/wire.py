@@ -6,6 +6,10 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.protocol.parser import Parser
+
+Receive = Callable[[Sequence[Msg]], object]
+"""Takes all messages of a subscription that one read has brought."""
 
 
 class WireClient(Client):
@@ -18,16 +22,18 @@ class WireClient(Client):
 
     def __init__(self) -> None:
         super().__init__()
-        self._receivers: dict[int, Callable[[Msg], None]] = {}
+        self._ps = _Parser(self)
+        self._receivers: dict[int, Receive] = {}
+        self._received: dict[int, list[Msg]] = {}
 
-    async def receive(self, subject: str, receive: Callable[[Msg], None]) -> Subscription:
-        """Subscribe, and have each message handed over as soon as it is read.
+    async def receive(self, subject: str, receive: Receive) -> Subscription:
+        """Subscribe, and have messages handed over as soon as they are read.
 
         The library would queue every message for a task, which costs more than to read it.
         """
 
         async def queued(message: Msg) -> None:
-            receive(message)
+            receive([message])
 
         subscription = await self.subscribe(subject, cb=queued)
         sid = getattr(subscription, "_id", None)
@@ -56,18 +62,28 @@ class WireClient(Client):
         await self._send_command(commands)
         await self._flush_pending()
 
+    def heard(self) -> None:
+        """Take note that the server has sent something; for subclasses."""
+
+    def hand_over(self) -> None:
+        """Hand over the messages that the parser has read."""
+        received, self._received = self._received, {}
+        for sid, messages in received.items():
+            if (receive := self._receivers.get(sid)) is not None:
+                receive(messages)
+
     # --- overrides of private methods ---
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
     ) -> None:
-        receive = self._receivers.get(sid)
-        if receive is None or sid not in self._subs:
+        if sid not in self._receivers or sid not in self._subs:
             self._receivers.pop(sid, None)
             await super()._process_msg(sid, subject, reply, data, headers)
             return
         read = await self._process_headers(headers) if headers else None
-        receive(self._build_message(sid, subject, reply, data, read))
+        message = self._build_message(sid, subject, reply, data, read)
+        self._received.setdefault(sid, []).append(message)
 
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
@@ -91,6 +107,22 @@ class WireClient(Client):
             return await super()._process_headers(headers)
         except (IndexError, ValueError):
             return None
+
+
+class _Parser(Parser):
+    """Reads as the library does, and tells its client before and after."""
+
+    def __init__(self, client: WireClient) -> None:
+        super().__init__(client)
+        self._client = client
+
+    async def parse(self, data: bytes = b"") -> None:
+        if data:
+            self._client.heard()
+        try:
+            await super().parse(data)
+        finally:
+            self._client.hand_over()
 
 
 def _publications(to: Sequence[str], payload: bytes) -> bytes:

@@ -31,6 +31,26 @@ WHERE
     OR execution_results.finished_at IS NOT NULL
     OR nullif(execution_results.exec_id, '') IS NOT nullif(given.exec_id, '');
 
+-- name: find_unusual_run
+-- Return a run as find_100_unusual_runs does, if it is one of those. Five of these cost less than that.
+-- Frequency: once for each result of a small batch, in its transaction.
+-- Index: primary key (result_id).
+WITH given (result_id, exec_id) AS (
+    VALUES (?, ?)
+)
+SELECT
+    given.result_id,
+    execution_results.result_id IS NOT NULL AS row_exists,
+    execution_results.finished_at IS NOT NULL AS has_ended,
+    execution_results.reaped,
+    execution_results.exec_id
+FROM given
+LEFT JOIN execution_results ON execution_results.result_id = given.result_id
+WHERE
+    execution_results.result_id IS NULL
+    OR execution_results.finished_at IS NOT NULL
+    OR nullif(execution_results.exec_id, '') IS NOT nullif(given.exec_id, '');
+
 -- name: insert_ended_run
 -- Insert a run whose start is not in the table: a skipped run, a finalize hook, or a start that comes
 -- later or never.
