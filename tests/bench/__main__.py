@@ -16,7 +16,14 @@ import click
 from rich.console import Console
 
 from tests.bench import report
-from tests.bench.contenders import THIS_WORKER, other_worker, rivals
+from tests.bench.contenders import (
+    THIS_WORKER,
+    CannotBuild,
+    Contender,
+    go_rival,
+    other_worker,
+    rivals,
+)
 from tests.bench.ends import MeasureEnds
 from tests.bench.measure import Measure
 from tests.bench.process import ROOT, BenchFailed
@@ -63,10 +70,11 @@ def main(
     width = None if sys.stdout.isatty() else 120
     console = Console(highlight=False, record=True, width=width)
     contenders = [THIS_WORKER, *([other_worker(against)] if against else [])]
-    contenders += [] if no_rivals else rivals()
     size = events or (3000 if quick else 100_000)
     backlog, runs = (size if one in (parts or PARTS) else 0 for one in ("drain", "results"))
     rates = (_QUICK_RATES if quick else _RATES) if "latency" in (parts or PARTS) else {}
+    if not no_rivals and (backlog or rates):
+        contenders += [*rivals(), *_built(console)]
     facts = {"command": shlex.join(["scripts/bench", *sys.argv[1:]]), "machine": report.machine()}
     results = Results()
     try:
@@ -93,6 +101,15 @@ def main(
 
         files += draw(results, out)
     console.print(f"{out}: {', '.join(files)}")
+
+
+def _built(console: Console) -> list[Contender]:
+    """Return the programs that were built here, and print which one cannot be built."""
+    try:
+        return [go_rival()]
+    except CannotBuild as error:
+        console.print(str(error), markup=False)
+        return []
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from tests.bench.results import FLOOR, WORKER, Results, Spread
 
 _COLOURS = {"worker": "#0072B2", "rival": "#E69F00", "limit": "#999999"}
-_LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+_LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def draw(results: Results, folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ def machine() -> dict[str, object]:
     server = subprocess.run(
         [find_nats_server(), "--version"], capture_output=True, text=True, check=True
     )
+    go = shutil.which("go")
     return {
         "processor": models[0] if models else platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
@@ -31,6 +33,7 @@ def machine() -> dict[str, object]:
         "sqlite": sqlite3.sqlite_version,
         "nats-server": server.stdout.strip(),
         "nats-py": version("nats-py"),
+        "go": go and subprocess.check_output([go, "version"], text=True).strip(),
     }
 
 
@@ -48,7 +51,7 @@ def _drain(results: Results) -> Table:
     table = _table(
         f"drain of {results.drains[0].events:,} events; median  least–most",
         *("program", "events/s", "the worker is, by round", "CPU/event"),
-        caption="SQLite has its default settings in (a) to (c), the worker's in (d) and (e)",
+        caption="SQLite has its default settings in (a) to (c), the worker's in (d) to (f)",
     )
     for program, drains in results.by_program().items():
         micros = [each.cpu / each.events * 1e6 for each in drains if each.cpu is not None]

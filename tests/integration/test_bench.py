@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.bench import report
-from tests.bench.contenders import PROJECTOR, THIS_WORKER, Contender, other_worker, rivals
+from tests.bench.contenders import (
+    PROJECTOR,
+    THIS_WORKER,
+    CannotBuild,
+    Contender,
+    go_rival,
+    other_worker,
+    rivals,
+)
 from tests.bench.ends import COMPARED, MeasureEnds
 from tests.bench.measure import Measure
 from tests.bench.process import BenchFailed
@@ -25,6 +33,16 @@ def measure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measure]:
 
 @pytest.mark.parametrize("contender", [THIS_WORKER, *rivals()], ids=lambda each: each.title)
 def test_each_program_writes_every_row(measure: Measure, contender: Contender) -> None:
+    assert measure.drain(contender, 530).rate > 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1000)
+def test_the_go_program_writes_every_row(measure: Measure) -> None:
+    try:
+        contender = go_rival()
+    except CannotBuild as error:
+        pytest.skip(str(error))
     assert measure.drain(contender, 530).rate > 0
 
 

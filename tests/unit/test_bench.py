@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.bench.contenders import PROJECTOR, other_worker
+from tests.bench.contenders import PROJECTOR, CannotBuild, go_rival, other_worker
 from tests.bench.data import BROADCAST, TIMEOUTS, make_events
 from tests.bench.database import check_tables, fresh_database
 from tests.bench.process import BenchFailed
@@ -41,6 +41,25 @@ def test_a_ratio_compares_measurements_of_the_same_round() -> None:
 def test_another_checkout_without_its_own_environment_is_refused(tmp_path: Path) -> None:
     with pytest.raises(click.UsageError, match="run scripts/setup"):
         other_worker(tmp_path)
+
+
+def test_the_go_program_is_left_out_without_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CannotBuild, match="go is not on the PATH"):
+        go_rival()
+
+
+def test_the_go_program_is_left_out_if_its_build_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = tmp_path / "go"
+    go.write_text("#!/bin/sh\necho '# runtime/cgo' >&2\necho 'no C compiler' >&2\nexit 1\n")
+    go.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    with pytest.raises(CannotBuild, match=r"go build fails: no C compiler$"):
+        go_rival()
 
 
 @pytest.fixture(scope="module")
