@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from tests.support.proxy import PlainServer
 from worker.errors import BrokerError, ConfigurationError
 from worker.jetstream.connection import CONNECT_TIMEOUT, Connection, connect
 from worker.jetstream.greeting import check_tls_is_offered
+from worker.jetstream.wire import Delivered
 from worker.settings import Credentials, Settings, Tls
 from worker.status.worker_status import WorkerStatus
 from worker.supervisor import Supervisor
@@ -27,7 +27,7 @@ from worker.supervisor import Supervisor
 SID = 7
 NEXT = b"MSG next 7 2\r\nok\r\n"
 
-Received = tuple[str, str, bytes, dict[str, str] | None, int | None]
+Received = tuple[str, str, bytes, dict[str, str] | None]
 
 
 def status() -> WorkerStatus:
@@ -53,7 +53,7 @@ def received(make_client: Callable[[], Client], data: bytes) -> list[Received]:
         while not subscription._pending_queue.empty():
             one = subscription._pending_queue.get_nowait()
             assert one._client is client
-            messages.append((one.subject, one.reply, one.data, one.headers, one._sid))
+            messages.append((one.subject, one.reply, one.data, one.headers))
         return messages
 
     return asyncio.run(receive())
@@ -62,16 +62,15 @@ def received(make_client: Callable[[], Client], data: bytes) -> list[Received]:
 def handed_over(data: bytes, *, is_subscribed: bool = True) -> list[Received]:
     """Return what is handed over of these bytes as soon as it is read."""
 
-    async def receive() -> list[Msg]:
-        client, messages = unconnected(), list[Msg]()
+    async def receive() -> list[Received]:
+        client, messages = unconnected(), list[Received]()
         client._receivers[SID] = messages.extend
         if is_subscribed:
             client._subs[SID] = Subscription(client, SID, ">")
         await client._ps.parse(data)
         return messages
 
-    found = asyncio.run(receive())
-    return [(one.subject, one.reply, one.data, one.headers, one._sid) for one in found]
+    return asyncio.run(receive())
 
 
 def delivery(subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> bytes:
@@ -116,7 +115,7 @@ def test_all_that_one_read_brings_is_handed_over_together() -> None:
     async def receive() -> list[tuple[int, list[bytes]]]:
         client, calls = unconnected(), list[tuple[int, list[bytes]]]()
 
-        def take(sid: int, read: Sequence[Msg]) -> None:
+        def take(sid: int, read: Sequence[Delivered]) -> None:
             calls.append((sid, [message.data for message in read]))
 
         for sid in (SID, SID + 1):
@@ -135,8 +134,8 @@ def test_all_that_one_read_brings_is_handed_over_together() -> None:
 
 
 def test_what_was_read_before_an_error_is_handed_over() -> None:
-    async def receive() -> list[Msg]:
-        client, messages = unconnected(), list[Msg]()
+    async def receive() -> list[Delivered]:
+        client, messages = unconnected(), list[Delivered]()
         client._receivers[SID] = messages.extend
         client._subs[SID] = Subscription(client, SID, ">")
         with pytest.raises(nats.errors.ProtocolError):
@@ -156,7 +155,7 @@ def test_any_bytes_in_a_subject_or_reply_are_read_and_escaped_where_the_library_
         assert [message, after] == received(Client, sent)
     except UnicodeDecodeError:
         escaped = [part.decode("utf-8", "backslashreplace") for part in (subject, reply)]
-        assert message == (*escaped, payload, None, SID)
+        assert message == (*escaped, payload, None)
     assert after[0] == "next"
 
 
@@ -167,13 +166,13 @@ def test_a_header_block_that_the_library_cannot_parse_is_ignored(headers: bytes)
     try:
         assert [message, after] == received(Client, sent)
     except (IndexError, ValueError):
-        assert message == ("events.a", "reply", b"data", None, SID)
+        assert message == ("events.a", "reply", b"data", None)
     assert after[0] == "next"
 
 
 def test_without_the_number_of_a_subscription_messages_come_through_the_library() -> None:
     async def receive_one(connection: Connection) -> None:
-        messages: asyncio.Queue[Msg] = asyncio.Queue()
+        messages: asyncio.Queue[Delivered] = asyncio.Queue()
         subscribe = connection.subscribe
 
         async def without_number(*arguments: Any, **options: Any) -> object:

@@ -4,13 +4,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nats.aio.msg import Msg
 
 from worker.jetstream.connection import Connection
 from worker.jetstream.deliveries import Deliveries
 from worker.jetstream.dispatcher import Dispatcher
 from worker.jetstream.manifest_sync import ManifestSync
 from worker.jetstream.pull import PullRequests, PullSubscription
+from worker.jetstream.wire import Delivered
 from worker.processing.queues import ResultQueue
 from worker.projections.manifests import ManifestCache
 from worker.settings import Settings
@@ -122,7 +122,7 @@ async def receive(dispatcher: Bursts, messages: int) -> PullSubscription:
     connection = Connection(Settings((), "sqlite:///x.db"), Supervisor(), dispatcher.status)
     pull = PullSubscription(connection, "subject", "events.>", dispatcher, Deliveries())
     replies = [f"$JS.ACK.EVENTS.consumer.1.{n}.{n}.0.0" for n in range(1, messages + 1)]
-    pull._receive([Msg(connection, "events.a", reply, b"data") for reply in replies])
+    pull._receive([Delivered("events.a", reply, b"data", None) for reply in replies])
     return pull
 
 

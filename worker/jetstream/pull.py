@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import nats.errors
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from worker.codec.timestamps import NANOSECONDS
@@ -26,6 +25,7 @@ from worker.jetstream.consumer_info import EXPIRES, least_bytes, usual_bytes
 from worker.jetstream.deliveries import Deliveries
 from worker.jetstream.dispatcher import Dispatcher
 from worker.jetstream.window import BYTES_USED_UP, Window
+from worker.jetstream.wire import Delivered
 from worker.logs import Repeats
 from worker.messages import Message, is_marker, read_delivery
 
@@ -226,14 +226,14 @@ class PullSubscription:
 
     # --- messages ---
 
-    def _receive(self, messages: Sequence[Msg]) -> None:
+    def _receive(self, messages: Sequence[Delivered]) -> None:
         try:
             self._take(messages)
         except Exception as error:  # noqa: BLE001 (raised by `run`; the library would only log it)
             self._bug = error
             self._changed.set()
 
-    def _take(self, messages: Sequence[Msg]) -> None:
+    def _take(self, messages: Sequence[Delivered]) -> None:
         now = time.monotonic()
         arrive, delivered, payload = self._dispatcher.outstanding.arrive, 0, 0
         first = 0
@@ -279,7 +279,7 @@ class PullSubscription:
         if doubtful:
             self._dispatcher.messages_arrived()
 
-    def _read_message(self, message: Msg, reply: str) -> Message:
+    def _read_message(self, message: Delivered, reply: str) -> Message:
         read = read_delivery(reply)
         if read is None:
             return Message(message.subject, message.data, 0, 1, time.time_ns())
@@ -304,7 +304,7 @@ class PullSubscription:
         self._waiting_since = now if requested else None
         return requested
 
-    def _read_status(self, message: Msg) -> None:
+    def _read_status(self, message: Delivered) -> None:
         headers = message.headers or {}
         status, text = headers.get("Status", ""), headers.get("Description", "")
         if status == "100":  # a heartbeat
