@@ -5,6 +5,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Self, TypeVar
 
@@ -69,6 +70,20 @@ class Broker:
         """The server's version, major and minor."""
         found = self._client.connected_server_version
         return found.major, found.minor
+
+    def heard(self, subject: str) -> list[float]:
+        """Return a list that grows by the time (monotonic) of each message on a subject."""
+        times: list[float] = []
+
+        async def take(_: Msg) -> None:
+            times.append(time.monotonic())
+
+        async def subscribe() -> None:
+            await self._client.subscribe(subject, cb=take)
+            await self._client.flush()
+
+        self.run(subscribe())
+        return times
 
     # --- streams and consumers ---
 

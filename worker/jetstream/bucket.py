@@ -6,8 +6,10 @@ age, TTL or purge, and where the bucket was recreated or restored. Then what cha
 of it. There is no watch, which could fall silent without an error. Consumer thread only.
 """
 
+import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,7 +27,10 @@ log = logging.getLogger(__name__)
 
 _ROUNDS = 10
 _TRIES = 3
+# Whatever happens to the bucket, and however many starts come: each worker asks the same server.
+_LOOKS_A_SECOND = 5
 _RECENT = 16
+_UNANNOUNCED = ("mirror", "sources", "max_age", "allow_msg_ttl")
 _WARN_AGAIN_AFTER = 60.0
 
 
@@ -36,7 +41,8 @@ class BucketMissing(ConfigurationError):
 class State(NamedTuple):
     """A bucket's stream: sequences of the first and last message, and the last one's store time.
 
-    `history` is how many revisions it keeps of a key.
+    `history` is how many revisions it keeps of a key. `is_announced` is whether nothing comes or
+    goes unless somebody asks for it: no copies of another stream's messages, no expiry.
     """
 
     created_at: str
@@ -45,6 +51,7 @@ class State(NamedTuple):
     last_at: int
     messages: int
     history: int
+    is_announced: bool
 
     @property
     def place(self) -> tuple[int, int]:
@@ -70,13 +77,15 @@ class Bucket:
 
     `without_key` is how many messages without a key the last full read found, `read_at` when a page
     arrived that no attempt had read before (monotonic seconds). `delete` is whether to delete the
-    consumers that read, instead of leaving that to the server.
+    consumers that read, instead of leaving that to the server. `state` is what the bucket was when
+    the cache was last made equal to it.
     """
 
     def __init__(self, name: str, cache: ManifestCache, *, delete: bool = False) -> None:
         self.without_key = 0
         self.read_at = float("-inf")
         self._furthest = 0
+        self._looks: deque[float] = deque(maxlen=_LOOKS_A_SECOND)
         self._name = name
         self._stream = f"KV_{name}"
         self._cache = cache
@@ -97,22 +106,31 @@ class Bucket:
             await self._load(connection, state)
         self._furthest = 0
 
+    @property
+    def state(self) -> State | None:
+        return self._seen
+
     def forget(self) -> None:
         """Read everything the next time: the cache was cleared."""
         self._seen = None
 
     async def _state(self, connection: Connection) -> State:
+        if len(self._looks) == _LOOKS_A_SECOND:
+            await asyncio.sleep(self._looks[0] + 1.0 - time.monotonic())
+        self._looks.append(time.monotonic())
         info = await stream_info(connection, self._stream)
         if info is None:
             raise BucketMissing("does not exist")
-        state = info["state"]
+        state, config = info["state"], info["config"]
         return State(
             info["created"],
             state["first_seq"],
             state["last_seq"],
             parse_instant(state["last_ts"]),
             state["messages"],
-            info["config"].get("max_msgs_per_subject", -1),
+            config.get("max_msgs_per_subject", -1),
+            config.get("subjects") == [f"$KV.{self._name}.>"]
+            and not any(config.get(name) for name in _UNANNOUNCED),
         )
 
     # --- what has changed ---

@@ -56,7 +56,8 @@ class Connection(WireClient):
     """A connection that keeps what the library reports, and lets tasks wait for it.
 
     `disturbed` is set whenever the state of the connection may have changed; `presence_denied_at`
-    is when the user was last denied to announce the worker (monotonic seconds).
+    is when the user was last denied to announce the worker (monotonic seconds), `notices_denied_at`
+    to listen for changes of a bucket.
 
     Secrets and certificates are read at every connect and reconnect.
 
@@ -70,7 +71,7 @@ class Connection(WireClient):
         self.link = Link()
         self.disturbed = asyncio.Event()
         self.reconnections = 0
-        self.presence_denied_at = float("-inf")
+        self.presence_denied_at = self.notices_denied_at = float("-inf")
         self._settings = settings
         self._tls_required = settings.tls.required
         self._supervisor = supervisor
@@ -96,6 +97,10 @@ class Connection(WireClient):
             self.presence_denied_at = time.monotonic()
             if self._repeats.due(subjects.PRESENCE_DENIED.pattern):
                 log.warning("presence.denied", extra={"error": describe(error)})
+        elif subjects.NOTICES_DENIED.search(str(error)):
+            self.notices_denied_at = time.monotonic()
+            if self._repeats.due(subjects.NOTICES_DENIED.pattern):
+                log.warning("manifests.not_announced", extra={"error": describe(error)})
         elif isinstance(error, nats.errors.Error | OSError | TimeoutError):
             self._warn(self._described(error))
         else:  # a bug, most likely in a callback of ours: no reconnect would repair it

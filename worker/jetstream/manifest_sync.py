@@ -11,6 +11,7 @@ from worker.errors import BrokerError, ConfigurationError, ConnectionLost, descr
 from worker.jetstream.bucket import Bucket, BucketMissing
 from worker.jetstream.client import BrokerClient
 from worker.jetstream.connection import Connection
+from worker.jetstream.notices import Notices
 from worker.jetstream.tasks import run_until
 from worker.projections.manifests import ManifestCache
 
@@ -32,22 +33,26 @@ class ManifestSync:
         self._name = bucket
         self._cache = cache
         self._bucket = Bucket(bucket, cache)
+        self._notices = Notices(bucket)
         self._wanted = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
         self._connection: Connection | None = None
-        self._connected_at = self._equal_at = float("-inf")
+        self._connected_at = self._known_until = float("-inf")
         self._is_given_up = self._is_silent = False
         self._last_problem: str | None = None
 
     @property
     def is_fresh(self) -> bool:
         """Whether the cache is what the bucket held within the last second, or is empty."""
-        return self._is_given_up or time.monotonic() - self._equal_at <= _FRESH_FOR
+        return self._is_given_up or time.monotonic() <= self._known_until
 
     @property
     def may_try(self) -> bool:
-        """A deadline is never corrected, so nothing is written before the manifests are known."""
-        return False
+        """Whether the last look still tells what the bucket holds.
+
+        A deadline is never corrected, so nothing is written before the manifests are known.
+        """
+        return time.monotonic() <= self._known_until and self._notices.is_quiet
 
     @property
     def reached(self) -> int:
@@ -62,7 +67,7 @@ class ManifestSync:
         projection: after a bounded time the cache is cleared, and deadlines are missing.
         """
         began = time.monotonic()
-        while not self._is_silent:
+        while not (self._is_silent or self.may_try):
             equal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(equal)
             self._wanted.set()
@@ -99,11 +104,13 @@ class ManifestSync:
     async def run(self, connection: Connection) -> None:
         """Keep the cache equal until cancelled; errors are logged and retried with backoff."""
         self._connection = connection
+        await self._notices.listen(connection)
         while True:
             # A connection that is closed for good ends the session, and this with it.
             with contextlib.suppress(BrokerError):
                 await connection.usable()
                 self._connected_at = time.monotonic()
+                self._notices.reset()
                 self._is_silent = False
                 lost = ConnectionLost("the connection was lost")
                 await run_until(connection.lost(), self._compare_for_ever(connection), lost)
@@ -127,13 +134,16 @@ class ManifestSync:
         try:
             await self._bucket.sync(connection)
         except BucketMissing as error:
+            self._notices.looked(began, None)
+            self._known_until = time.monotonic() + 2 * _LONGEST_BACKOFF
             self._give_up(f"the bucket {error}", is_silent=False)
             return False
         except _UNREADABLE as error:
             if connection.is_connected:  # a request that is refused only times out
                 self._log_problem(connection.problem_since(began) or describe(error))
             return False
-        self._equal_at = time.monotonic()
+        self._notices.looked(began, self._bucket.state)
+        self._known_until = time.monotonic() + _FRESH_FOR
         self._cache.confirm()
         self._is_given_up = self._is_silent = False
         self._last_problem = None

@@ -13,7 +13,7 @@ from worker.errors import BrokerError
 from worker.jetstream.client import BrokerClient
 from worker.jetstream.connection import API, API_TIMEOUT, Connection
 from worker.jetstream.presence import ASK
-from worker.jetstream.subjects import in_domain
+from worker.jetstream.subjects import in_domain, manifest_changes, stream_changes
 from worker.projections.results import RESULTS
 from worker.settings import Settings
 
@@ -68,6 +68,8 @@ def worker_permissions(settings: Settings) -> list[Permission]:
     return [
         *rights,
         *manifest_permissions(settings.bucket),
+        # In another domain nothing listens to what is published there.
+        *(_notice_permissions(settings.bucket) if settings.js_domain is None else []),
         Permission("$SRV.>", "announce the worker", subscribe=True, is_optional=True),
         _FIND_WORKERS,
     ]
@@ -96,6 +98,12 @@ def manifest_permissions(bucket: str) -> list[Permission]:
         Permission(f"{API}.CONSUMER.CREATE.KV_{bucket}.*", "create a consumer to read them"),
         Permission(f"{API}.CONSUMER.MSG.NEXT.KV_{bucket}.*", "read the manifests"),
     ]
+
+
+def _notice_permissions(bucket: str) -> list[Permission]:
+    subjects = [*manifest_changes(bucket), stream_changes(bucket)]
+    text = "see changes of the manifests at once"
+    return [Permission(one, text, subscribe=True, is_optional=True) for one in subjects]
 
 
 def create_stream_permissions(settings: Settings) -> list[Permission]:
@@ -161,4 +169,5 @@ async def _is_refused(connection: Connection, permission: Permission) -> bool:
     except (nats.errors.Error, OSError, TimeoutError) as error:
         raise BrokerError(f"{permission.subject} cannot be tried") from error
     problem = connection.problem_since(began) or ""
-    return "permission" in problem.lower() or connection.presence_denied_at >= began
+    denied_at = max(connection.presence_denied_at, connection.notices_denied_at)
+    return "permission" in problem.lower() or denied_at >= began

@@ -11,12 +11,28 @@ PRESENCE_DENIED = re.compile(
     re.IGNORECASE,
 )
 
+# To be told of changes of the manifests at once.
+NOTICES_DENIED = re.compile(
+    r'permissions violation for subscription to "\$(KV|JS)\.', re.IGNORECASE
+)
+
 
 def in_domain(subject: str, domain: str | None) -> str:
     """Return a subject of the JetStream API as it is in a domain; any other as it is."""
     if domain is None or not subject.startswith(f"{API}."):
         return subject
     return f"$JS.{domain}.API{subject.removeprefix(API)}"
+
+
+def manifest_changes(bucket: str) -> list[str]:
+    """Return the subjects of what adds messages to a bucket, or takes them away, on request."""
+    stream = f"KV_{bucket}"
+    return [f"$KV.{bucket}.>", f"{API}.STREAM.PURGE.{stream}", f"{API}.STREAM.MSG.DELETE.{stream}"]
+
+
+def stream_changes(bucket: str) -> str:
+    """Return the subject of what the server tells of a bucket: created, deleted, restored."""
+    return f"$JS.EVENT.ADVISORY.STREAM.*.KV_{bucket}"
 
 
 def without_subjects(error: str) -> str:

@@ -41,6 +41,7 @@ class WireClient(Client):
         self._ps = _Parser(self)
         self._receivers: dict[int, Receive] = {}
         self._received: dict[int, list[Delivered]] = {}
+        self._listeners: dict[int, Callable[[], None]] = {}
 
     async def receive(self, subject: str, receive: Receive) -> Subscription:
         """Subscribe, and have messages handed over as soon as they are read.
@@ -56,6 +57,20 @@ class WireClient(Client):
         if sid is not None:
             self._receivers[sid] = receive
         return subscription
+
+    async def listen(self, subject: str, notice: Callable[[], None]) -> bool:
+        """Subscribe, and have each message noticed before any that the server sends after it.
+
+        Returns whether that is so; otherwise `notice` is called later.
+        """
+
+        async def queued(_: Msg) -> None:
+            notice()
+
+        sid = getattr(await self.subscribe(subject, cb=queued), "_id", None)
+        if sid is not None:
+            self._listeners[sid] = notice
+        return sid is not None and hasattr(Client, "_process_msg")
 
     async def publish_all(self, groups: Iterable[tuple[Sequence[str], bytes]]) -> None:
         """Publish each payload to all of its subjects, which the server gave, as one write.
@@ -83,10 +98,13 @@ class WireClient(Client):
 
     def takes(self, sid: int) -> bool:
         """Return whether messages of a subscription are handed over as soon as they are read."""
-        return sid in self._receivers and sid in self._subs
+        return (sid in self._receivers or sid in self._listeners) and sid in self._subs
 
     def take(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """Take a message that is to be handed over."""
+        if (notice := self._listeners.get(sid)) is not None:
+            notice()
+            return
         read = _now(self._process_headers(headers)) if headers else None
         # Servers take any bytes in a subject.
         delivered = Delivered(

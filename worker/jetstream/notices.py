@@ -1,0 +1,94 @@
+"""Whether the bucket of the manifests may have changed since it was looked at. Loop thread only.
+
+A server passes a message on to those who listen to its subject before it tells the publisher that
+the message is stored. So the notice of a put comes before every start that was published after the
+put, and until one comes nobody has to ask. In a cluster a notice comes from the publisher's server
+in one hop, a start by way of the copies of its stream. The server announces changes of the stream.
+"""
+
+import logging
+import time
+
+import nats.errors
+
+from worker.errors import describe
+from worker.jetstream.bucket import State
+from worker.jetstream.connection import Connection
+from worker.jetstream.subjects import manifest_changes, stream_changes
+
+log = logging.getLogger(__name__)
+
+_NEVER = float("-inf")
+# What no look has shown by then adds no message: a purge, or a put that was refused.
+_DONE_WITHIN = 2.0
+# Longer than a look takes to show that they are announced after all.
+_DISTRUSTED_FOR = 60.0
+
+
+class Notices:
+    """Compares what was announced with what looks at the bucket show. Times are monotonic seconds.
+
+    The bucket always counts as changed without the right to listen, in another domain, where
+    messages come or go unasked, and for a while after one that was not announced.
+    """
+
+    def __init__(self, bucket: str) -> None:
+        self._bucket = bucket
+        self._connection: Connection | None = None
+        self._is_direct = False
+        self._state: State | None = None
+        # How many changes were announced and are not seen as new messages; below 0, how many new
+        # messages were not announced.
+        self._missing = 0
+        self._last_announced = _NEVER
+        self._changed_at = float("inf")
+        self._trusted_from = _NEVER
+
+    async def listen(self, connection: Connection) -> None:
+        """Begin to listen over a connection. Where that cannot be done, nothing is quiet."""
+        self._connection, self._is_direct = connection, False
+        if connection.other_domain is not None:
+            return  # what is published there may not come through
+        try:
+            await connection.listen(stream_changes(self._bucket), self.reset)
+            for subject in manifest_changes(self._bucket):
+                self._is_direct = await connection.listen(subject, self._announced)
+        except nats.errors.Error as error:
+            log.warning("manifests.not_announced", extra={"error": describe(error)})
+
+    def reset(self) -> None:
+        """Count what is known as out of date: something may have been missed."""
+        self._changed_at = time.monotonic()
+        self._state = None
+
+    def looked(self, began: float, state: State | None) -> None:
+        """Take what a look has shown that began at a moment; None is no bucket."""
+        before, self._state = self._state, state
+        if before is not None and state is not None and before.created_at == state.created_at:
+            if self._missing < 0:  # since the last look, so their notices are not on their way
+                self._trusted_from = time.monotonic() + _DISTRUSTED_FOR
+                self._missing = 0
+            self._missing -= state.last - before.last
+        else:
+            self._missing = max(self._missing, 0)
+        if began - self._last_announced >= _DONE_WITHIN:
+            self._missing = min(self._missing, 0)
+        if began > self._changed_at:
+            self._changed_at = _NEVER
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the bucket is still as the last look has shown it."""
+        return (
+            self._is_direct
+            and self._connection is not None
+            and self._connection.notices_denied_at == _NEVER
+            and (self._state is None or self._state.is_announced)
+            and self._missing == 0
+            and self._changed_at == _NEVER
+            and time.monotonic() >= self._trusted_from
+        )
+
+    def _announced(self) -> None:
+        self._missing += 1
+        self._last_announced = time.monotonic()
