@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from worker.codec.timestamps import format_instant
@@ -128,6 +128,7 @@ def test_a_deleted_and_an_expired_manifest_leave_nothing_behind() -> None:
     st.sampled_from([0, 30 * SECOND, 30 * SECOND + 1, 241 * SECOND, 2**64 * SECOND - 1]),
     st.sampled_from([0, 1_779_278_400 * SECOND, 253_402_300_799 * SECOND - 150 * SECOND]),
 )
+@example([("a", SECOND - 1), ("a", 0)], 30 * SECOND + 1, 253_402_300_649 * SECOND)
 def test_runs_of_one_second_have_deadlines_of_their_own(
     stored: list[tuple[str, int]], timeout: int, since: int
 ) -> None:

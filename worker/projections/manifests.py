@@ -147,10 +147,14 @@ class Deadlines:
         if isinstance(timeout, NoTimeout):
             self.missing[manifest_id, timeout] += 1
             return None
-        instant = deadline(stored_at, timeout.nanoseconds)
-        if instant % NANOSECONDS == fraction:  # so all deadlines of this second have the same
-            self._whole[manifest_id, second] = second_text(instant // NANOSECONDS)
-        return format_instant(instant)
+        first, last = (
+            deadline(second * NANOSECONDS + rest, timeout.nanoseconds)
+            for rest in (0, NANOSECONDS - 1)
+        )
+        # Not so for a timeout with a fraction, nor around the last instant of all.
+        if first % NANOSECONDS == 0 and last == first + NANOSECONDS - 1:
+            self._whole[manifest_id, second] = second_text(first // NANOSECONDS)
+        return format_instant(deadline(stored_at, timeout.nanoseconds))
 
 
 def read_timeout(value: bytes) -> Timeout | NoTimeout:
