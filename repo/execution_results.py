@@ -13,7 +13,7 @@ from repo.many import execute_all
 from repo.statements import statement
 
 _INSERT_RUN = statement("insert_run")
-_INSERT_MANY = statement("insert_100_runs")
+_INSERT_MANY = statement("insert_runs")
 _DELETE_OLD = statement("delete_old_runs")
 _RUN_EXISTS = statement("run_exists")
 

@@ -1,4 +1,4 @@
-"""Statements for a hundred rows at once, and how rows are divided among them."""
+"""Statements for hundreds of rows at once, and how rows are divided among them."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -7,35 +7,50 @@ from typing import Any
 from repo import Connection
 from repo.statements import Statement
 
-# After each row that a statement returns or writes, a thread waits for its turn in the interpreter,
-# milliseconds where others are busy: the fewer statements the better.
-MANY = 100
+# After each statement, and each row that one returns, a thread waits for its turn in the
+# interpreter, milliseconds where others are busy: the fewer statements the better.
+_LEAST = 100
+_SIZES = (500, _LEAST)
+# So many rows one by one cost less than a hundred at once.
 _FEW = 5
 
+_Rows = Sequence[Sequence[Any]]
 
-def execute_all(
-    connection: Connection, many: Statement, one: Statement, rows: Sequence[Sequence[Any]]
-) -> int:
-    """Run a statement for each row, `many` for 100 at a time; return how many rows it changed."""
-    changed = start = 0
-    if rows and connection.max_values >= MANY * len(rows[0]):
-        for start in range(MANY, len(rows) + 1, MANY):
-            values = tuple(chain.from_iterable(rows[start - MANY : start]))
-            changed += connection.execute(many, values)
-    if start < len(rows):
-        changed += connection.execute_many(one, rows[start:])
+
+def execute_all(connection: Connection, many: Statement, one: Statement, rows: _Rows) -> int:
+    """Run a statement for each row, `many` for hundreds of them; return how many it changed."""
+    changed = done = 0
+    for some in _hundreds(connection, rows):
+        changed += connection.execute(many, _values(some), len(some))
+        done += len(some)
+    if done < len(rows):
+        changed += connection.execute_many(one, rows[done:])
     return changed
 
 
-def fetch_all(
-    connection: Connection, many: Statement, one: Statement, rows: Sequence[Sequence[Any]]
-) -> Iterator[tuple[Any, ...]]:
-    """Yield what a statement returns for all rows, `many` for 100 at a time; rows may repeat."""
-    if len(rows) <= _FEW:
-        for row in rows:
-            yield from connection.fetch(one, row)
-        return
-    for start in range(0, len(rows), MANY):
-        some = list(rows[start : start + MANY])
-        some += some[-1:] * (MANY - len(some))
-        yield from connection.fetch(many, tuple(chain.from_iterable(some)))
+def fetch_all(connection: Connection, many: Statement, rows: _Rows) -> Iterator[tuple[Any, ...]]:
+    """Yield what a statement returns for all rows, hundreds at once; the last one may repeat."""
+    done = 0
+    for some in _hundreds(connection, rows):
+        yield from connection.fetch(many, _values(some), len(some))
+        done += len(some)
+    rest = list(rows[done:])
+    if len(rest) > _FEW:
+        rest += rest[-1:] * (_LEAST - len(rest))
+        yield from connection.fetch(many, _values(rest), _LEAST)
+    else:
+        for row in rest:
+            yield from connection.fetch(many, row)
+
+
+def _hundreds(connection: Connection, rows: _Rows) -> Iterator[_Rows]:
+    """Yield the rows by the hundreds of one statement, as far as there are as many."""
+    start = 0
+    for size in _SIZES:
+        while len(rows) - start >= size and connection.max_values >= size * len(rows[0]):
+            yield rows[start : start + size]
+            start += size
+
+
+def _values(rows: _Rows) -> tuple[Any, ...]:
+    return tuple(chain.from_iterable(rows))

@@ -17,12 +17,11 @@ from repo.executions import EndedRun
 from repo.many import execute_all, fetch_all
 from repo.statements import statement
 
-_FIND_UNUSUAL = statement("find_unusual_run")
-_FIND_UNUSUAL_MANY = statement("find_100_unusual_runs")
+_FIND_UNUSUAL = statement("find_unusual_runs")
 _INSERT = statement("insert_ended_run")
-_INSERT_MANY = statement("insert_100_ended_runs")
+_INSERT_MANY = statement("insert_ended_runs")
 _END = statement("end_run")
-_END_MANY = statement("end_100_runs")
+_END_MANY = statement("end_runs")
 _MARK_SKIPPED = statement("mark_skipped_run")
 _LINK_PARENT = statement("link_parent_run")
 _LIST_RESULT_COLUMNS = statement("list_result_columns")
@@ -107,7 +106,7 @@ def find_states(connection: Connection, result_ids: Sequence[str]) -> dict[str, 
     """
     states = dict.fromkeys(result_ids, False)
     given = [(result_id, None) for result_id in result_ids]
-    for result_id, *row in fetch_all(connection, _FIND_UNUSUAL_MANY, _FIND_UNUSUAL, given):
+    for result_id, *row in fetch_all(connection, _FIND_UNUSUAL, given):
         found = _Found(*row)
         if found.exists:
             states[result_id] = found.has_result
@@ -129,10 +128,7 @@ def write_all(
     """
     counted_up_to = _counted_up_to(position, connection)
     given = [(result.result_id, result.exec_id) for result in results]
-    unusual = {
-        one: _Found(*row)
-        for one, *row in fetch_all(connection, _FIND_UNUSUAL_MANY, _FIND_UNUSUAL, given)
-    }
+    unusual = {one: _Found(*row) for one, *row in fetch_all(connection, _FIND_UNUSUAL, given)}
     for index, result in enumerate(results if unusual else ()):
         row = unusual.get(result.result_id)
         if row is not None and not row.exists and result.recorded_at > ready_until:

@@ -15,6 +15,7 @@ Statement = NewType("Statement", str)
 
 ENGINES = ("sqlite",)
 
+_EACH = re.compile(r"(\([?, ]+\)) +-- for each \w+$", re.MULTILINE)
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
@@ -41,6 +42,19 @@ def statement(name: str, *engines: str) -> Statement:
 def texts(engine: str) -> dict[Statement, str]:
     """Return the text of each of an engine's statements, with its comments."""
     return {name: text for name, _, _, text in _sources(engine)}
+
+
+@cache
+def text(engine: str, name: Statement, rows: int) -> str:
+    """Return a statement's text for so many rows: the line that is marked for each is repeated.
+
+    Raises ValueError where a text has no such line.
+    """
+    one = texts(engine)[name]
+    if rows == 1:
+        return one
+    before, row, after = _EACH.split(one)
+    return f"{before}{', '.join([row] * rows)}{after}"
 
 
 def describe(engine: str) -> list[Description]:

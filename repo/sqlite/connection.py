@@ -25,7 +25,7 @@ from repo.errors import (
 from repo.observer import NOBODY, Observer
 from repo.sqlite.errors import TRANSLATED
 from repo.sqlite.files import FileIdentity, WriteAheadLog, exists, file_identity, place
-from repo.statements import Statement, statement, texts
+from repo.statements import Statement, statement, text, texts
 
 ENGINE = "sqlite"
 
@@ -137,20 +137,23 @@ class Connection:
         with TRANSLATED:
             self.driver.close()
 
-    def execute(self, name: Statement, values: Values = ()) -> int:
-        """Run one statement and return how many rows it changed."""
+    def execute(self, name: Statement, values: Values = (), rows: int = 1) -> int:
+        """Run one statement, for so many rows at once; return how many rows it changed."""
         with TRANSLATED:
-            return self.driver.execute(_TEXTS[name], values).rowcount
+            return self.driver.execute(text(ENGINE, name, rows), values).rowcount
 
     def execute_many(self, name: Statement, rows: Sequence[Values]) -> int:
         """Run one statement for each of the rows and return how many rows it changed."""
         with TRANSLATED:
             return self.driver.executemany(_TEXTS[name], rows).rowcount
 
-    def fetch(self, name: Statement, values: Values = ()) -> list[tuple[Any, ...]]:
-        """Run one query and return all its rows, so that no open cursor holds back a checkpoint."""
+    def fetch(self, name: Statement, values: Values = (), rows: int = 1) -> list[tuple[Any, ...]]:
+        """Run one query, for so many given rows at once, and return all rows that it finds.
+
+        No open cursor is left, which would hold back a checkpoint.
+        """
         with TRANSLATED:
-            return self.driver.execute(_TEXTS[name], values).fetchall()
+            return self.driver.execute(text(ENGINE, name, rows), values).fetchall()
 
     def plan(self, name: Statement) -> list[str]:
         """Return the steps of the engine's plan for a statement; none if it is not about tables.

@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from repo.execution_results import Run
-from repo.statements import statement, texts
+from repo.statements import statement, text, texts
 from tests.bench.data import TIMEOUTS, Result, make_events
 from tests.support.broker import BUCKET, CONSUMER, STREAM
 from worker.codec.durations import parse_duration
@@ -31,11 +31,11 @@ from worker.projections.results import build_result, decode_result
 from worker.projections.starts import decode_start
 
 _INSERT_RUN = texts("sqlite")[statement("insert_run")]
-_INSERT_100_RUNS = texts("sqlite")[statement("insert_100_runs")]
+_INSERT_MANY = {rows: text("sqlite", statement("insert_runs"), rows) for rows in (500, 100)}
 _PROMOTE_EXECUTION = texts("sqlite")[statement("promote_execution")]
 _END_RUN = texts("sqlite")[statement("end_run")]
 _COUNT_ENDED_RUNS = texts("sqlite")[statement("count_ended_runs")]
-_LIMIT_BATCH = 1000
+_LIMIT_BATCH = 2000
 
 
 def main() -> None:
@@ -116,7 +116,7 @@ async def faststream(given: Namespace, connection: sqlite3.Connection) -> None:
 def write_alone(connection: sqlite3.Connection, events: int, *, decode: bool) -> float:
     """Write rows, or decode payloads and write them, and return the seconds that this took.
 
-    SQLite has the worker's settings, and a statement inserts up to 100 rows, as in the worker.
+    As in the worker: the settings, rows in a transaction, rows in a statement.
     """
     connection.execute("PRAGMA cache_size = -65536")
     connection.execute("PRAGMA wal_autocheckpoint = 8000")
@@ -180,12 +180,14 @@ def write_batch(
     connection: sqlite3.Connection, runs: Sequence[Run], *, rows_at_once: bool = False
 ) -> None:
     """Write runs in one transaction, and promote each of their executions once."""
-    whole = len(runs) // 100 * 100 if rows_at_once else 0
     connection.execute("BEGIN IMMEDIATE")
-    for at in range(0, whole, 100):
-        values = list(chain.from_iterable(runs[at : at + 100]))
-        connection.execute(_INSERT_100_RUNS, values)
-    connection.executemany(_INSERT_RUN, runs[whole:])
+    written = 0
+    for rows, insert in _INSERT_MANY.items() if rows_at_once else ():
+        while len(runs) - written >= rows:
+            values = list(chain.from_iterable(runs[written : written + rows]))
+            connection.execute(insert, values)
+            written += rows
+    connection.executemany(_INSERT_RUN, runs[written:])
     exec_ids = dict.fromkeys(run.exec_id for run in runs)
     connection.executemany(_PROMOTE_EXECUTION, [(exec_id,) for exec_id in exec_ids])
     connection.execute("COMMIT")

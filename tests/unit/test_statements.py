@@ -8,7 +8,7 @@ import pytest
 from repo.execution_results import Run
 from repo.rejected import RejectedEvent
 from repo.results import Result
-from repo.statements import Description, describe, statement, texts
+from repo.statements import Description, describe, statement, text, texts
 
 ROOT = Path(__file__).parents[2]
 ALL = {str(one.name): one for one in describe("sqlite")}
@@ -31,7 +31,7 @@ IS_TIME = (
 SHARED = {
     # A start leaves a row that exists unchanged, and writes nothing of what ends a run.
     "insert_run": ({*START, "recorded_at", "expires_at"}, "ON CONFLICT (result_id) DO NOTHING;"),
-    "insert_100_runs": (
+    "insert_runs": (
         {*START, "recorded_at", "expires_at"},
         "ON CONFLICT (result_id) DO NOTHING;",
     ),
@@ -40,11 +40,11 @@ SHARED = {
         {*START, *END, "recorded_at"} - {"version"},
         "ON CONFLICT (result_id) DO NOTHING;",
     ),
-    "insert_100_ended_runs": (
+    "insert_ended_runs": (
         {*START, *END, "recorded_at"} - {"version"},
         "ON CONFLICT (result_id) DO NOTHING;",
     ),
-    "end_100_runs": (
+    "end_runs": (
         {*END, "request_id", "job_id", "reaped"},
         "WHERE execution_results.result_id = ended.result_id"
         " AND (execution_results.finished_at IS NULL OR execution_results.reaped = 1);",
@@ -187,30 +187,30 @@ def test_rows_are_bound_by_name_in_the_order_of_their_columns() -> None:
 
 @pytest.mark.parametrize(
     ("one", "many", "values"),
-    [("insert_run", "insert_100_runs", 9), ("insert_ended_run", "insert_100_ended_runs", 11)],
+    [("insert_run", "insert_runs", 9), ("insert_ended_run", "insert_ended_runs", 11)],
 )
-def test_a_hundred_runs_are_inserted_as_one_is(one: str, many: str, values: int) -> None:
+def test_many_runs_are_inserted_as_one_is(one: str, many: str, values: int) -> None:
+    single = code(one).replace("INSERT INTO", "INSERT OR FAIL INTO")
+    assert code(many).replace(" -- for each run", "") == single
     row = f"({', '.join('?' * values)})"
-    expected = code(one).replace("INSERT INTO", "INSERT OR FAIL INTO")
-    found = code(many).replace("?,?", "?, ?").replace("?,?", "?, ?").replace("),(", "), (")
-    assert found == expected.replace(row, ", ".join([row] * 100))
+    three = " ".join(text("sqlite", statement(many), 3).split())
+    assert three == " ".join(text("sqlite", statement(many), 1).split()).replace(
+        f"{row} -- for each run", ", ".join([row] * 3)
+    )
 
 
-def test_a_hundred_runs_are_looked_at_as_one_is() -> None:
-    many, row = code("find_100_unusual_runs"), "(?,?)"
-    values = re.search(r"(?:\(\?,\?\),? ?)+", many)
-    assert values is not None
-    assert values[0].count(row) == 100
-    assert many.replace(values[0], "(?, ?) ") == code("find_unusual_run")
+def test_a_statement_without_a_marked_line_is_for_one_row() -> None:
+    with pytest.raises(ValueError, match="not enough values"):
+        text("sqlite", statement("insert_run"), 2)
 
 
-def test_a_hundred_runs_are_ended_as_one_is() -> None:
-    many, names = code("end_100_runs"), Result._fields
+def test_many_runs_are_ended_as_one_is() -> None:
+    many, names = code("end_runs"), Result._fields
     values = Result(**dict(zip(names, names, strict=True))).as_end()  # type: ignore[arg-type]
     given = re.findall(r"column\d AS (\w+)", many)
     assert given == list(values)
-    assert f"({','.join('?' * len(values))})" in many
-    assert many.count("?") == 100 * len(values)
+    assert f"({', '.join('?' * len(values))})" in many
+    assert many.count("?") == len(values)
     head, _, rest = many.partition(" FROM (")
     single = (
         re.sub(r"ended\.\w+", "?", head).replace("OR FAIL ", "").replace("execution_results.", "")
@@ -223,4 +223,4 @@ def test_a_hundred_runs_are_ended_as_one_is() -> None:
 def test_a_start_uses_no_statement_that_ends_a_run_or_counts_it() -> None:
     source = (ROOT / "repo" / "execution_results.py").read_text("utf-8")
     used = set(re.findall(r'statement\("(\w+)"', source))
-    assert used == {"insert_run", "insert_100_runs", "run_exists", "delete_old_runs"}
+    assert used == {"insert_run", "insert_runs", "run_exists", "delete_old_runs"}
