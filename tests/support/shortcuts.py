@@ -40,7 +40,7 @@ def assert_same(
     decode: Callable[[bytes], object], exact: Callable[[bytes], object], data: bytes
 ) -> None:
     """Check that a decoder returns or raises what the exact one does."""
-    assert _outcome(decode, data) == _outcome(exact, data)
+    assert repr(_outcome(decode, data)) == repr(_outcome(exact, data))  # 1 == 1.0 == True
 
 
 def _outcome(decode: Callable[[bytes], object], data: bytes) -> object:
