@@ -17,7 +17,7 @@ from tests.bench.data import BROADCAST, Event, Result, make_events, make_results
 from tests.bench.database import check_ends, check_tables, fresh_database
 from tests.bench.measure import probe
 from tests.bench.process import Program
-from tests.bench.results import Ended, Latency
+from tests.bench.results import VISIBLE_FLOOR, Ended, Latency
 from tests.support.broker import CONSUMER, RESULTS, RESULTS_CONSUMER, STREAM
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import eventually
@@ -38,7 +38,6 @@ IN_TURN = "one stream after the other"
 ONE_EXECUTION = "results of one execution"
 HUNDRED_EXECUTIONS = "results of a hundred executions"
 VISIBLE = "the worker, a result"
-VISIBLE_FLOOR = "floor of a result: round trip and commit"
 
 # What each of them is compared with.
 COMPARED = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.table import Table
 
 from tests.bench.ends import COMPARED
-from tests.bench.results import WORKER, Results, Spread, percentile
+from tests.bench.results import FLOOR, VISIBLE_FLOOR, WORKER, Results, Spread
 from tests.support.nats_server import find_nats_server
 
 
@@ -82,15 +82,18 @@ def _ends(results: Results) -> Table:
 def _latency(results: Results) -> Table:
     table = _table(
         "latency from publish to visible row, ms; median  least–most",
-        *("program", "events/s", "p50", "p99"),
+        *("program", "events/s", "p50", "of floor", "p99", "of floor"),
         caption="the floor is one round trip to the stream and one commit",
     )
     for (rate, program), latencies in results.by_rate().items():
-        percents = (
-            Spread.of(percentile(each.seconds, percent) * 1000 for each in latencies).text(".2f")
-            for percent in (50, 99)
-        )
-        table.add_row(program, f"{rate:,}", *percents)
+        cells = [program, f"{rate:,}"]
+        for percent in (50, 99):
+            cells.append(Spread.of(each.percent(percent) for each in latencies).text(".2f"))
+            is_floor = program in (FLOOR, VISIBLE_FLOOR)
+            cells.append(
+                "" if is_floor else f"{results.over_floor(latencies, percent).median:.2f} ×"
+            )
+        table.add_row(*cells)
     return table
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 WORKER = "the worker"
 FLOOR = "floor: round trip and commit"
+VISIBLE_FLOOR = "floor of a result: round trip and commit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,12 @@ class Latency:
     seconds: list[float]
     of_results: bool = False
 
+    def percent(self, percent: float) -> float:
+        """Return within how many milliseconds so many percent of the rows were visible."""
+        return percentile(self.seconds, percent) * 1000
+
     def __str__(self) -> str:
-        p50 = percentile(self.seconds, 50) * 1000
+        p50 = self.percent(50)
         return f"latency at {self.rate:,} events/s: p50 is {p50:,.2f} ms, {self.program}"
 
 
@@ -116,6 +121,13 @@ class Results:
     def ended(self, what: str) -> list[Ended]:
         """Return one kind of measurement, one a round."""
         return [each for each in self.ends if each.what == what]
+
+    def over_floor(self, latencies: Sequence[Latency], percent: float) -> Spread:
+        """Return a program's percentile divided by the floor's in the same round."""
+        name = VISIBLE_FLOOR if latencies[0].of_results else FLOOR
+        floors = self.by_rate()[latencies[0].rate, name]
+        rounds = zip(latencies, floors, strict=True)
+        return Spread.of(one.percent(percent) / floor.percent(percent) for one, floor in rounds)
 
     def by_rate(self) -> dict[tuple[int, str], list[Latency]]:
         """Return the latencies of each rate and program, one a round; those of results last."""
