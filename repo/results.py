@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from operator import attrgetter, itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from repo import Connection, checkpoint, executions
 from repo import rejected as rejected_events
@@ -22,6 +22,7 @@ _INSERT = statement("insert_ended_run")
 _INSERT_MANY = statement("insert_ended_runs")
 _END = statement("end_run")
 _END_MANY = statement("end_runs")
+_NAME_JOB = statement("name_job")
 _MARK_SKIPPED = statement("mark_skipped_run")
 _LINK_PARENT = statement("link_parent_run")
 _LIST_RESULT_COLUMNS = statement("list_result_columns")
@@ -71,21 +72,22 @@ class Result(NamedTuple):
         return values
 
 
-_as_end = itemgetter(
-    *map(
-        Result._fields.index,
-        ("request_id", "exit_code", "stdout", "stderr", "finished_at", "job_id", "result_id"),
-    )
-)
+def _values_of(*names: str) -> "itemgetter[Any]":
+    return itemgetter(*map(Result._fields.index, names))
+
+
+_as_end = _values_of("request_id", "exit_code", "stdout", "stderr", "finished_at", "result_id")
+_as_given = _values_of("result_id", "exec_id", "job_id")
 
 
 class _Found(NamedTuple):
-    """A row as it was found: whether it exists, has ended, was given up, and its execution."""
+    """A row as it was found: whether it exists, has ended, was given up; its execution and job."""
 
     exists: bool
     has_ended: bool
     is_reaped: bool
     exec_id: str | None
+    job_id: str | None
 
     @property
     def has_result(self) -> bool:
@@ -93,10 +95,10 @@ class _Found(NamedTuple):
         return self.has_ended and not self.is_reaped
 
 
-_HAS_RESULT = _Found(exists=True, has_ended=True, is_reaped=False, exec_id=None)
+_HAS_RESULT = _Found(exists=True, has_ended=True, is_reaped=False, exec_id=None, job_id=None)
 
 _Unusual = dict[str, _Found]
-"""The rows that are not what most results find: a run in flight of the execution that they name."""
+"""The rows that are not what most results find: a run in flight, of their execution and job."""
 
 
 def find_states(connection: Connection, result_ids: Sequence[str]) -> dict[str, bool]:
@@ -105,7 +107,7 @@ def find_states(connection: Connection, result_ids: Sequence[str]) -> dict[str, 
     Another result of one that has changes nothing.
     """
     states = dict.fromkeys(result_ids, False)
-    given = [(result_id, None) for result_id in result_ids]
+    given = [(result_id, None, None) for result_id in result_ids]
     for result_id, *row in fetch_all(connection, _FIND_UNUSUAL, given):
         found = _Found(*row)
         if found.exists:
@@ -127,7 +129,7 @@ def write_all(
     was stored before that, may come yet.
     """
     counted_up_to = _counted_up_to(position, connection)
-    given = [(result.result_id, result.exec_id) for result in results]
+    given = [*map(_as_given, results)]
     unusual = {one: _Found(*row) for one, *row in fetch_all(connection, _FIND_UNUSUAL, given)}
     for index, result in enumerate(results if unusual else ()):
         row = unusual.get(result.result_id)
@@ -175,6 +177,7 @@ def _write(
 ) -> Outcomes:
     new: list[Result] = []
     ended: list[Result] = []
+    named: list[tuple[str | None, str]] = []
     # By execution, that of the row, whether it succeeded or was skipped, and what the row was.
     alike: Counter[tuple[str | None, str | None, bool, bool, str]] = Counter()
     for result in results:
@@ -187,9 +190,13 @@ def _write(
         elif row is not None:
             outcome = INSERTED
         (new if outcome == INSERTED else ended).append(result)
+        if row is not None and row.exists and result.job_id not in (None, row.job_id):
+            named.append((result.job_id, result.result_id))
         alike[exec_id, row_exec_id, result.exit_code == 0, result.skipped, outcome] += 1
         unusual[result.result_id] = _HAS_RESULT
     _write_rows(connection, new, ended)
+    if named:
+        connection.execute_many(_NAME_JOB, named)
     outcomes: Outcomes = Counter()
     counted: list[EndedRun] = []
     for (exec_id, row_exec_id, succeeded, skipped, outcome), runs in alike.items():

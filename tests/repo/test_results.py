@@ -279,6 +279,33 @@ def test_runs_in_every_state_are_ended_by_the_hundred_as_they_are_one_by_one(
     assert db.counts() == f"{150 + succeeded + moved}/{600 - succeeded + 150 - moved} completed"
 
 
+@pytest.mark.parametrize("is_reaped", [False, True])
+@pytest.mark.parametrize("beside", [0, 120])
+@pytest.mark.parametrize(
+    ("jobs", "kept"),
+    [
+        ([None], "job-1"),
+        (["job-1"], "job-1"),
+        (["other"], "other"),
+        ([None, "other"], "job-1"),
+        (["job-1", "other"], "job-1"),
+        (["other", None], "other"),
+        (["other", "job-1"], "other"),
+    ],
+)
+def test_the_first_result_of_a_run_names_its_job_and_one_without_a_job_keeps_it(
+    db: Db, jobs: list[str | None], kept: str, *, beside: int, is_reaped: bool
+) -> None:
+    db.write([run("r"), *runs(beside)])
+    if is_reaped:
+        db.ask(f"{REAP} WHERE result_id = 'r'")
+    db.write_results(*(result("r", job_id=job) for job in jobs), *results(beside))
+    assert db.row_of("r")["job_id"] == kept
+    assert db.ask("SELECT count(*) FROM execution_results WHERE job_id = 'job-1'") == [
+        (beside + (kept == "job-1"),)
+    ]
+
+
 @RULES
 @pytest.mark.parametrize("status", ["running", "pending"])
 def test_a_rejected_count_costs_the_results_of_that_execution_and_no_other(

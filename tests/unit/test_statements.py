@@ -45,14 +45,15 @@ SHARED = {
         "ON CONFLICT (result_id) DO NOTHING;",
     ),
     "end_runs": (
-        {*END, "request_id", "job_id", "reaped"},
+        {*END, "request_id", "reaped"},
         "WHERE execution_results.result_id = ended.result_id"
         " AND (execution_results.finished_at IS NULL OR execution_results.reaped = 1);",
     ),
     "end_run": (
-        {*END, "request_id", "job_id", "reaped"},
+        {*END, "request_id", "reaped"},
         "WHERE result_id = ? AND (finished_at IS NULL OR reaped = 1);",
     ),
+    "name_job": ({"job_id"}, "SET job_id = ? WHERE result_id = ?;"),
     "mark_skipped_run": ({"skipped"}, "SET skipped = 1 WHERE result_id = ?;"),
     "link_parent_run": ({"parent_result_id"}, "SET parent_result_id = ? WHERE result_id = ?;"),
     "reap_run": (

@@ -67,7 +67,8 @@ class EventResult(NamedTuple):
 def decode_result(payload: bytes) -> EventResult:
     """Return the result that a payload holds; raises MalformedEvent for any other payload."""
     members = scan_members(payload)
-    plain = None if members is None else _read_plain(members)
+    # UTF-8 cannot hold a lone surrogate, so only an escape brings one.
+    plain = None if members is None else _read_plain(members, b"\\u" in payload)
     return read_result(payload) if plain is None else plain
 
 
@@ -94,7 +95,7 @@ def read_result(payload: bytes) -> EventResult:
     )
 
 
-def _read_plain(members: dict[str, Any]) -> EventResult | None:
+def _read_plain(members: dict[str, Any], may_be_surrogates: bool) -> EventResult | None:
     """Return the result, or None where `read_result` has to tell what it is, or what is wrong."""
     get = members.get
     texts: list[Any] = [get(name) for name in _TEXTS]
@@ -111,8 +112,8 @@ def _read_plain(members: dict[str, Any]) -> EventResult | None:
     ):
         return None
     try:
-        for text in (*texts, *filter(None, optional)):
-            if not text.isascii():
+        if may_be_surrogates:
+            for text in (*texts, *filter(None, optional)):
                 text.encode()  # fails for a lone surrogate
         started_at, finished_at = to_stored(started_at), to_stored(finished_at)
     except ValueError:

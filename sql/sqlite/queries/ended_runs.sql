@@ -2,26 +2,28 @@
 
 -- name: find_unusual_runs
 -- Return those of 500, 100 or a single run that are not in flight, do not exist, or belong to another
--- execution than the one that is given beside each: most batches have none. Runs may repeat.
+-- execution or job than those that are given beside each: most batches have none. Runs may repeat.
 -- Frequency: once for each 500 results of a batch, and each 100 of the rest, in its transaction; once for
 -- each result of a batch of at most five.
 -- Index: primary key (result_id), once for each run.
-WITH given (result_id, exec_id) AS (
+WITH given (result_id, exec_id, job_id) AS (
     VALUES
-    (?, ?)  -- for each run
+    (?, ?, ?)  -- for each run
 )
 SELECT
     given.result_id,
     execution_results.result_id IS NOT NULL AS row_exists,
     execution_results.finished_at IS NOT NULL AS has_ended,
     execution_results.reaped,
-    execution_results.exec_id
+    execution_results.exec_id,
+    execution_results.job_id
 FROM given
 LEFT JOIN execution_results ON execution_results.result_id = given.result_id
 WHERE
     execution_results.result_id IS NULL
     OR execution_results.finished_at IS NOT NULL
-    OR nullif(execution_results.exec_id, '') IS NOT nullif(given.exec_id, '');
+    OR nullif(execution_results.exec_id, '') IS NOT nullif(given.exec_id, '')
+    OR execution_results.job_id IS NOT coalesce(given.job_id, execution_results.job_id);
 
 -- name: insert_ended_run
 -- Insert a run whose start is not in the table: a skipped run, a finalize hook, or a start that comes
@@ -36,13 +38,12 @@ VALUES
 ON CONFLICT (result_id) DO NOTHING;
 
 -- name: end_run
--- Write the result of a run that is in flight or reaped; the job stays where the result names none.
+-- Write the result of a run that is in flight or reaped. Its job stays: see name_job.
 -- Frequency: once for each result of such a run.
 -- Index: primary key (result_id); takes the row out of the indexes of runs in flight.
 UPDATE execution_results
 SET
-    request_id = ?, exit_code = ?, stdout = ?, stderr = ?, finished_at = ?,
-    job_id = coalesce(?, job_id), reaped = 0
+    request_id = ?, exit_code = ?, stdout = ?, stderr = ?, finished_at = ?, reaped = 0
 WHERE result_id = ? AND (finished_at IS NULL OR reaped = 1);
 
 -- name: insert_ended_runs
@@ -70,19 +71,25 @@ SET
     stdout = ended.stdout,
     stderr = ended.stderr,
     finished_at = ended.finished_at,
-    job_id = coalesce(ended.job_id, execution_results.job_id),
     reaped = 0
 FROM (
     SELECT
         column1 AS request_id, column2 AS exit_code, column3 AS stdout, column4 AS stderr,
-        column5 AS finished_at, column6 AS job_id, column7 AS result_id
+        column5 AS finished_at, column6 AS result_id
     FROM (
         VALUES
-        (?, ?, ?, ?, ?, ?, ?)  -- for each run
+        (?, ?, ?, ?, ?, ?)  -- for each run
     )
 ) AS ended
 WHERE execution_results.result_id = ended.result_id
     AND (execution_results.finished_at IS NULL OR execution_results.reaped = 1);
+
+-- name: name_job
+-- Write the job that a result names into its run, in the transaction that ended it. By itself, since the
+-- index by job would else be written for every result.
+-- Frequency: once for each result that names another job than its run has: hardly ever.
+-- Index: primary key (result_id); writes the index by job.
+UPDATE execution_results SET job_id = ? WHERE result_id = ?;
 
 -- name: mark_skipped_run
 -- Mark a run that was skipped, in the transaction that ended it.
