@@ -119,7 +119,7 @@ def write_alone(connection: sqlite3.Connection, events: int, *, decode: bool) ->
     As in the worker: the settings, rows in a transaction, rows in a statement.
     """
     connection.execute("PRAGMA cache_size = -65536")
-    connection.execute("PRAGMA wal_autocheckpoint = 8000")
+    connection.execute("PRAGMA wal_autocheckpoint = 16000")
     timeouts = parse_timeouts(TIMEOUTS)
     now = time.time_ns()
     messages = [(each.payload, now + n * 1001) for n, each in enumerate(make_events(events))]

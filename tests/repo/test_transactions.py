@@ -151,8 +151,8 @@ def test_a_connection_has_the_settings_that_an_ack_relies_on(connection: Connect
         "journal_mode": "wal",
         "synchronous": 2,
         "cache_size": -65536,
-        "wal_autocheckpoint": 8000,
-        "journal_size_limit": 67108864,
+        "wal_autocheckpoint": 16000,
+        "journal_size_limit": 134217728,
         "busy_timeout": 20,
     }
     found = {name: connection.driver.execute(f"PRAGMA {name}").fetchone() for name in expected}

@@ -10,12 +10,13 @@ PRAGMA synchronous = FULL;
 PRAGMA cache_size = -65536;
 
 -- name: set_checkpoint_interval
--- Checkpoint the log at 8000 pages. The default of 1000 would checkpoint at nearly every batch.
-PRAGMA wal_autocheckpoint = 8000;
+-- Checkpoint the log at 16000 pages, every sixth batch under load. The default of 1000 would checkpoint
+-- at each one, and with 8000 or 32000 a tenth of the rate was lost.
+PRAGMA wal_autocheckpoint = 16000;
 
 -- name: set_journal_size_limit
--- Truncate the log to 64 MiB after a slow reader made it grow.
-PRAGMA journal_size_limit = 67108864;
+-- Truncate the log to 128 MiB after a slow reader made it grow.
+PRAGMA journal_size_limit = 134217728;
 
 -- name: get_journal_mode
 -- Read the journal mode; the worker logs a warning unless it is "wal", since readers would block it.
