@@ -10,7 +10,7 @@ from repo.statements import Statement
 # After each statement, and each row that one returns, a thread waits for its turn in the
 # interpreter, milliseconds where others are busy: the fewer statements the better.
 _LEAST = 100
-_SIZES = (500, _LEAST)
+_SIZES = (1000, _LEAST)
 # So many rows one by one cost less than a hundred at once.
 _FEW = 5
 

@@ -31,7 +31,7 @@ from worker.projections.results import build_result, decode_result
 from worker.projections.starts import decode_start
 
 _INSERT_RUN = texts("sqlite")[statement("insert_run")]
-_INSERT_MANY = {rows: text("sqlite", statement("insert_runs"), rows) for rows in (500, 100)}
+_INSERT_MANY = {rows: text("sqlite", statement("insert_runs"), rows) for rows in (1000, 100)}
 _PROMOTE_EXECUTION = texts("sqlite")[statement("promote_execution")]
 _END_RUN = texts("sqlite")[statement("end_run")]
 _COUNT_ENDED_RUNS = texts("sqlite")[statement("count_ended_runs")]

@@ -42,17 +42,17 @@ def test_a_batch_of_any_size_is_written_in_its_order(db: Db, number: int) -> Non
 
 def test_the_first_of_two_starts_of_a_run_wins_within_and_between_statements(db: Db) -> None:
     db.write([run("there", pc_id="before")])
-    batch = runs(750)
-    for position in (7, 498, 650, 730):
+    batch = runs(1250)
+    for position in (7, 998, 1150, 1230):
         batch[position] = run("r3", pc_id=f"later-{position}")
-    batch[520] = batch[749] = run("there", pc_id="later")
+    batch[1020] = batch[1249] = run("there", pc_id="later")
     written = db.write(batch)
-    assert (written.inserted, written.rows_rejected) == (744, 0)
+    assert (written.inserted, written.rows_rejected) == (1244, 0)
     rows = dict(db.ask("SELECT result_id, pc_id FROM execution_results"))
-    assert (rows["r3"], rows["there"], len(rows)) == ("pc-of-r3", "before", 745)
+    assert (rows["r3"], rows["there"], len(rows)) == ("pc-of-r3", "before", 1245)
 
 
-@pytest.mark.parametrize("count", [1, 5, 6, 99, 100, 499, 500, 601, 1100, 1250])
+@pytest.mark.parametrize("count", [1, 5, 6, 99, 100, 999, 1000, 1101, 2250])
 def test_every_row_of_a_batch_is_written_whatever_its_size(db: Db, count: int) -> None:
     assert db.write(runs(count)).inserted == count
     assert db.ask("SELECT count(DISTINCT pc_id) FROM execution_results") == [(count,)]

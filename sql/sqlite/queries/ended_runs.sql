@@ -1,9 +1,9 @@
 -- The end of a run: its result closes the row, or the reaper gives it up.
 
 -- name: find_unusual_runs
--- Return those of 500, 100 or a single run that are not in flight, do not exist, or belong to another
+-- Return those of 1000, 100 or a single run that are not in flight, do not exist, or belong to another
 -- execution or job than those that are given beside each: most batches have none. Runs may repeat.
--- Frequency: once for each 500 results of a batch, and each 100 of the rest, in its transaction; once for
+-- Frequency: once for each 1000 results of a batch, and each 100 of the rest, in its transaction; once for
 -- each result of a batch of at most five.
 -- Index: primary key (result_id), once for each run.
 WITH given (result_id, exec_id, job_id) AS (
@@ -47,10 +47,10 @@ SET
 WHERE result_id = ? AND (finished_at IS NULL OR reaped = 1);
 
 -- name: insert_ended_runs
--- Insert 500 or 100 runs at once, as insert_ended_run does for one. If a row is rejected, the whole
+-- Insert 1000 or 100 runs at once, as insert_ended_run does for one. If a row is rejected, the whole
 -- transaction is undone, and insert_ended_run finds out which row it was; OR FAIL is explained in
 -- insert_runs.
--- Frequency: once for each 500 results of such runs in a batch, and each 100 of the rest.
+-- Frequency: once for each 1000 results of such runs in a batch, and each 100 of the rest.
 -- Index: primary key (result_id); writes every index of the table that is not for runs in flight.
 INSERT OR FAIL INTO execution_results
     (result_id, request_id, exec_id, pc_id, started_at, exit_code, stdout, stderr, finished_at,
@@ -60,9 +60,9 @@ VALUES
 ON CONFLICT (result_id) DO NOTHING;
 
 -- name: end_runs
--- Write the results of 500 or 100 different runs at once, as end_run does for one. If a row is rejected,
+-- Write the results of 1000 or 100 different runs at once, as end_run does for one. If a row is rejected,
 -- the whole transaction is undone, and end_run finds out which row it was.
--- Frequency: once for each 500 results of such runs in a batch, and each 100 of the rest.
+-- Frequency: once for each 1000 results of such runs in a batch, and each 100 of the rest.
 -- Index: primary key (result_id); takes the rows out of the indexes of runs in flight.
 UPDATE OR FAIL execution_results
 SET

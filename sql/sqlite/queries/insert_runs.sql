@@ -1,8 +1,8 @@
 -- name: insert_runs
--- Insert 500 or 100 started runs at once, as insert_run does for one. OR FAIL saves the engine from
+-- Insert 1000 or 100 started runs at once, as insert_run does for one. OR FAIL saves the engine from
 -- copying every page that it changes, so that it could undo this statement alone. If a row is rejected,
 -- the whole transaction is undone, and insert_run finds out which row it was.
--- Frequency: once for each 500 starts of a batch, and each 100 of the rest.
+-- Frequency: once for each 1000 starts of a batch, and each 100 of the rest.
 -- Index: primary key (result_id), to find an existing row; writes every index of the table.
 INSERT OR FAIL INTO execution_results
     (result_id, request_id, exec_id, pc_id, started_at, version, job_id, recorded_at, expires_at)
