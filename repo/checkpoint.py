@@ -69,12 +69,11 @@ class CheckpointGuard:
     """Which database this process has begun with, and how often that was committed to.
 
     Shared by all threads. Nothing is written before `begin`, nor to any other database afterwards:
-    the row decides, which names its place. `begun` is how often `begin` was called.
+    the row decides, which names its place.
     """
 
     def __init__(self, position: Position) -> None:
         self.position = position
-        self.begun = 0
         self._lock = threading.Lock()
         self._created_at = ""
         self._commits: int | None = None
@@ -85,7 +84,6 @@ class CheckpointGuard:
         commits = int(connection.fetch(_PUT, values)[0][0])
         with self._lock:
             self._created_at, self._commits = checkpoint.stream_created_at, commits
-            self.begun += 1
 
     @contextmanager
     def transaction(self, connection: Connection, reached: Checkpoint) -> Iterator[None]:

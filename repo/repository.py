@@ -258,7 +258,6 @@ class GuardedRepository(Repository[Row]):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._transaction = self.guard.transaction
-        self._begun = 0
 
     def recall(self) -> Recalled:
         """Return the stored checkpoint of the guard's stream and consumer; raises as `write`.
@@ -266,7 +265,6 @@ class GuardedRepository(Repository[Row]):
         It takes and releases the write lock first: a database that cannot be written to is useless
         here, and a reader would not notice.
         """
-        self._close_if_replaced()
         return self._in_transaction(
             lambda connection: Recalled(
                 checkpoints.read(connection, self.guard.position), connection.place
@@ -311,12 +309,8 @@ class GuardedRepository(Repository[Row]):
         self._retrying(advance)
 
     def _open(self) -> BatchWriter[Row]:
-        if self._begun != self.guard.begun:
-            # Another thread may have begun with the database that took this one's place.
-            self._begun = self.guard.begun
-            self._close_if_replaced()
-        return super()._open()
-
-    def _close_if_replaced(self) -> None:
+        # Another thread may have begun with the database that took this one's place; and readers of
+        # that one may meet what is written to the log of this one.
         if self._batches is not None and not self._batches.connection.is_current():
             self.close()
+        return super()._open()
