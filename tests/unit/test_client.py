@@ -2,46 +2,95 @@
 
 import asyncio
 import gc
-from collections.abc import Coroutine
+import os
+import signal
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from worker.jetstream.client import BrokerClient
+from worker.settings import Settings
 
 
-class InterruptedRunner:
-    """Is interrupted before the first step of its work: as a task, or before it is one."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, has_task: bool) -> None:
-        self._loop = loop
-        self._has_task = has_task
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        return self._loop
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> None:
-        if self._has_task:
-            self._loop.create_task(work)
-        raise KeyboardInterrupt
+@contextmanager
+def client_without_broker() -> Iterator[BrokerClient]:
+    """Return a client that catches signals and has a loop, and no connection."""
+    client: Any = BrokerClient(Settings((), "sqlite:///x.db"))
+    client._catch_signals()
+    try:
+        with asyncio.Runner() as runner:
+            client._runner, client._failure = runner, runner.get_loop().create_future()
+            yield client
+    finally:
+        client._end_by_signal()
 
 
-@pytest.mark.parametrize("has_task", [True, False])
-def test_work_that_was_interrupted_before_its_first_step_never_begins(has_task: bool) -> None:
-    async def work() -> None:
-        raise AssertionError
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
 
-    async def end() -> None:
-        for _ in range(5):
-            await asyncio.sleep(0)
 
-    client = object.__new__(BrokerClient)
-    with asyncio.Runner() as runner:
-        loop, problems = runner.get_loop(), list[Any]()
-        loop.set_exception_handler(lambda _, problem: problems.append(problem))
-        vars(client)["_runner"] = InterruptedRunner(loop, has_task=has_task)
+async def forever(log: list[str]) -> None:
+    log.append("begun")
+    interrupt()
+    try:
+        await asyncio.sleep(60)
+    finally:
+        log.append("ended")
+
+
+def test_work_that_is_interrupted_ends_before_the_interrupt_is_raised() -> None:
+    log: list[str] = []
+    with client_without_broker() as client:
         with pytest.raises(KeyboardInterrupt):
-            client.do(work())
-        runner.run(end())
-        gc.collect()
-        assert problems == []
+            client._run(forever(log))
+        assert log == ["begun", "ended"]
+
+
+def test_work_that_was_interrupted_before_its_first_step_never_begins() -> None:
+    log: list[str] = []
+
+    async def work() -> None:
+        log.append("begun")
+
+    with client_without_broker() as client:
+        run = client._runner.run
+
+        def interrupted(main: Coroutine[Any, Any, Any]) -> Any:
+            interrupt()
+            return run(main)
+
+        vars(client)["_runner"] = type("Runner", (), {"run": staticmethod(interrupted)})
+        with pytest.raises(KeyboardInterrupt):
+            client._run(work())
+        gc.collect()  # Python would warn about a coroutine that nobody has awaited
+        assert log == []
+
+
+def test_a_callback_that_is_interrupted_goes_on() -> None:
+    log: list[str] = []
+
+    def callback() -> None:
+        interrupt()
+        log.append("went on")
+
+    async def work() -> str:
+        asyncio.get_running_loop().call_soon(callback)
+        await asyncio.sleep(0)
+        return "result"
+
+    async def next_work() -> str:
+        return "next"
+
+    with client_without_broker() as client:
+        with pytest.raises(KeyboardInterrupt):
+            client._run(work())
+        assert log == ["went on"]
+        assert client._run(next_work()) == "next"
+
+
+def test_between_two_questions_an_interrupt_is_raised_at_once() -> None:
+    with client_without_broker(), pytest.raises(KeyboardInterrupt):
+        interrupt()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -5,11 +5,11 @@ enough for the broker, which waits for minutes for an answer to its pings.
 """
 
 import asyncio
+import contextlib
 import signal
 import threading
 import time
-from collections.abc import Coroutine
-from inspect import CORO_CREATED, getcoroutinestate
+from collections.abc import Coroutine, Iterator
 from types import FrameType
 from typing import Any, Self, TypeVar
 
@@ -45,6 +45,8 @@ class BrokerClient:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._failure: asyncio.Future[None]
+        self._task: asyncio.Task[Any] | None = None
+        self._is_running = self._is_interrupted = False
         self.connection: Connection
 
     def __enter__(self) -> Self:
@@ -52,7 +54,7 @@ class BrokerClient:
         self._runner = asyncio.Runner()
         try:
             self._failure = self._runner.get_loop().create_future()
-            self.connection = self._runner.run(self._guarded(self._connect()))
+            self.connection = self._run(self._connect())
         except BaseException:
             self._runner.close()
             self._end_by_signal()
@@ -61,7 +63,8 @@ class BrokerClient:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._runner.run(self.connection.shut_down())
+            with self._uninterrupted():
+                self._runner.run(self.connection.shut_down())
         finally:
             if self._failure.done():
                 self._failure.exception()  # it was raised, or came too late to matter
@@ -71,7 +74,9 @@ class BrokerClient:
     def _catch_signals(self) -> None:
         """Leave in order on signals that would kill the command: consumers would stay for a while.
 
-        Until the end of the `with` they count as Ctrl-C; then the signal kills the process.
+        Until the end of the `with` they count as Ctrl-C; then the signal kills the process. While
+        the loop runs, none raises: asyncio's own handler may do so in any task of the library, and
+        the loop would not go on.
         """
         self._signal: int | None = None
         self._handlers: dict[int, Any] = {}
@@ -80,10 +85,31 @@ class BrokerClient:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             if signal.getsignal(number) is signal.SIG_DFL:
                 self._handlers[number] = signal.signal(number, self._on_signal)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._handlers[signal.SIGINT] = signal.signal(signal.SIGINT, self._on_interrupt)
 
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
-        signal.raise_signal(signal.SIGINT)
+        self._on_interrupt(signal.SIGINT, frame)
+
+    def _on_interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._is_running:
+            raise KeyboardInterrupt
+        self._is_interrupted = True
+        if self._task is not None:
+            self._runner.get_loop().call_soon_threadsafe(self._task.cancel)
+
+    @contextlib.contextmanager
+    def _uninterrupted(self) -> Iterator[None]:
+        """Raise KeyboardInterrupt only at the end of the body."""
+        self._is_running = True
+        try:
+            yield
+        finally:
+            self._is_running, self._task = False, None
+            if self._is_interrupted:
+                self._is_interrupted = False
+                raise KeyboardInterrupt
 
     def _end_by_signal(self) -> None:
         for number, handler in self._handlers.items():
@@ -98,25 +124,18 @@ class BrokerClient:
         that is not permitted only times out.
         """
         began = time.monotonic()
-        guarded = self._guarded(work)
         try:
-            return self._runner.run(guarded)
+            return self._run(work)
         except BrokerError as error:
             problem = self.connection.problem_since(began)
             if problem is None:
                 raise
             raise type(error)(f"{error}: {problem}") from error.__cause__
-        finally:
-            if getcoroutinestate(work) == CORO_CREATED:  # interrupted before it began
-                for coroutine in (guarded, work):
-                    self._forget(coroutine)
 
-    def _forget(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Keep what has not begun from beginning later, and Python from a warning about it."""
-        tasks = asyncio.all_tasks(self._runner.get_loop())
-        ended = [task.cancel() for task in tasks if task.get_coro() is coroutine]
-        if not ended:
-            coroutine.close()
+    def _run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Return what `work` returns; raises its error, or KeyboardInterrupt once it has ended."""
+        with self._uninterrupted():
+            return self._runner.run(self._guarded(work))
 
     async def _connect(self) -> Connection:
         settings = self._settings
@@ -130,6 +149,10 @@ class BrokerClient:
 
     async def _guarded(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Return what `work` returns; an error that no retry can repair ends it."""
+        self._task = asyncio.current_task()
+        if self._is_interrupted:
+            work.close()
+            raise asyncio.CancelledError
         doing = asyncio.create_task(work)
         try:
             parts: set[asyncio.Future[Any]] = {doing, self._failure}
