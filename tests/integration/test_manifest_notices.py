@@ -1,6 +1,7 @@
 """A manifest counts for every start that is published after it, and few questions show that."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -32,6 +33,43 @@ def test_a_manifest_that_was_put_just_before_a_start_counts_for_it(
     stream.make_bucket()
     worker = start_worker(rows, pulling=True)
     put_and_start(Deadlines(stream, rows, worker), stream, 24)
+
+
+def test_manifests_of_several_publishers_count_for_their_next_starts(
+    stream: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    stream.make_bucket()
+    worker = start_worker(rows, pulling=True)
+
+    def publish(number: int) -> list[tuple[int | None, int | None]]:
+        found = []
+        with Broker(stream.url) as broker:
+            deadlines = Deadlines(broker, rows, worker, prefix=f"{number}-")
+            for round_ in range(6):
+                seconds, timeout = TIMEOUTS[(number + round_) % 3]
+                if timeout is None:
+                    broker.delete_manifest(f"job-{number}")
+                else:
+                    broker.put_manifest(f"job-{number}", manifest(timeout))
+                found.append((deadlines.of_a_start(f"job-{number}"), seconds))
+        return found
+
+    with ThreadPoolExecutor(5) as threads:
+        for found in threads.map(publish, range(5)):
+            assert all(seconds == expected for seconds, expected in found), found
+
+
+def test_a_put_after_one_that_was_refused_counts_as_well(
+    stream: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    stream.make_bucket()
+    worker = start_worker(rows, pulling=True)
+    deadlines = Deadlines(stream, rows, worker)
+    for number in range(9):
+        seconds, timeout = [(140, "20s"), (540, "360s"), (5400, "1h")][number % 3]
+        stream.put_manifest("job", manifest(timeout))
+        stream.refuse_a_put("job")
+        assert deadlines.of_a_start("job") == seconds
 
 
 def test_a_user_who_may_not_listen_gets_the_same_deadlines_later(

@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, SequenceInfo, StreamConfig, StreamInfo
-from nats.js.errors import NotFoundError
+from nats.js.errors import APIError, NotFoundError
 from nats.js.kv import KeyValue
 
 from tests.support import events
@@ -326,6 +326,15 @@ class Broker:
         raw = value if isinstance(value, bytes) else json.dumps(value).encode()
         headers = {"Nats-TTL": ttl} if ttl else None
         self.run(self._js.publish(f"$KV.{BUCKET}.{manifest_id}", raw, headers=headers))
+
+    def refuse_a_put(self, manifest_id: str) -> None:
+        """Put a manifest that the server refuses, since it expects another revision."""
+        headers = {"Nats-Expected-Last-Subject-Sequence": "999999"}
+        try:
+            self.run(self._js.publish(f"$KV.{BUCKET}.{manifest_id}", b"{}", headers=headers))
+        except APIError:
+            return
+        raise AssertionError("the server has stored it")
 
     def put_manifests(self, manifest_ids: Iterable[str], value: object) -> None:
         *others, last = manifest_ids

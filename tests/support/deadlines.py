@@ -26,14 +26,17 @@ def seconds_to_deadline(run: Row) -> int | None:
 class Deadlines:
     """Publishes starts to find out which deadline the worker gives them."""
 
-    def __init__(self, broker: Broker, rows: Rows, worker: WorkerProcess) -> None:
+    def __init__(
+        self, broker: Broker, rows: Rows, worker: WorkerProcess, prefix: str = "run-"
+    ) -> None:
+        """Publish through a broker; the ids of the runs begin with the prefix."""
         self._broker, self._rows, self._worker = broker, rows, worker
-        self._starts = 0
+        self._prefix, self._starts = prefix, 0
 
     def of_a_start(self, manifest_id: str) -> int | None:
         """Publish a start and return the seconds to its deadline."""
         self._starts += 1
-        result_id = f"run-{self._starts}"
+        result_id = f"{self._prefix}{self._starts}"
         self._broker.publish(result_id=result_id, manifest_id=manifest_id)
         return seconds_to_deadline(self._worker.until(lambda: self._rows.run(result_id), 20))
 
