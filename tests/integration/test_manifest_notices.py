@@ -1,19 +1,68 @@
 """A manifest counts for every start that is published after it, and few questions show that."""
 
+import asyncio
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
+import nats
 import pytest
 
 from tests.conftest import MakeServer, StartWorker
 from tests.support import events
 from tests.support.broker import Broker
 from tests.support.deadlines import Deadlines, manifest
+from tests.support.nats_server import NatsServer
+from tests.support.proxy import Proxy
 from tests.support.rows import Rows
 
 LOOK = "$JS.API.STREAM.INFO.KV_jobs"
 TIMEOUTS = [(140, "20s"), (None, None), (5400, "1h")]
 LISTENING = '"$KV.>", "$JS.>"'
+
+
+# The worker's account hears nothing of what happens to the stream, and nothing is denied.
+IMPORTED_JETSTREAM = """
+accounts {
+  FLEET {
+    jetstream: enabled, users: [ { user: all, password: x } ]
+    exports: [ { service: "$JS.API.>", response_type: stream }, { service: "$JS.ACK.>" } ]
+  }
+  WORKER {
+    users: [ { user: worker, password: x } ]
+    imports: [
+      { service: { account: FLEET, subject: "$JS.API.>" } }
+      { service: { account: FLEET, subject: "$JS.ACK.>" } }
+    ]
+  }
+}
+"""
+
+
+@contextmanager
+def others_put(url: str, a_second: int) -> Iterator[None]:
+    """Put twenty other manifests in turns, so many a second in all."""
+    ending = threading.Event()
+
+    async def put() -> None:
+        client = await nats.connect(url)
+        began, number = time.monotonic(), 0
+        while not ending.is_set():
+            while number < (time.monotonic() - began) * a_second:
+                await client.publish(f"$KV.jobs.other-{number % 20}", b"{}")
+                number += 1
+            await asyncio.sleep(min(0.005, 1 / a_second))
+        await client.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(put()))
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join(20)
 
 
 def put_and_start(deadlines: Deadlines, broker: Broker, rounds: int) -> None:
@@ -85,6 +134,63 @@ def test_a_user_who_may_not_listen_gets_the_same_deadlines_later(
         worker = start_worker(rows, nats=server.login("worker"), pulling=True)
         put_and_start(Deadlines(broker, rows, worker), broker, 9)
         worker.wait_for("manifests.not_announced")
+
+
+def test_a_user_of_an_account_that_imports_jetstream_gets_the_same_deadlines(
+    make_server: MakeServer, rows: Rows, start_worker: StartWorker
+) -> None:
+    server = make_server(IMPORTED_JETSTREAM).start()
+    with Broker(server.login("all")) as broker:
+        broker.make_stream()
+        broker.make_bucket()
+        worker = start_worker(rows, nats=server.login("worker"), pulling=True)
+        put_and_start(Deadlines(broker, rows, worker), broker, 9)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.03])
+def test_a_put_while_the_connection_is_away_counts_for_the_next_start(
+    server: NatsServer, stream: Broker, rows: Rows, start_worker: StartWorker, pause: float
+) -> None:
+    stream.make_bucket()
+    with Proxy(server.port) as proxy:
+        worker = start_worker(rows, nats=proxy.url, pulling=True)
+        deadlines = Deadlines(stream, rows, worker)
+        for number in range(9):
+            time.sleep(0.6 + 0.05 * number)
+            proxy.cut()
+            time.sleep(pause)
+            seconds, timeout = [(140, "20s"), (540, "360s"), (5400, "1h")][number % 3]
+            stream.put_manifest("job", manifest(timeout))
+            assert deadlines.of_a_start("job") == seconds
+
+
+def test_a_put_after_a_restart_of_the_server_counts_for_the_next_start(
+    make_server: MakeServer, rows: Rows, start_worker: StartWorker
+) -> None:
+    server = make_server().start()
+    with Broker(server.url) as broker:
+        broker.make_stream()
+        broker.make_bucket()
+        worker = start_worker(rows, nats=server.url, pulling=True)
+        deadlines = Deadlines(broker, rows, worker)
+        for _ in range(3):
+            put_and_start(deadlines, broker, 3)
+            server.stop()
+            server.start()
+
+
+@pytest.mark.parametrize("history", [1, 5])
+def test_starts_do_not_wait_for_the_end_of_changes_of_other_manifests(
+    stream: Broker, rows: Rows, start_worker: StartWorker, history: int
+) -> None:
+    stream.make_bucket(history=history)
+    stream.put_manifest("job", manifest("20s"))
+    worker = start_worker(rows, pulling=True)
+    with others_put(stream.url, 1000):
+        time.sleep(1)
+        began = time.monotonic()
+        put_and_start(Deadlines(stream, rows, worker), stream, 6)
+        assert time.monotonic() - began < 18
 
 
 @pytest.mark.parametrize("is_busy", [False, True])

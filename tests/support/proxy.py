@@ -133,6 +133,12 @@ class Proxy(_Listener):
         yield
         self._refusing = False
 
+    def cut(self) -> None:
+        """Cut all connections; new ones work."""
+        with self._lock:
+            for link in self._links:
+                link.close()
+
     def make_half_open(self) -> None:
         """Drop from now on what arrives on the present connections; new ones work."""
         with self._lock:

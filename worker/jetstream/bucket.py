@@ -9,7 +9,6 @@ of it. There is no watch, which could fall silent without an error. Consumer thr
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ log = logging.getLogger(__name__)
 _ROUNDS = 10
 _TRIES = 3
 # Whatever happens to the bucket, and however many starts come: each worker asks the same server.
-_LOOKS_A_SECOND = 5
+_SECONDS_A_LOOK = 0.25
 _RECENT = 16
 _UNANNOUNCED = ("mirror", "sources", "max_age", "allow_msg_ttl")
 _WARN_AGAIN_AFTER = 60.0
@@ -77,15 +76,14 @@ class Bucket:
 
     `without_key` is how many messages without a key the last full read found, `read_at` when a page
     arrived that no attempt had read before (monotonic seconds). `delete` is whether to delete the
-    consumers that read, instead of leaving that to the server. `state` is what the bucket was when
-    the cache was last made equal to it.
+    consumers that read, instead of leaving that to the server.
     """
 
     def __init__(self, name: str, cache: ManifestCache, *, delete: bool = False) -> None:
         self.without_key = 0
         self.read_at = float("-inf")
         self._furthest = 0
-        self._looks: deque[float] = deque(maxlen=_LOOKS_A_SECOND)
+        self._next_look_at = float("-inf")
         self._name = name
         self._stream = f"KV_{name}"
         self._cache = cache
@@ -96,28 +94,28 @@ class Bucket:
         # The places of the last messages by subject, oldest first: those of deleted keys as well.
         self._recent: dict[str, tuple[int, int]] = {}
 
-    async def sync(self, connection: Connection) -> None:
-        """Make the cache hold what the bucket holds now.
+    async def sync(self, connection: Connection) -> State:
+        """Make the cache hold what the bucket holds now; returns what the server last said of it.
 
         Raises BucketMissing, and BrokerError where the broker does not answer.
         """
-        state = await self._state(connection)
-        if state != self._seen and not await self._follow(connection, state):
-            await self._load(connection, state)
+        await asyncio.sleep(self._next_look_at - time.monotonic())
+        state = await self._look(connection)
+        if state != self._seen:
+            state = await self._follow(connection, state) or await self._load(connection, state)
         self._furthest = 0
-
-    @property
-    def state(self) -> State | None:
-        return self._seen
+        return state
 
     def forget(self) -> None:
         """Read everything the next time: the cache was cleared."""
         self._seen = None
 
-    async def _state(self, connection: Connection) -> State:
-        if len(self._looks) == _LOOKS_A_SECOND:
-            await asyncio.sleep(self._looks[0] + 1.0 - time.monotonic())
-        self._looks.append(time.monotonic())
+    async def _look(self, connection: Connection) -> State:
+        """Ask the server for the state. Only the first look of a reading waits for its time.
+
+        The more time passes between two of them, the more is put in between.
+        """
+        self._next_look_at = max(self._next_look_at, time.monotonic()) + _SECONDS_A_LOOK
         info = await stream_info(connection, self._stream)
         if info is None:
             raise BucketMissing("does not exist")
@@ -135,27 +133,27 @@ class Bucket:
 
     # --- what has changed ---
 
-    async def _follow(self, connection: Connection, state: State) -> bool:
-        """Apply what has changed; returns False where only reading everything can show it.
+    async def _follow(self, connection: Connection, state: State) -> State | None:
+        """Apply what has changed; returns None where only reading everything can show it.
 
         With one message a key, the number of messages proves that no key is gone unnoticed.
         """
         seen = self._seen
         if seen is None or state.history != 1 or state.created_at != seen.created_at:
-            return False
+            return None
         tail: dict[str, Entry] = {}
         if state.last > seen.last:
             state, tail = await self._tail(connection, state)
             if not self._continues(seen, tail, state.first):
-                return False
+                return None
         if state.place != max([seen.place, *(entry.place for entry in tail.values())]):
-            return False
+            return None
         messages = seen.messages - self._cache.remove_below(state.first)
         self._recent = {s: place for s, place in self._recent.items() if place[0] >= state.first}
         messages += sum(self._is_new(subject, entry) for subject, entry in tail.items())
         self._apply(tail)
         self._seen = state
-        return state.messages == messages
+        return state if state.messages == messages else None
 
     async def _tail(self, connection: Connection, state: State) -> tuple[State, dict[str, Entry]]:
         """Return the last entry of each subject, from the oldest message that is remembered."""
@@ -195,35 +193,37 @@ class Bucket:
 
     # --- everything ---
 
-    async def _load(self, connection: Connection, state: State) -> None:
-        """Read the whole bucket into the cache."""
+    async def _load(self, connection: Connection, state: State) -> State:
+        """Read the whole bucket into the cache; returns the state afterwards."""
         self._seen = None
         for _ in range(_TRIES):
-            manifests, messages, after = await self._read_all(connection, state)
+            before = state
+            manifests, messages, state = await self._read_all(connection, before)
             # Where something has changed meanwhile, what was read must add up.
-            if after == state or (state.history == 1 and messages == after.messages):
-                self._seen = after
+            adds_up = state.history == 1 and messages == state.messages
+            if state == before or (adds_up and state.created_at == before.created_at):
+                self._seen = state
                 break
-            state = after
         self._cache.replace(manifests)
-        self._log_loaded(after)
+        self._log_loaded(state)
+        return state
 
     async def _read_all(
         self, connection: Connection, state: State
     ) -> tuple[dict[str, Manifest], int, State]:
-        """Return all manifests, how many messages there are, and the state afterwards."""
+        """Return all manifests, how many subjects have a message, and the state afterwards."""
         manifests: dict[str, Manifest] = {}
-        messages = self.without_key = 0
+        subjects: set[str] = set()
+        self.without_key = 0
         self._recent = {}
 
         def take(entry: Entry) -> None:
-            nonlocal messages
-            messages += entry.sequence <= state.last or entry.key not in manifests
+            subjects.add(entry.message.subject)
             self._remember(entry)
             self._take(manifests, entry)
 
         after = await self._read(connection, state, take)
-        return manifests, messages, after
+        return manifests, len(subjects), after
 
     def _take(self, manifests: dict[str, Manifest], entry: Entry) -> None:
         """Add the entry to what is read; the last one of a key counts."""
@@ -251,18 +251,22 @@ class Bucket:
     ) -> State:
         """Read the bucket, from its beginning unless `config` says otherwise.
 
-        Returns the server's state afterwards, once it shows nothing that was put meanwhile: what
-        such a message has replaced was not read.
+        Returns a state of which everything was read. What was put meanwhile has replaced messages
+        that were not read, so that is read as well, until no message is missing in it.
         """
         async with reading(connection, self._stream, delete=self._delete, **config) as consumer:
+            known_until: int | None = None
             for _ in range(_ROUNDS):
+                taken = 0
                 while page := await consumer.page(state.last):
                     self._note_read(page[-1].delivery.stream_sequence)
+                    taken += len(page)
                     for one in page:
                         take(_entry(one))
-                before, state = state, await self._state(connection)
-                if state.last <= before.last:
+                if known_until is not None and taken >= state.last - known_until:
                     break
+                known_until = state.last
+                state = await self._look(connection)
         return state
 
     def _note_read(self, sequence: int) -> None:

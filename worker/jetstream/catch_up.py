@@ -42,9 +42,7 @@ class CatchUpReader:
         read = first - 1
         while page := await self._consumer.page(last):
             read = page[-1].delivery.stream_sequence
-            messages = [one.as_message() for one in page]
-            if wanted := [message for message in messages if message.stream_sequence <= last]:
-                yield wanted
+            yield [one.as_message() for one in page]
         if read < last and not await self._is_at_end(read, last):
             raise PullLost("the broker ended the catch-up too early")
 

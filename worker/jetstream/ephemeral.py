@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import time
+from bisect import bisect_right
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
@@ -117,9 +118,9 @@ class EphemeralConsumer:
         self._is_at_end = not self.pending
 
     async def page(self, until: int) -> list[Received]:
-        """Return the next messages; none after the sequence `until`, or if there are no more.
+        """Return the next messages up to the sequence `until`; none if there are no more.
 
-        With a higher `until` than before it may return more.
+        With a higher `until` than before there may be more.
         """
         if until > self._until:
             # What was pending says nothing of what has come since.
@@ -134,10 +135,12 @@ class EphemeralConsumer:
                 await self._request(expires)
             await self._answer(expires)
         # More may arrive for the same request; that is of the next page.
-        page, self._arrived = self._arrived, []
-        if page:
-            self.pending = page[-1].message.metadata.num_pending
-            self._is_at_end = not self.pending or page[-1].delivery.stream_sequence >= until
+        arrived = self._arrived
+        wanted = bisect_right(arrived, until, key=_sequence)
+        page, self._arrived = arrived[:wanted], arrived[wanted:]
+        if arrived:
+            self.pending = arrived[-1].message.metadata.num_pending
+            self._is_at_end = not self.pending or _sequence(arrived[-1]) >= until
         elif self._status.get("Status") in _NO_MESSAGES:
             self._is_at_end = True
         elif self._status:
@@ -190,7 +193,7 @@ class EphemeralConsumer:
 
     def _is_answered(self) -> bool:
         arrived = self._arrived
-        reached = bool(arrived) and arrived[-1].delivery.stream_sequence >= self._until
+        reached = bool(arrived) and _sequence(arrived[-1]) >= self._until
         return self._awaited <= 0 or self._is_missing or reached
 
     async def _receive(self, message: Msg) -> None:
@@ -218,6 +221,10 @@ class EphemeralConsumer:
                 await self._connection.publish(subject, b"", self._inbox)
             if self._subscription is not None:
                 await self._subscription.unsubscribe()
+
+
+def _sequence(one: Received) -> int:
+    return one.delivery.stream_sequence
 
 
 @contextlib.asynccontextmanager

@@ -78,7 +78,7 @@ class ManifestSync:
             except TimeoutError:
                 # While there is no connection nothing is dispatched.
                 if self._has_been_connected_for(PATIENCE) and self._is_overdue(began):
-                    self._give_up("no answer within the time allowed", is_silent=True)
+                    self._give_up("no answer in time", self._waiting, is_silent=True)
 
     async def be_fresh_or_empty(self) -> None:
         """Return within about a second: what waits is projected now, bucket or not."""
@@ -86,7 +86,7 @@ class ManifestSync:
             async with asyncio.timeout(_FRESH_FOR):
                 await self.catch_up()
         if not self.is_fresh:
-            self._give_up("no answer before the stop", is_silent=False)
+            self._give_up("no answer before the stop", self._waiting, is_silent=False)
 
     def _has_been_connected_for(self, seconds: float) -> bool:
         connected = self._connection is not None and self._connection.is_connected
@@ -106,15 +106,16 @@ class ManifestSync:
         self._connection = connection
         await self._notices.listen(connection)
         while True:
-            # A connection that is closed for good ends the session, and this with it.
-            with contextlib.suppress(BrokerError):
+            try:
                 await connection.usable()
-                self._connected_at = time.monotonic()
-                self._notices.reset()
-                self._is_silent = False
-                lost = ConnectionLost("the connection was lost")
+            except BrokerError:  # closed for good, which ends the session, and this with it
+                await asyncio.sleep(_COMPARE_AFTER)
+                continue
+            self._connected_at = time.monotonic()
+            self._is_silent = False
+            lost = ConnectionLost("the connection was lost")
+            with contextlib.suppress(ConnectionLost):
                 await run_until(connection.lost(), self._compare_for_ever(connection), lost)
-            await asyncio.sleep(_COMPARE_AFTER)
 
     async def _compare_for_ever(self, connection: Connection) -> None:
         backoff = _FIRST_BACKOFF
@@ -128,21 +129,21 @@ class ManifestSync:
 
     async def _compare(self, connection: Connection) -> bool:
         """Make the cache equal to the bucket; returns whether it is."""
-        began = time.monotonic()
+        look = self._notices.begin_look()
         self._wanted.clear()
         waiting = list(self._waiting)
         try:
-            await self._bucket.sync(connection)
+            state = await self._bucket.sync(connection)
         except BucketMissing as error:
-            self._notices.looked(began, None)
+            self._notices.looked(look, None)
             self._known_until = time.monotonic() + 2 * _LONGEST_BACKOFF
-            self._give_up(f"the bucket {error}", is_silent=False)
+            self._give_up(f"the bucket {error}", waiting, is_silent=False)
             return False
         except _UNREADABLE as error:
             if connection.is_connected:  # a request that is refused only times out
-                self._log_problem(connection.problem_since(began) or describe(error))
+                self._log_problem(connection.problem_since(look.began) or describe(error))
             return False
-        self._notices.looked(began, self._bucket.state)
+        self._notices.looked(look, state)
         self._known_until = time.monotonic() + _FRESH_FOR
         self._cache.confirm()
         self._is_given_up = self._is_silent = False
@@ -156,13 +157,15 @@ class ManifestSync:
             async with asyncio.timeout(seconds):
                 await self._wanted.wait()
 
-    def _give_up(self, problem: str, *, is_silent: bool) -> None:
+    def _give_up(
+        self, problem: str, waiting: list[asyncio.Future[None]], *, is_silent: bool
+    ) -> None:
         """Have no manifests; `is_silent` is whether the next batches need not even ask."""
         self._log_problem(problem)
         self._cache.clear()
         self._bucket.forget()
         self._is_given_up, self._is_silent = True, is_silent
-        self._answer(self._waiting)
+        self._answer(waiting)
 
     def _answer(self, waiting: list[asyncio.Future[None]]) -> None:
         for one in waiting:

@@ -13,7 +13,7 @@ from worker.errors import BrokerError
 from worker.jetstream.client import BrokerClient
 from worker.jetstream.connection import API, API_TIMEOUT, Connection
 from worker.jetstream.presence import ASK
-from worker.jetstream.subjects import in_domain, manifest_changes, stream_changes
+from worker.jetstream.subjects import in_domain, manifest_changes, readings, stream_changes
 from worker.projections.results import RESULTS
 from worker.settings import Settings
 
@@ -101,7 +101,7 @@ def manifest_permissions(bucket: str) -> list[Permission]:
 
 
 def _notice_permissions(bucket: str) -> list[Permission]:
-    subjects = [*manifest_changes(bucket), stream_changes(bucket)]
+    subjects = [*manifest_changes(bucket), stream_changes(bucket), readings(bucket)]
     text = "see changes of the manifests at once"
     return [Permission(one, text, subscribe=True, is_optional=True) for one in subjects]
 

@@ -64,8 +64,7 @@ class StreamReader:
             if not page:
                 return
             self._next = page[-1].stream_sequence + 1
-            if wanted := [m for m in page if m.stream_sequence <= self._last_sequence]:
-                yield wanted
+            yield page
 
     async def _open(self) -> None:
         config: dict[str, Any] = {"deliver_policy": "all"}

@@ -35,6 +35,11 @@ def stream_changes(bucket: str) -> str:
     return f"$JS.EVENT.ADVISORY.STREAM.*.KV_{bucket}"
 
 
+def readings(bucket: str) -> str:
+    """Return the subject of what the server tells of consumers: created to read a bucket."""
+    return f"$JS.EVENT.ADVISORY.CONSUMER.CREATED.KV_{bucket}.*"
+
+
 def without_subjects(error: str) -> str:
     """Return an error without the subjects in it, which may differ each time."""
     return _QUOTED.sub("", error)
