@@ -162,3 +162,9 @@ def read_delivery(reply: str) -> Delivery | None:
         return None
     delivery, stream_sequence, consumer_sequence, stored_at = match.groups()
     return Delivery(int(delivery), int(stream_sequence), int(consumer_sequence), int(stored_at))
+
+
+def read_pending(reply: str) -> int:
+    """Return how many messages of the stream are left after one, by its JetStream reply subject."""
+    tokens = reply.split(".")
+    return int(tokens[8 if len(tokens) == 9 else 10])

@@ -203,3 +203,28 @@ def test_invalid_utf8_and_invalid_headers_do_not_stop_the_worker(
     ]
     assert worker.logged("broker.disconnected") == []
     assert worker.stop() == 0
+
+
+def test_a_subject_of_any_bytes_is_received_live_and_from_the_stream(
+    server: NatsServer,
+    stream: Broker,
+    rows: Rows,
+    start_worker: StartWorker,
+    projector: Projector,
+) -> None:
+    # The client library takes the first ones for the end of a subject.
+    odd = [b"\x0b", b"\x0c", b"e\x0b9\x0b9", b"\x1c", b"\x00", b"\x7f", b"\x85"]
+    subjects = [b"events.started." + part + b".pc" for part in odd]
+    worker = start_worker(rows, pulling=True)
+    publish_raw(
+        server.port or 0,
+        *(
+            raw_publish(subject, events.payload(result_id=f"run-{number}"))
+            for number, subject in enumerate(subjects)
+        ),
+    )
+    worker.until(lambda: rows.count() == len(odd) and stream.is_acked(), 10)
+    assert worker.logged("broker.disconnected") == []
+    assert worker.stop() == 0
+    verified = projector("verify", "--without-deadlines", "--json")
+    assert (verified.code, verified.document["equal"]) == (0, len(odd))

@@ -97,6 +97,16 @@ def test_wherever_reads_are_cut_messages_are_read_as_the_library_reads_them(
     assert recorder.fed == b"".join(one for one in commands if one not in own)
 
 
+@pytest.mark.parametrize("headers", [b"", b"NATS/1.0\r\nA: b\r\n\r\n"])
+@pytest.mark.parametrize("byte", [n for n in range(256) if bytes([n]) not in b" \t\r\n"])
+def test_a_subject_ends_only_where_it_does_for_the_server(byte: int, headers: bytes) -> None:
+    recorder = Recorder()
+    subject = b"a%cb" % byte
+    recorder.reader.read(message(OWN, subject, subject, headers, b"payload"))
+    assert recorder.handed_over == [(OWN, subject, subject, b"payload", headers)]
+    assert recorder.fed == b""
+
+
 @pytest.mark.parametrize(
     "unknown",
     [

@@ -11,6 +11,7 @@ from worker.messages import (
     Nak,
     nak_delay,
     read_delivery,
+    read_pending,
 )
 
 TIME = 1_779_278_400_123_456_789
@@ -32,6 +33,18 @@ tokens = st.sampled_from(["$JS", "ACK", "7", "-1", "x", "", "9" * 30])
 )
 def test_a_reply_subject_holds_delivery_count_sequences_and_the_exact_time(reply: str) -> None:
     assert read_delivery(reply) == DELIVERY
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"$JS.ACK.EVENTS.consumer.3.4711.99.{TIME}.12",
+        f"$JS.ACK.hub.ACCOUNT.EVENTS.consumer.3.4711.99.{TIME}.12.random",
+        f"$JS.ACK.hub.ACCOUNT.EVENTS.consumer.3.4711.99.{TIME}.12.random.more",
+    ],
+)
+def test_a_reply_subject_holds_how_many_messages_are_left(reply: str) -> None:
+    assert read_pending(reply) == 12
 
 
 @pytest.mark.parametrize(

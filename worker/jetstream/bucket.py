@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from nats.aio.msg import Msg
-
 from worker.codec.timestamps import parse_instant
 from worker.errors import ConfigurationError
 from worker.jetstream.connection import Connection
 from worker.jetstream.ephemeral import Received, reading
 from worker.jetstream.stream import stream_info
+from worker.jetstream.wire import Delivered
 from worker.logs import Repeats
 from worker.projections.manifests import Manifest, ManifestCache, NoTimeout, read_timeout
 
@@ -63,7 +62,7 @@ class Entry(NamedTuple):
     sequence: int
     stored_at: int
     key: str | None
-    message: Msg
+    message: Delivered
 
     @property
     def place(self) -> tuple[int, int]:

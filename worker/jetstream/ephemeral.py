@@ -12,11 +12,10 @@ import os
 import secrets
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
 import nats.errors
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from worker.codec.timestamps import NANOSECONDS
@@ -24,7 +23,8 @@ from worker.errors import NoResponse, PullLost
 from worker.jetstream.connection import API, Connection
 from worker.jetstream.stream import request
 from worker.jetstream.window import BYTES_USED_UP, Window
-from worker.messages import Delivery, Message, is_marker, read_delivery
+from worker.jetstream.wire import Delivered
+from worker.messages import Delivery, Message, is_marker, read_delivery, read_pending
 
 _INACTIVE_AFTER = 5
 _PAGE_MESSAGES = 500
@@ -43,7 +43,7 @@ class Received(NamedTuple):
     """A message, and what its reply subject says."""
 
     delivery: Delivery
-    message: Msg
+    message: Delivered
 
     def as_message(self) -> Message:
         """Return it as the worker's own value, delivered once."""
@@ -108,9 +108,7 @@ class EphemeralConsumer:
         }
         body = {"stream_name": self._stream, "config": given}
         try:
-            self._subscription = await self._connection.subscribe(
-                self._inbox + ".*", cb=self._receive
-            )
+            self._subscription = await self._connection.receive(self._inbox + ".*", self._receive)
         except (nats.errors.Error, OSError) as error:
             raise PullLost("the connection is lost") from error
         info = await request(self._connection, subject, body)
@@ -139,7 +137,7 @@ class EphemeralConsumer:
         wanted = bisect_right(arrived, until, key=_sequence)
         page, self._arrived = arrived[:wanted], arrived[wanted:]
         if arrived:
-            self.pending = arrived[-1].message.metadata.num_pending
+            self.pending = read_pending(arrived[-1].message.reply)
             self._is_at_end = not self.pending or _sequence(arrived[-1]) >= until
         elif self._status.get("Status") in _NO_MESSAGES:
             self._is_at_end = True
@@ -196,22 +194,23 @@ class EphemeralConsumer:
         reached = bool(arrived) and _sequence(arrived[-1]) >= self._until
         return self._awaited <= 0 or self._is_missing or reached
 
-    async def _receive(self, message: Msg) -> None:
+    def _receive(self, messages: Sequence[Delivered]) -> None:
         self._changed.set()
         now, round_trip = time.monotonic(), self._connection.link.round_trip
-        # Only the reply subject tells a message from a status.
-        if (delivery := read_delivery(message.reply)) is not None:
-            self._last_sign = now
-            self._is_missing |= delivery.consumer_sequence != self._last_delivery + 1
-            self._last_delivery = delivery.consumer_sequence
-            self._awaited -= 1
-            self._arrived.append(Received(delivery, message))
-            self._window.arrived(1, len(message.data), now, round_trip)
-        elif message.subject == f"{self._inbox}.{self._requests}":
-            self._awaited, self._status = 0, message.headers or {"Status": ""}
-            if BYTES_USED_UP in self._status.get("Description", "").lower():
-                self._window.filled(now, round_trip)
-            self._window.ended()
+        for message in messages:
+            # Only the reply subject tells a message from a status.
+            if (delivery := read_delivery(message.reply)) is not None:
+                self._last_sign = now
+                self._is_missing |= delivery.consumer_sequence != self._last_delivery + 1
+                self._last_delivery = delivery.consumer_sequence
+                self._awaited -= 1
+                self._arrived.append(Received(delivery, message))
+                self._window.arrived(1, len(message.data), now, round_trip)
+            elif message.subject == f"{self._inbox}.{self._requests}":
+                self._awaited, self._status = 0, message.headers or {"Status": ""}
+                if BYTES_USED_UP in self._status.get("Description", "").lower():
+                    self._window.filled(now, round_trip)
+                self._window.ended()
 
     async def close(self, *, delete: bool) -> None:
         """Leave the consumer; `delete` asks the server to remove it at once, where permitted."""
