@@ -4,10 +4,10 @@
 one engine's own lives in its package (`repo.sqlite`) and its folder (`sql/sqlite/`).
 """
 
+from repo.engine import Connection, Database, Progress
 from repo.observer import NOBODY, Observer
-from repo.sqlite.connection import Connection
-from repo.sqlite.database import Database, parse_url
-from repo.sqlite.migration import Progress
+from repo.sqlite.database import Database as SQLite
+from repo.sqlite.database import parse_url
 
 __all__ = ["Connection", "Database", "Progress", "check_url", "open_database"]
 
@@ -18,7 +18,7 @@ def open_database(url: str, *, busy_timeout: float = 1.0, observer: Observer = N
     `busy_timeout` is how many seconds one attempt waits for another process's lock. Raises
     ValueError as `check_url`.
     """
-    return Database(url, busy_timeout=busy_timeout, observer=observer)
+    return SQLite(url, busy_timeout=busy_timeout, observer=observer)
 
 
 def check_url(url: str) -> str:

@@ -9,7 +9,6 @@ from repo import Connection, executions
 from repo import rejected as rejected_events
 from repo.batch_writer import INSERTED, Writer
 from repo.errors import RowRejected
-from repo.many import execute_all
 from repo.statements import statement
 
 _INSERT_RUN = statement("insert_run")
@@ -40,7 +39,7 @@ def insert_all(connection: Connection, runs: Sequence[Run]) -> int:
 
     Raises RowRejected at the first row that is rejected; some of the others may be inserted.
     """
-    inserted = execute_all(connection, _INSERT_MANY, _INSERT_RUN, runs)
+    inserted = connection.execute_all(_INSERT_MANY, _INSERT_RUN, runs)
     if inserted < len(runs):
         for run in runs:
             _verify_exists(connection, run)

@@ -14,7 +14,6 @@ from repo.batch_writer import INSERTED, Outcomes, Writer
 from repo.checkpoint import Position
 from repo.errors import MustWait, RowRejected
 from repo.executions import EndedRun
-from repo.many import execute_all, fetch_all
 from repo.statements import statement
 
 _FIND_UNUSUAL = statement("find_unusual_runs")
@@ -108,7 +107,7 @@ def find_states(connection: Connection, result_ids: Sequence[str]) -> dict[str, 
     """
     states = dict.fromkeys(result_ids, False)
     given = [(result_id, None, None) for result_id in result_ids]
-    for result_id, *row in fetch_all(connection, _FIND_UNUSUAL, given):
+    for result_id, *row in connection.fetch_all(_FIND_UNUSUAL, given):
         found = _Found(*row)
         if found.exists:
             states[result_id] = found.has_result
@@ -130,7 +129,7 @@ def write_all(
     """
     counted_up_to = _counted_up_to(position, connection)
     given = [*map(_as_given, results)]
-    unusual = {one: _Found(*row) for one, *row in fetch_all(connection, _FIND_UNUSUAL, given)}
+    unusual = {one: _Found(*row) for one, *row in connection.fetch_all(_FIND_UNUSUAL, given)}
     for index, result in enumerate(results if unusual else ()):
         row = unusual.get(result.result_id)
         if row is not None and not row.exists and result.recorded_at > ready_until:
@@ -219,10 +218,10 @@ def _write_rows(connection: Connection, new: Sequence[Result], ended: Sequence[R
     written = 0
     if new:
         rows = [result.as_new_row() for result in new]
-        written += execute_all(connection, _INSERT_MANY, _INSERT, rows)
+        written += connection.execute_all(_INSERT_MANY, _INSERT, rows)
     if ended:
         ends = [result.as_end() for result in ended]
-        written += execute_all(connection, _END_MANY, _END, ends)
+        written += connection.execute_all(_END_MANY, _END, ends)
     if written < len(new) + len(ended):
         # RAISE(IGNORE) drops a row without an error: acking its message would lose it.
         raise RowRejected("a trigger on execution_results ignored the row without an error")

@@ -8,12 +8,14 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from repo.engine import Rows, Values
 from repo.errors import (
     CorruptDatabaseError,
     RepositoryError,
@@ -47,10 +49,14 @@ _RELEASE_SAVEPOINT = statement("release_savepoint", ENGINE)
 _TEXTS = texts(ENGINE)
 _ON_TABLES = re.compile(r"\b(FROM|INTO|UPDATE)\b")
 _COMMENT_OR_LITERAL = re.compile(r"--.*|'[^']*'")
-Values = Sequence[Any] | Mapping[str, Any]
-"""What a statement binds, by position or by name."""
-
 _NAMED = re.compile(r":(\w+)")
+
+# After each statement, and each row that one returns, a thread waits for its turn in the
+# interpreter, milliseconds where others are busy: the fewer statements the better.
+_LEAST = 100
+_SIZES = (1000, _LEAST)
+# So many rows one by one cost less than a hundred at once.
+_FEW = 5
 
 
 class DatabaseFile:
@@ -137,23 +143,65 @@ class Connection:
         with TRANSLATED:
             self.driver.close()
 
-    def execute(self, name: Statement, values: Values = (), rows: int = 1) -> int:
-        """Run one statement, for so many rows at once; return how many rows it changed."""
-        with TRANSLATED:
-            return self.driver.execute(text(ENGINE, name, rows), values).rowcount
+    def execute(self, name: Statement, values: Values = ()) -> int:
+        """Run one statement and return how many rows it changed."""
+        return self._execute(_TEXTS[name], values).rowcount
 
     def execute_many(self, name: Statement, rows: Sequence[Values]) -> int:
         """Run one statement for each of the rows and return how many rows it changed."""
         with TRANSLATED:
             return self.driver.executemany(_TEXTS[name], rows).rowcount
 
-    def fetch(self, name: Statement, values: Values = (), rows: int = 1) -> list[tuple[Any, ...]]:
-        """Run one query, for so many given rows at once, and return all rows that it finds.
+    def execute_all(self, many: Statement, one: Statement, rows: Rows) -> int:
+        """Run a statement for each row, `many` for hundreds of them.
+
+        Returns how many rows were changed.
+        """
+        changed = done = 0
+        for some in self._hundreds(rows):
+            changed += self._execute(text(ENGINE, many, len(some)), _joined(some)).rowcount
+            done += len(some)
+        if done < len(rows):
+            changed += self.execute_many(one, rows[done:])
+        return changed
+
+    def fetch(self, name: Statement, values: Values = ()) -> list[tuple[Any, ...]]:
+        """Run one query and return all rows that it finds.
 
         No open cursor is left, which would hold back a checkpoint.
         """
         with TRANSLATED:
-            return self.driver.execute(text(ENGINE, name, rows), values).fetchall()
+            return self.driver.execute(_TEXTS[name], values).fetchall()
+
+    def fetch_all(self, many: Statement, rows: Rows) -> Iterator[tuple[Any, ...]]:
+        """Yield what a query finds for all given rows, hundreds at once; the last may repeat."""
+        done = 0
+        for some in self._hundreds(rows):
+            yield from self._fetch_for(many, some)
+            done += len(some)
+        rest = list(rows[done:])
+        if len(rest) > _FEW:
+            rest += rest[-1:] * (_LEAST - len(rest))
+            yield from self._fetch_for(many, rest)
+        else:
+            for row in rest:
+                yield from self.fetch(many, row)
+
+    def _execute(self, sql: str, values: Values) -> sqlite3.Cursor:
+        with TRANSLATED:
+            return self.driver.execute(sql, values)
+
+    def _fetch_for(self, many: Statement, rows: Rows) -> list[tuple[Any, ...]]:
+        with TRANSLATED:
+            return self.driver.execute(text(ENGINE, many, len(rows)), _joined(rows)).fetchall()
+
+    def _hundreds(self, rows: Rows) -> Iterator[Rows]:
+        """Yield the rows by the hundreds of one statement, as far as there are as many."""
+        start = 0
+        for size in _SIZES:
+            while len(rows) - start >= size and self.max_values >= size * len(rows[0]):
+                yield rows[start : start + size]
+                start += size
 
     def plan(self, name: Statement) -> list[str]:
         """Return the steps of the engine's plan for a statement; none if it is not about tables.
@@ -250,3 +298,7 @@ class Connection:
             self._database.log.belongs_to(self.identity, identity)
         elif self._log_identity != identity:
             raise UnavailableError(f"the write-ahead log was replaced or deleted: {self._log_path}")
+
+
+def _joined(rows: Rows) -> tuple[Any, ...]:
+    return tuple(chain.from_iterable(rows))

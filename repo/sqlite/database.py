@@ -5,26 +5,18 @@ import shutil
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import unquote
 
+from repo.engine import Usage, Watch
 from repo.observer import NOBODY, Observer
 from repo.sqlite import backup, checks, schema
 from repo.sqlite.connection import ENGINE, DatabaseFile
-from repo.sqlite.migration import Watch, migrate
+from repo.sqlite.migration import migrate
 from repo.statements import Description, describe
 
 log = logging.getLogger(__name__)
 
 URL_PREFIX = "sqlite:///"
-
-
-class Usage(NamedTuple):
-    """One figure of the files: a metric's name and help, and bytes; None where it is unknown."""
-
-    name: str
-    text: str
-    size: int | None
 
 
 class Database(DatabaseFile):

@@ -9,11 +9,11 @@ import io
 import os
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import yoyo
 
+from repo.engine import Progress, Watch
 from repo.errors import TransientError
 from repo.retry import retry_policy
 from repo.sqlite.connection import DatabaseFile
@@ -28,16 +28,6 @@ _TICK = 0.1
 _LEAVE_TIMEOUT = 2.0
 # How often a statement looks whether to give up. Those that undo and unlock are shorter than this.
 _STEPS_OF_A_STATEMENT = 10_000
-
-
-class Progress(NamedTuple):
-    """What a migration is doing, and since when in monotonic seconds."""
-
-    step: str
-    began: float
-
-
-Watch = Callable[[Progress], bool]
 
 
 def migrate(file: DatabaseFile, url: str, watch: Watch = lambda _: False) -> None:

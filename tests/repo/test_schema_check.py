@@ -9,6 +9,7 @@ import pytest
 
 from repo import check_url, open_database
 from repo.errors import TransientError, UnavailableError
+from repo.sqlite.database import Database
 from repo.sqlite.schema import known_migrations
 from tests.repo.migrating import apply_some, run_command, state_of
 from tests.repo.rows import Db
@@ -35,7 +36,7 @@ from worker.schema import check_schema
     ],
 )
 def test_a_url_names_its_file(name: str, file: str) -> None:
-    assert open_database(name).path == Path(file)
+    assert Database(name).path == Path(file)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_the_command_in_the_error_applies_the_migrations_when_a_shell_runs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, folder: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    database = open_database(url.format(tmp_path))
+    database = Database(url.format(tmp_path))
     with pytest.raises(ConfigurationError) as error:
         check_schema(database, apply=False)
     assert exit_code(error.value) == EXIT_CONFIGURATION == 78
