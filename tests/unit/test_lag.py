@@ -56,7 +56,7 @@ class Broker:
     def new_inbox(self) -> str:
         return "_INBOX.x"
 
-    async def subscribe(self, _subject: str, **_options: Any) -> None:
+    async def receive(self, *_: object) -> None:
         self.asked += 1
         raise nats.errors.ConnectionClosedError
 

@@ -173,12 +173,15 @@ def test_without_the_right_to_listen_nothing_is_quiet(bucket: Bucket) -> None:
     assert not bucket.look()
 
 
-def test_where_no_reading_of_the_bucket_is_heard_nothing_is_quiet(
+def test_where_no_reading_of_the_bucket_is_heard_only_a_missing_one_is_quiet(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bucket = Bucket(monkeypatch)
     monkeypatch.setattr(bucket, "notice", lambda *_: None)
     bucket.listen()
+    bucket.now += 0.01
+    bucket.notices.looked(bucket.notices.begin_look(), None)
+    assert bucket.notices.is_quiet
     assert not bucket.look()
 
 

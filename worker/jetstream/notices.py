@@ -96,7 +96,7 @@ class Notices:
         """Whether the bucket is still as the last look has shown it."""
         return (
             self._is_direct
-            and self._is_heard
+            and (self._is_heard or self._state is None)  # nobody reads a bucket that is missing
             and self._connection is not None
             and self._connection.is_connected
             and self._connection.reconnections == self._reconnections
