@@ -3,7 +3,9 @@
 import pytest
 
 from tests.integration.conftest import MakeServer, Projector, RunUntilIdle, StartWorker
+from tests.support import events
 from tests.support.broker import Broker
+from tests.support.restoring import wipe
 from tests.support.rows import Rows
 
 EXECUTION = """
@@ -98,3 +100,20 @@ def test_the_command_promotes_beside_a_worker_and_reports_what_is_rejected(
     assert projector("upkeep").code == 64
     projected.write("DROP TABLE executions")
     assert projector("upkeep", "--once").code == 78
+
+
+def test_the_sweep_goes_on_after_a_catch_up_that_failed_with_nothing_left_to_receive(
+    stream: Broker, rows: Rows, start_worker: StartWorker, run_until_idle: RunUntilIdle
+) -> None:
+    stream.publish_starts(events.start(result_id=f"run-{n}", exec_id="e") for n in range(12_000))
+    run_until_idle(rows)
+    wipe(rows)
+    impatient = ("--retry-for", "500ms", "--busy-timeout", "100ms")
+    worker = start_worker(rows, "--upkeep-every", "1s", "--batch", "20", *impatient)
+    worker.wait_for("catch_up.started")
+    with rows.locked():
+        worker.wait_for("database.unavailable")
+    worker.wait_for("catch_up.finished", within=30)
+    worker.wait_for("worker.ready", times=2)
+    rows.insert_execution("e", 12_001)
+    worker.until(lambda: rows.execution("e") == "0/0 running")

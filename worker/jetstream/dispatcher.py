@@ -319,9 +319,15 @@ class Dispatcher:
         """Pause when the database failed; end the trial with a batch that it took."""
         if result.failure is not None:
             self.fail(result.failure)
-        elif self.on_trial and result.left < len(result.decisions):
+        elif result.left < len(result.decisions):
+            self.end_trial()
+
+    def end_trial(self) -> None:
+        """Go on as usual: the database takes writes."""
+        if self.on_trial:
             self.on_trial = False
             self._status.readiness.ready()
+            self._wake_pull()
 
     async def _is_still_bound(self) -> bool:
         """Return whether replies still mean the same messages; looks where that is in doubt."""

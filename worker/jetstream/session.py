@@ -415,8 +415,9 @@ class Session:
                 dispatcher.lose(describe(error))
                 return
             self._status.health.session_progressed()
-            # On trial, with nothing to try: the checkpoint was written, so the database is there.
-            tried = not dispatcher.on_trial or not binding.has_work
-            if tried and pull.is_answered and len(dispatcher.outstanding) == 0:
+            if not dispatcher.on_trial and pull.is_answered and len(dispatcher.outstanding) == 0:
                 self._status.readiness.ready()
+            elif self._recovery.is_complete and not binding.has_work:
+                # Nothing to try: what was to be read again was written, so the database is there.
+                dispatcher.end_trial()
             await asyncio.sleep(_LOOK_AT_MOST_EVERY)
