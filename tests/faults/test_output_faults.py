@@ -12,7 +12,7 @@ from tests.support.objects import (
     describe,
     make_bucket_that_refuses_readers,
     replace_chunks,
-    spoil_description,
+    replace_description,
 )
 from tests.support.proxy import Proxy
 from tests.support.rows import Rows
@@ -164,12 +164,40 @@ def test_after_ten_deliveries_without_an_answer_the_output_counts_as_missing(
 
 # --- not there, or not what it says ---
 
+DESCRIPTIONS = {
+    "no JSON": b"not JSON",
+    "no size": b'{"nuid": "x", "size": null}',
+    "no such size": b'{"nuid": "x", "size": 1e999}',
+    "half a byte": b'{"nuid": "x", "size": 0.5}',
+    "a list": b"[]",
+    "deep": b"[" * 100_000,
+}
+NUIDS = {
+    "no nuid": "",
+    "wildcard": "*",
+    "spaces": "a b",
+    "another line": "a\r\nPING",
+    "dots": "a..b",
+    "a surrogate": "\ud800",
+    "a long nuid": "x" * 6000,
+}
+
 
 def test_output_that_is_not_what_its_description_says_is_replaced_by_the_results_own_text(
     fleet: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
     fleet.make_output_bucket()
-    keys = ["digest", "more", "less", "bytes", "chunks", "one chunk", "no JSON", "no size", "sound"]
+    keys = [
+        "digest",
+        "more",
+        "less",
+        "bytes",
+        "chunks",
+        "one chunk",
+        *DESCRIPTIONS,
+        *NUIDS,
+        "sound",
+    ]
     for key in keys:
         fleet.put_output(key, b"x" * 300_000)
     digest = "SHA-256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU="  # of nothing
@@ -179,8 +207,11 @@ def test_output_that_is_not_what_its_description_says_is_replaced_by_the_results
     replace_chunks(fleet, "bytes", b"x" * 299_999 + b"y")
     replace_chunks(fleet, "chunks")
     replace_chunks(fleet, "one chunk", b"x" * 131_072)
-    describe(fleet, "no size", size=None)
-    spoil_description(fleet, "no JSON")
+    for key, raw in DESCRIPTIONS.items():
+        replace_description(fleet, key, raw)
+    for key, nuid in NUIDS.items():
+        describe(fleet, key, nuid=nuid)
+    keys.append("k" * 300_000)
     worker = start_worker(rows, pulling=True, **BOTH)
     fleet.publish_results(offloaded(key, key, stderr_object="sound") for key in keys)
     worker.until(lambda: ended(rows) == len(keys))

@@ -26,8 +26,9 @@ def describe(broker: Broker, key: str, **members: Any) -> None:
     _put_description(broker, key, json.dumps({**_description(broker, key), **members}).encode())
 
 
-def spoil_description(broker: Broker, key: str) -> None:
-    _put_description(broker, key, b"not JSON")
+def replace_description(broker: Broker, key: str, raw: bytes) -> None:
+    """Replace an object's description by any bytes."""
+    _put_description(broker, key, raw)
 
 
 def replace_chunks(broker: Broker, key: str, *chunks: bytes) -> None:

@@ -7,13 +7,14 @@ import asyncio
 import base64
 import binascii
 import hashlib
-import json
 import logging
 import random
+import re
 import time
 from collections.abc import AsyncIterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from worker.codec.jsontext import parse_json
 from worker.errors import BrokerError, PullLost, describe
 from worker.jetstream.connection import Connection
 from worker.jetstream.ephemeral import EphemeralConsumer, Received, reading
@@ -35,6 +36,9 @@ _FIRST_DELAY = 5.0
 _LONGEST_DELAY = 300.0
 _PATIENCE = 1200.0
 _WARN_AGAIN_AFTER = 60.0
+# Servers take lines of 4 KiB unless they are told otherwise.
+_LONGEST_NAME = 64 * 1024
+_NUID = re.compile(r"[A-Za-z0-9_-]{1,256}")
 
 
 class _Missing(Exception):
@@ -205,16 +209,23 @@ async def _next_page(consumer: EphemeralConsumer) -> list[Received]:
 
 async def _describe(connection: Connection, bucket: str, key: str) -> _Described:
     name = base64.urlsafe_b64encode(key.encode()).decode()
+    if len(name) > _LONGEST_NAME:
+        raise _Missing("has a name that is longer than any subject")
     message = await last_message(connection, f"OBJ_{bucket}", f"$O.{bucket}.M.{name}")
     if message is None:
         raise _Missing("does not exist")
     try:
-        document: dict[str, Any] = json.loads(base64.b64decode(message.get("data", "")))
+        document = parse_json(base64.b64decode(message.get("data", "")))
         if document.get("deleted"):
             raise _Missing("was deleted")
-        return _Described(
-            str(document["nuid"]), int(document["size"]), str(document.get("digest") or "")
-        )
+        nuid, size = document["nuid"], document["size"]
+        # It becomes a part of a subject, which must not name anything else.
+        if not _NUID.fullmatch(nuid):
+            raise ValueError("nuid: expected letters and digits")
+        # parse_json returns every number as a float.
+        if not isinstance(size, float) or not size.is_integer():
+            raise ValueError("size: expected an integer")
+        return _Described(nuid, int(size), str(document.get("digest") or ""))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _Missing(f"has no description that can be read: {describe(error)}") from error
 
