@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import json
 import os
 import socket
 import time
@@ -20,6 +19,7 @@ from nats.micro import add_service
 from nats.micro.service import Service
 
 from worker import __version__
+from worker.codec.jsontext import parse_json
 from worker.codec.timestamps import present_second
 from worker.errors import PullLost, no_response
 from worker.jetstream.connection import Connection
@@ -58,7 +58,7 @@ class Peer:
     def read(cls, answer: bytes) -> Self | None:
         """Return the worker that an answer describes; None for another service of that name."""
         try:
-            document = json.loads(answer)
+            document = parse_json(answer)
             metadata: Mapping[str, Any] = document["metadata"]
             texts = {name: str(metadata[name]) for name in _METADATA}
             pid = int(texts.pop("pid"))
