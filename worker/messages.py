@@ -55,10 +55,19 @@ class Nak:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """The message is not committed: fetch these objects first, by their keys, and come again."""
+    """The message is not committed: fetch these objects first, by their keys, and come again.
+
+    Without keys it waits only for the messages of the same `run` that are fetched for before it.
+    """
 
     stdout: str | None
     stderr: str | None
+    run: str = ""
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is anything to fetch."""
+        return self.stdout is not None or self.stderr is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +106,8 @@ class Batch:
 
     `number` counts from 1; when the batch was made, the batches up to `after` had their results.
     `position` is None for messages of a stream that was deleted meanwhile. What has to be projected
-    before messages that the broker stored up to the instant `ready_until` is projected.
+    before messages that the broker stored up to the instant `ready_until` is projected. `fetching`
+    are the runs that earlier messages are fetched for.
     """
 
     number: int
@@ -105,6 +115,7 @@ class Batch:
     position: StreamPosition | None = None
     ready_until: int = ALWAYS
     after: int = 0
+    fetching: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

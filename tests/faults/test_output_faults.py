@@ -228,6 +228,52 @@ def test_output_that_is_not_what_its_description_says_is_replaced_by_the_results
         assert problem in problems
 
 
+def test_output_that_is_overwritten_all_the_time_is_always_a_whole_object(
+    fleet: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    fleet.make_output_bucket()
+    fleet.put_output("q/stdout", b"0" * 300_000)
+    worker = start_worker(rows, pulling=True, **BOTH)
+    names = names_of(60)
+    for number, name in enumerate(names):
+        fleet.put_output("q/stdout", b"%d" % (number % 10) * 300_000)
+        fleet.publish_results([offloaded(name, "q/stdout")])
+    worker.until(lambda: ended(rows) == len(names), 20)
+    outputs = [row["stdout"] for row in rows.query("SELECT stdout FROM execution_results")]
+    assert {(len(output), len(set(output))) for output in outputs} == {(300_000, 1)}
+
+
+# --- in the order of the stream ---
+
+
+@pytest.mark.parametrize("has_start", [True, False])
+@pytest.mark.parametrize("is_live", [True, False])
+def test_the_first_result_of_a_run_is_written_also_where_only_its_output_is_fetched(
+    fleet: Broker, rows: Rows, start_worker: StartWorker, *, has_start: bool, is_live: bool
+) -> None:
+    fleet.make_output_bucket()
+    fleet.put_output("q/stdout", b"big" * 100_000)
+    names = names_of(30)
+    rows.insert_execution("execution-1", 1000)
+    if has_start:
+        publish_starts(fleet, names)
+    worker = start_worker(rows, pulling=True, **BOTH) if is_live else None
+    for name in names:
+        second = events.result(result_id=name, exit_code=7, stdout="second")
+        third = offloaded(name, "q/stdout", stderr="third")
+        fleet.send(*(("results.q", one) for one in (offloaded(name, "q/stdout"), second, third)))
+    worker = worker or start_worker(rows, pulling=True, **BOTH)
+    worker.until(lambda: ended(rows) == len(names) and fleet.has_acked_results(), 20)
+    found = rows.query(
+        "SELECT DISTINCT exit_code, length(stdout) AS n, stderr FROM execution_results"
+    )
+    assert found == [{"exit_code": 0, "n": 300_000, "stderr": ""}]
+    worker.until(lambda: rows.execution("execution-1") == f"{len(names)}/0 running")
+    assert worker.stop() == 0
+    # Nothing is fetched for a row that the result before has ended.
+    assert worker.counters["objects_fetched"] == len(names)
+
+
 def test_a_bucket_that_is_missing_or_deleted_costs_the_output_alone_until_it_is_made_again(
     fleet: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:

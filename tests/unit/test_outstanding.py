@@ -189,7 +189,8 @@ def test_messages_that_came_back_are_not_acked_once_their_replies_are_forgotten(
 def test_output_is_fetched_only_while_little_of_what_was_fetched_waits_to_be_written() -> None:
     outstanding = holding(5)
     batch = outstanding.next_batch(5, POSITION)
-    assert outstanding.finish(BatchResult(batch, (Fetch("key", None),) * 5, left=5)) == ([], [])
+    fetches = tuple(Fetch("key", None, f"run-{number}") for number in range(5))
+    assert outstanding.finish(BatchResult(batch, fetches, left=5)) == ([], [])
     for text in ("x" * (MOST_BYTES - 1), "x"):
         found = outstanding.next_incomplete()
         assert found is not None
@@ -206,15 +207,42 @@ def test_output_is_fetched_only_while_little_of_what_was_fetched_waits_to_be_wri
     assert (len(outstanding), outstanding.capacity) == (0, 100)
 
 
+def test_later_messages_of_a_run_wait_until_the_one_before_is_written() -> None:
+    outstanding = holding(4)
+    batch = outstanding.next_batch(3, POSITION)
+    fetches = Fetch("key", None, "run"), Fetch(None, None, "run"), Fetch("key", None, "run")
+    outstanding.finish(BatchResult(batch, fetches, left=3))
+    for sequence in (1, 2, 3):
+        found = outstanding.next_incomplete()
+        assert found == (sequence, message(sequence), fetches[sequence - 1], sequence > 1)
+        assert outstanding.next_incomplete() is None
+        outstanding.complete(sequence, Output("text"))
+        batch = outstanding.next_batch(1, POSITION)
+        assert (sequences(batch), batch.fetching) == ([sequence], frozenset({"run"}))
+        outstanding.finish(acked(batch))
+    batch = outstanding.next_batch(1, POSITION)
+    assert (sequences(batch), batch.fetching) == ([4], frozenset())
+
+
+def test_what_waits_for_a_message_that_is_given_back_goes_on() -> None:
+    outstanding = holding(2)
+    batch = outstanding.next_batch(2, POSITION)
+    fetches = Fetch("key", None, "run"), Fetch(None, None, "run")
+    outstanding.finish(BatchResult(batch, fetches, left=2))
+    assert outstanding.next_incomplete() == (1, message(1), fetches[0], False)
+    assert outstanding.give_back(1) == ["reply-1"]
+    assert outstanding.next_incomplete() == (2, message(2), fetches[1], True)
+
+
 def test_a_message_that_cannot_be_given_back_is_fetched_again_as_at_its_next_delivery() -> None:
     outstanding, fetch = holding(1), Fetch("key", None)
     outstanding.finish(BatchResult(outstanding.next_batch(1, POSITION), (fetch,), left=1))
-    assert outstanding.next_incomplete() == (1, message(1), fetch)
+    assert outstanding.next_incomplete() == (1, message(1), fetch, False)
     outstanding.forget_replies()
     assert outstanding.give_back(1) == []
     assert (len(outstanding), outstanding.next_incomplete()) == (1, None)
     outstanding.fetch_again(1, fetch)
-    assert outstanding.next_incomplete() == (1, message(1)._replace(delivery=2), fetch)
+    assert outstanding.next_incomplete() == (1, message(1)._replace(delivery=2), fetch, False)
     # At a stop nothing else will write it.
     assert outstanding.remove_waiting() == []
     (written,) = outstanding.next_batch(1, POSITION).messages

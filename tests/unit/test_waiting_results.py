@@ -13,7 +13,17 @@ from repo.repository import GuardedRepository
 from repo.results import Result, result_writer
 from tests.support import events
 from tests.support.rows import Row, Rows
-from worker.messages import ALWAYS, Ack, Batch, BatchResult, Message, Output, StreamPosition, Wait
+from worker.messages import (
+    ALWAYS,
+    Ack,
+    Batch,
+    BatchResult,
+    Fetch,
+    Message,
+    Output,
+    StreamPosition,
+    Wait,
+)
 from worker.processing.processor import BatchProcessor
 from worker.projections.manifests import ManifestCache
 from worker.projections.results import RESULTS
@@ -117,6 +127,24 @@ def test_output_is_fetched_only_for_a_result_that_need_not_wait(bench: Bench) ->
     fetched = offloaded._replace(output=Output(stdout="whole"))
     assert bench.process(fetched, number=3, after=2).decisions == (Ack(),)
     assert bench.run("run")["stdout"] == "whole"
+
+
+def test_what_comes_after_a_result_that_is_fetched_for_waits_for_it_in_any_batch(
+    bench: Bench,
+) -> None:
+    bench.start("run", "other")
+    first = message("run", 1, stdout_object="key")
+    second, third, fourth = (message("run", at, exit_code=7) for at in (2, 3, 4))
+    behind = Fetch(None, None, "run")
+    found = bench.process(first, second, message("other", 9), number=1)
+    assert found.decisions == (Fetch("key", None, "run"), behind, Ack())
+    # This batch was made before what became of the first one was known, and the next one after it.
+    assert bench.process(third, number=2, after=0).decisions == (behind,)
+    known = bench.process(fourth, number=3, after=2, fetching=frozenset({"run"}))
+    assert known.decisions == (behind,)
+    done = [one._replace(output=Output()) for one in (first, second)]
+    assert bench.process(*done, number=4, after=3).decisions == (Ack(), Ack())
+    assert bench.run("run")["exit_code"] == 0
 
 
 def test_a_database_that_fails_costs_no_message_whether_it_waits_or_not(bench: Bench) -> None:

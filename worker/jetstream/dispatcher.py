@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import nats.errors
 
+from repo.errors import RepositoryError
 from worker.codec.timestamps import NANOSECONDS
 from worker.errors import PullLost
 from worker.jetstream.connection import Connection
@@ -23,6 +24,7 @@ from worker.messages import (
     Fetch,
     Message,
     Nak,
+    Output,
     StreamPosition,
 )
 from worker.processing.pool import ProjectionPool
@@ -282,12 +284,16 @@ class Dispatcher:
             self._bug = bug
         self._work.set()
 
-    async def _fetch(self, number: int, message: Message, fetch: Fetch, outputs: Outputs) -> None:
+    async def _fetch(
+        self, number: int, message: Message, fetch: Fetch, follows: bool, outputs: Outputs
+    ) -> None:
         """Have a message wait again with its output; nak it where the store does not answer.
 
         One that cannot be nak'd, since its consumer was recreated, is fetched again later.
         """
-        found = await outputs.fetch(message, fetch)
+        found: Output | Nak = Output()
+        if fetch.is_needed and not (follows and await self._has_ended(message)):
+            found = await outputs.fetch(message, fetch)
         if not isinstance(found, Nak):
             self.outstanding.complete(number, found)
             return
@@ -299,6 +305,12 @@ class Dispatcher:
         self._status.counters.add(naks=len(replies))
         await self._publish([(replies, _nak(found.delay))])
         self._wake_pull()
+
+    async def _has_ended(self, message: Message) -> bool:
+        """Return whether the message's row is finished: then its output would change nothing."""
+        with contextlib.suppress(RepositoryError):  # the write meets the error as well
+            return not await asyncio.wrap_future(self._pool.missing_objects([message]))
+        return False
 
     def _fetch_again(self, number: int, fetch: Fetch) -> None:
         self.outstanding.fetch_again(number, fetch)

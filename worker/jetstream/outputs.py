@@ -36,9 +36,14 @@ _FIRST_DELAY = 5.0
 _LONGEST_DELAY = 300.0
 _PATIENCE = 1200.0
 _WARN_AGAIN_AFTER = 60.0
+# An object may be overwritten while it is read; PCs of one broadcast share a key.
+_TRIES = 10
 # Servers take lines of 4 KiB unless they are told otherwise.
 _LONGEST_NAME = 64 * 1024
 _NUID = re.compile(r"[A-Za-z0-9_-]{1,256}")
+
+
+_NO_ANSWER = (BrokerError, TimeoutError, OSError)
 
 
 class _Missing(Exception):
@@ -82,7 +87,8 @@ class Outputs:
         self._bucket = bucket
         self._counters = counters
         self._connection: Connection | None = None
-        self._away_since: float | None = None
+        # Since when the catch-up gets no answer; live results may get theirs meanwhile.
+        self._stuck_since: float | None = None
         self._repeats = Repeats(_WARN_AGAIN_AFTER)
 
     def attach(self, connection: Connection) -> None:
@@ -95,11 +101,8 @@ class Outputs:
         After its last delivery what cannot be fetched counts as missing.
         """
         try:
-            return await self._fetch(fetch)
-        except (BrokerError, TimeoutError, OSError) as error:
-            self._note_away(error)
-            if message.delivery >= _MOST_DELIVERIES:
-                return self._give_up(fetch)
+            return await self._fetch(fetch, give_up=message.delivery >= _MOST_DELIVERIES)
+        except _NO_ANSWER:
             delay = min(_FIRST_DELAY * 2.0 ** (message.delivery - 1), _LONGEST_DELAY)
             return Nak(delay * random.uniform(0.9, 1.0))  # noqa: S311 (jitter, no secret)
 
@@ -109,28 +112,14 @@ class Outputs:
         Raises PullLost where the store does not answer; after about 20 minutes of that, what cannot
         be fetched counts as missing.
         """
-        try:
-            return await self._fetch(fetch)
-        except (BrokerError, TimeoutError, OSError) as error:
-            if self._note_away(error) > _PATIENCE:
-                return self._give_up(fetch)
-            raise PullLost("the object store does not answer") from error
-
-    def _note_away(self, error: Exception) -> float:
-        """Log that the store does not answer; returns for how many seconds that has been so."""
         now = time.monotonic()
-        self._away_since = self._away_since or now
-        self._counters.add(objects_unavailable=1)
-        if self._repeats.due("away"):
-            extra = {"bucket": self._bucket, "error": describe(error)}
-            log.warning("output.unavailable", extra=extra)
-        return now - self._away_since
-
-    def _give_up(self, fetch: Fetch) -> Output:
-        for key in (fetch.stdout, fetch.stderr):
-            if key is not None:
-                self._note_missing(key, "the object store did not answer for too long")
-        return Output()
+        self._stuck_since = self._stuck_since or now
+        try:
+            output = await self._fetch(fetch, give_up=now - self._stuck_since > _PATIENCE)
+        except _NO_ANSWER as error:
+            raise PullLost("the object store does not answer") from error
+        self._stuck_since = None
+        return output
 
     def _note_missing(self, key: str, problem: str) -> None:
         self._counters.add(objects_missing=1)
@@ -138,10 +127,24 @@ class Outputs:
         extra = {"bucket": self._bucket, "object": key, "error": problem}
         log.log(level, "output.missing", extra=extra)
 
-    async def _fetch(self, fetch: Fetch) -> Output:
-        output = Output(await self._text(fetch.stdout), await self._text(fetch.stderr))
-        self._away_since = None
-        return output
+    async def _fetch(self, fetch: Fetch, *, give_up: bool) -> Output:
+        return Output(
+            await self._part(fetch.stdout, give_up=give_up),
+            await self._part(fetch.stderr, give_up=give_up),
+        )
+
+    async def _part(self, key: str | None, *, give_up: bool) -> str | None:
+        try:
+            return await self._text(key)
+        except _NO_ANSWER as error:
+            self._counters.add(objects_unavailable=1)
+            if self._repeats.due("away"):
+                extra = {"bucket": self._bucket, "error": describe(error)}
+                log.warning("output.unavailable", extra=extra)
+            if key is None or not give_up:
+                raise
+            self._note_missing(key, "the object store did not answer for too long")
+            return None
 
     async def _text(self, key: str | None) -> str | None:
         """Return the text of one object, or None where it counts as missing."""
@@ -185,6 +188,17 @@ async def read_object(connection: Connection, bucket: str, key: str) -> bytes:
     answer.
     """
     described = await _describe(connection, bucket, key)
+    for _ in range(_TRIES):
+        try:
+            return await _read_chunks(connection, bucket, described)
+        except _Missing:
+            before, described = described, await _describe(connection, bucket, key)
+            if described == before:
+                raise
+    raise _Missing(f"was overwritten {_TRIES} times while it was read")
+
+
+async def _read_chunks(connection: Connection, bucket: str, described: _Described) -> bytes:
     stream, chunks = f"OBJ_{bucket}", f"$O.{bucket}.C.{described.nuid}"
     digest, size, kept = hashlib.sha256(), 0, bytearray()
     async with reading(connection, stream, delete=False, filter_subject=chunks) as consumer:

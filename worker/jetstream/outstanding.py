@@ -29,12 +29,13 @@ class _Outstanding(NamedTuple):
     """A message, the subject that acks it, and when it arrived (monotonic seconds).
 
     `reply` is None where nothing may be acked any more: the stream or consumer was recreated, and
-    the subject would ack another message.
+    the subject would ack another message. `run` is the one that it was fetched for, else None.
     """
 
     message: Message
     reply: str | None
     arrived: float
+    run: str | None = None
 
 
 class Finished(NamedTuple):
@@ -60,7 +61,9 @@ class OutstandingMessages:
         self._dispatched: dict[int, list[_Outstanding]] = {}
         self._returned: dict[int, list[_Outstanding]] = {}
         self._incomplete: dict[int, _Outstanding] = {}
-        self._to_fetch: deque[tuple[int, Fetch]] = deque()
+        self._to_fetch: deque[tuple[int, Fetch, bool]] = deque()
+        # Incomplete messages that wait for another one of their run, which comes first.
+        self._behind: dict[str, deque[tuple[int, Fetch]]] = {}
         self._last_incomplete = 0
         self._dispatched_messages = 0
         self._bytes = self._fetched = 0
@@ -123,7 +126,8 @@ class OutstandingMessages:
         self._dispatched_messages += len(taken)
         messages = tuple(one.message for one in taken)
         place = None if is_deleted else position
-        return Batch(self._last_number, messages, place, ready_until, self._last_finished)
+        runs = frozenset(self._behind)
+        return Batch(self._last_number, messages, place, ready_until, self._last_finished, runs)
 
     def finish(self, result: BatchResult) -> Finished:
         """Remove the messages of a batch, and return what is to be acked or nak'd.
@@ -137,6 +141,7 @@ class OutstandingMessages:
         self._dispatched_messages -= len(batch)
         if result.are_all_acks:
             self._forget_sizes(batch)
+            self._settle(batch)
             return Finished([one.reply for one in batch], [])
         finished = Finished([], [])
         for one, decision in zip(batch, result.decisions, strict=False):
@@ -147,11 +152,10 @@ class OutstandingMessages:
                 self._returned.setdefault(number, []).append(one)
                 continue
             if isinstance(decision, Fetch):
-                self._last_incomplete += 1
-                self._incomplete[self._last_incomplete] = one
-                self._to_fetch.append((self._last_incomplete, decision))
+                self._hold(one, decision)
                 continue
             self._forget_sizes([one])
+            self._settle([one])
             if isinstance(decision, Nak):
                 finished.naks.append((str(one.reply), decision.delay))
             else:
@@ -164,25 +168,51 @@ class OutstandingMessages:
             self._waiting.extendleft(reversed(self._returned[number]))
         self._returned = {}
 
-    def next_incomplete(self) -> tuple[int, Message, Fetch] | None:
+    def next_incomplete(self) -> tuple[int, Message, Fetch, bool] | None:
         """Return a message whose objects are to be fetched now, each once, with its number.
 
-        None while as much as may be in memory has been fetched and is not written yet.
+        The last value is whether another message of its run came before it, so that its row may
+        have ended by now. None while as much as may be in memory has been fetched and is not
+        written yet.
         """
         while self._to_fetch and self._fetched < MOST_BYTES:
-            number, fetch = self._to_fetch.popleft()
+            number, fetch, follows = self._to_fetch.popleft()
             if (one := self._incomplete.get(number)) is not None:
-                return number, one.message, fetch
+                return number, one.message, fetch, follows
         return None
 
     def complete(self, number: int, output: Output) -> None:
-        """Have an incomplete message wait again, with what was fetched for it."""
+        """Have an incomplete message wait again, with what was fetched for it.
+
+        It comes first: other messages of its run may have arrived meanwhile.
+        """
         one = self._incomplete.pop(number, None)
         if one is not None:
             message = one.message._replace(output=output)
             self._bytes += fetched(message)
             self._fetched += fetched(message)
-            self._wait(one._replace(message=message))
+            self._waiting.appendleft(one._replace(message=message))
+
+    def _hold(self, one: _Outstanding, fetch: Fetch) -> None:
+        """Keep a message until it is complete, and every earlier one of its run is settled."""
+        self._last_incomplete += 1
+        self._incomplete[self._last_incomplete] = one._replace(run=fetch.run)
+        if fetch.run in self._behind:
+            self._behind[fetch.run].append((self._last_incomplete, fetch))
+        else:
+            self._behind[fetch.run] = deque()
+            self._to_fetch.append((self._last_incomplete, fetch, False))
+
+    def _settle(self, batch: Iterable[_Outstanding]) -> None:
+        """Go on with what waits for these messages, which are committed or given back."""
+        for one in batch:
+            if one.run is None or one.run not in self._behind:
+                continue
+            if behind := self._behind[one.run]:
+                number, fetch = behind.popleft()
+                self._to_fetch.append((number, fetch, True))
+            else:
+                del self._behind[one.run]
 
     def give_back(self, number: int) -> list[str]:
         """Remove an incomplete message; returns its reply subject, if it may be nak'd.
@@ -194,6 +224,7 @@ class OutstandingMessages:
             return []
         del self._incomplete[number]
         self._forget_sizes([one])
+        self._settle([one])
         return [one.reply]
 
     def fetch_again(self, number: int, fetch: Fetch) -> None:
@@ -202,7 +233,7 @@ class OutstandingMessages:
         if one is not None:
             message = one.message._replace(delivery=one.message.delivery + 1)
             self._incomplete[number] = one._replace(message=message)
-            self._to_fetch.append((number, fetch))
+            self._to_fetch.append((number, fetch, False))
 
     def _forget_sizes(self, batch: Iterable[_Outstanding]) -> None:
         for one in batch:
@@ -228,7 +259,7 @@ class OutstandingMessages:
         ]
         self.take_back()
         waiting = [*self._waiting, *incomplete]
-        self._incomplete = {}
+        self._incomplete, self._behind = {}, {}
         removed = [one for one in waiting if one.reply is not None]
         self._waiting = deque(one for one in waiting if one.reply is None)
         self._forget_sizes(removed)

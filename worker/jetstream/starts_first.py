@@ -64,9 +64,7 @@ class StartsFirst:
             rest = min(2 * rest, _LOOK_EVERY)
             asked_at = time.monotonic()
         self.may_try = not waited
-        if self.is_given_up:
-            self.is_given_up = False
-            log.info("starts.followed")
+        self._follow()
 
     async def be_fresh_or_empty(self) -> None:
         """Do not wait: at a stop, what nothing would deliver again is written as it is."""
@@ -76,16 +74,18 @@ class StartsFirst:
 
     def _is_stuck(self) -> bool:
         """Return whether the starts have made no progress for too long; noted once."""
-        progress = self._starts.progress
+        progress, now = self._starts.progress, time.monotonic()
         if progress != self._progress:
-            self._progress, self._progressed_at = progress, time.monotonic()
+            self._progress, self._progressed_at = progress, now
+            self._follow()
+        if not self.is_given_up and now - self._progressed_at >= _PATIENCE:
+            self.is_given_up = True
+            problem = f"the starts have made no progress for {_PATIENCE:.0f} s"
+            log.warning("starts.not_followed", extra={"error": problem})
+        return self.is_given_up
+
+    def _follow(self) -> None:
+        """Wait for the starts again: they make progress."""
         if self.is_given_up:
-            return True
-        if time.monotonic() - self._progressed_at < _PATIENCE:
-            return False
-        self.is_given_up = True
-        log.warning(
-            "starts.not_followed",
-            extra={"error": f"the starts have made no progress for {_PATIENCE:.0f} s"},
-        )
-        return True
+            self.is_given_up = False
+            log.info("starts.followed")

@@ -63,6 +63,8 @@ class BatchProcessor:
         self._lock = threading.Lock()
         self._database_failed = False
         self._waits_since = 0
+        # By batch: the runs that the worker is told to fetch for, until a later batch knows.
+        self._fetches: dict[int, set[str]] = {}
         self._repeats = Repeats(_REPEAT_WARNING_AFTER)
 
     def process(
@@ -75,6 +77,7 @@ class BatchProcessor:
         """
         ready, prepared = batch, self.prepare(batch.messages)
         wait_for_turn()
+        self._hold_later_ones(batch, prepared)
         if batch.after < self._waits_since:
             # Made before it was known that messages of an earlier batch wait. So the first of two
             # messages for one row stays the first, also across batches.
@@ -89,11 +92,37 @@ class BatchProcessor:
                     self._waits_since = batch.number
                     ready = replace(ready, messages=ready.messages[: error.index])
                     prepared = self.prepare(ready.messages)
+                    self._hold_later_ones(batch, prepared)
         except CorruptDatabaseError:
             raise
         except RepositoryError as error:
             return self._nak_all(batch, error)
+        if prepared.incomplete:
+            self._fetches[batch.number] = {run for _, run in prepared.incomplete.values()}
         return self._decided(batch, ready, prepared)
+
+    def _hold_later_ones(self, batch: Batch, prepared: Prepared) -> None:
+        """Hold what comes after a message of the same run that is not complete yet.
+
+        So the first of two results of one run stays the first.
+        """
+        self._fetches = {n: runs for n, runs in self._fetches.items() if n > batch.after}
+        held = batch.fetching.union(*self._fetches.values())
+        if not (held or prepared.incomplete):
+            return
+        key = self.projection.key
+        first = {run: message for message, (_, run) in reversed(prepared.incomplete.items())}
+        places = {message: place for place, message in enumerate(batch.messages)}
+        keep = []
+        for place, (row, message) in enumerate(zip(prepared.rows, prepared.sources, strict=True)):
+            run = key(row)
+            is_later = run in first and places[message] > places[first[run]]
+            if message.output is None and (run in held or is_later):
+                prepared.incomplete[message] = Fetch(None, None, run), run
+            else:
+                keep.append(place)
+        prepared.rows[:] = [prepared.rows[place] for place in keep]
+        prepared.sources[:] = [prepared.sources[place] for place in keep]
 
     def _decided(self, batch: Batch, ready: Batch, prepared: Prepared) -> BatchResult:
         """Return the decisions for a batch, of which the messages of `ready` are processed."""
@@ -179,7 +208,7 @@ class BatchProcessor:
             row = build_row(event, message, deadlines)
             fetch = objects(event) if message.output is None else None
             if fetch is not None:
-                prepared.incomplete[message] = fetch, key(row)
+                prepared.incomplete[message] = replace(fetch, run=key(row)), key(row)
                 continue
             rows.append(row)
             sources.append(message)
