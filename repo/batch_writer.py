@@ -54,9 +54,9 @@ _Promote = Callable[[Sequence[str]], list[PromotionFailure]]
 class Writer(Generic[Row]):
     """How rows are written and what follows. All functions run inside the caller's transaction.
 
-    `write_all` returns what changed, and raises RowRejected. It is given up to when, stored text,
-    all that has to be written before its rows is; it raises MustWait, before it writes anything,
-    where that is too early for one of them. `probes` returns rows to try
+    `write_all` returns what changed, and raises RowRejected. Its last argument is the time, stored
+    text, up to which everything that its rows depend on is written; it raises MustWait, before it
+    writes anything, where that is too early for one of them. `probes` returns rows to try
     if the tables may reject every row, made of a rejected row and of the last row that was written,
     if any. `delete_rejected` deletes a message's rejected event if its row exists, and returns
     whether it was deleted. `parents` returns the ids of the rows' parents, each once; `promote`
@@ -98,7 +98,7 @@ class WriteResult:
 class RowBatch(Generic[Row]):
     """What is written in one transaction, and the checkpoint that it reaches.
 
-    What has to be written before a row is written up to `ready_until`, stored text.
+    Everything that its rows depend on is written up to `ready_until`, stored text.
     `again` is set for rejected events that are retried. An event whose row is written is deleted,
     any other gets its new reason. Nothing is inserted: an event that another program deletes
     meanwhile must not come back.
@@ -124,7 +124,7 @@ class BatchWriter(Generic[Row]):
         self._last_written: Row | None = None
 
     def write(self, batch: RowBatch[Row]) -> WriteResult:
-        """Write a batch and return when it is committed; raises if it may not be."""
+        """Write a batch and return when it is committed; raises if it might not be."""
         try:
             return self._write_together(batch)
         except (RowRejected, SchemaError):

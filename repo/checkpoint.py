@@ -18,7 +18,7 @@ _RECORD_LOST = statement("record_lost_sequences")
 class Checkpoint(NamedTuple):
     """How far one stream's messages are in a database. Times are stored text.
 
-    Every message of the projection at or below `caught_up_to` is. `last_sequence` and
+    Every message of the projection at or below `caught_up_to` is in it. `last_sequence` and
     `last_stored_at` name one message that the stream held: a sequence alone proves nothing, since a
     stream that went back uses sequences twice.
     """
@@ -69,7 +69,7 @@ class CheckpointGuard:
     """Which database this process has begun with, and how often that was committed to.
 
     Shared by all threads. Nothing is written before `begin`, nor to any other database afterwards:
-    the row decides, which names its place.
+    the row, which names its place, decides.
     """
 
     def __init__(self, position: Position) -> None:

@@ -63,7 +63,8 @@ class Connection(Protocol):
         """Run one query and return all rows that it finds."""
 
     def fetch_all(self, many: Statement, rows: Rows) -> Iterator[tuple[Any, ...]]:
-        """Yield what a query finds for all given rows, many at once; the last one may repeat."""
+        """Yield what a query finds for all given rows, many at once; the last given row may be
+        repeated to fill up."""
 
     def plan(self, name: Statement) -> list[str]:
         """Return the steps of the engine's plan for a statement; none if it is not about tables.

@@ -11,7 +11,7 @@ class RepositoryError(Exception):
 
 
 class TransientError(RepositoryError):
-    """Another connection holds the lock, or interrupted: roll back and retry soon."""
+    """Another connection holds the lock, or interrupted the statement: roll back, retry soon."""
 
     summary = "the database is locked by another program"
 

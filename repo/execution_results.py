@@ -81,4 +81,4 @@ START_WRITER = Writer(
     parents=_exec_ids,
     promote=executions.promote,
 )
-"""Writes started runs, and turns their executions from pending to running."""
+"""Writes started runs, and turns their executions from pending to running, or completed."""

@@ -13,7 +13,7 @@ _CHANGE_REASON = statement("change_rejection_reason")
 _DELETE_PROJECTED = statement("delete_projected_rejected_event")
 _DISCARD = statement("discard_rejected_event")
 
-# Above every id: the largest one is one below.
+# One above the largest possible id.
 AFTER_ALL = 2**63 - 1
 
 Key = tuple[str, int, str]

@@ -103,7 +103,7 @@ _Unusual = dict[str, _Found]
 def find_states(connection: Connection, result_ids: Sequence[str]) -> dict[str, bool]:
     """Return those of these runs that have a row, and whether they have their result.
 
-    Another result of one that has changes nothing.
+    Another result of a run that has its result changes nothing.
     """
     states = dict.fromkeys(result_ids, False)
     given = [(result_id, None, None) for result_id in result_ids]
@@ -146,7 +146,7 @@ def _in_order(
     """Yield the results in groups, whose rows may be written before the first of them is counted.
 
     The first count of an execution takes all rows that have ended by then. So a result that does
-    not count, or counts for another execution than its row's, is no group with those that do.
+    not count, or counts for another execution than its row's, is not grouped with those that do.
     """
     if any(_is_of_another(result, unusual) for result in results if result.result_id in unusual):
         yield from ([result] for result in results)

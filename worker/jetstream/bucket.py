@@ -3,7 +3,8 @@
 A bucket is a stream. What the server says of it (creation, first and last message, number of
 messages) shows whether the cache is still the bucket: also where keys went without a message, by
 age, TTL or purge, and where the bucket was recreated or restored. Then what changed is read, or all
-of it. There is no watch, which could fall silent without an error. Consumer thread only.
+of it. Nothing is taken from a watch, which could fall silent without an error; `notices` only says
+that something may have changed. Consumer thread only.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ _ROUNDS = 10
 _TRIES = 3
 # Whatever happens to the bucket, and however many starts come: each worker asks the same server.
 _SECONDS_A_LOOK = 0.25
+# So many subjects show whether what follows is of the same bucket.
 _RECENT = 16
 _UNANNOUNCED = ("mirror", "sources", "max_age", "allow_msg_ttl")
 _WARN_AGAIN_AFTER = 60.0
@@ -88,7 +90,7 @@ class Bucket:
         self._cache = cache
         self._delete = delete
         self._repeats = Repeats(_WARN_AGAIN_AFTER)
-        # The state that the cache is of; what the server says next must be equal, or is read.
+        # The state that the cache reflects; what the server says next must be equal, or is read.
         self._seen: State | None = None
         # The places of the last messages by subject, oldest first: those of deleted keys as well.
         self._recent: dict[str, tuple[int, int]] = {}
@@ -98,6 +100,7 @@ class Bucket:
 
         Raises BucketMissing, and BrokerError where the broker does not answer.
         """
+        # Only the first look of a reading waits for its time.
         await asyncio.sleep(self._next_look_at - time.monotonic())
         state = await self._look(connection)
         if state != self._seen:
@@ -110,10 +113,7 @@ class Bucket:
         self._seen = None
 
     async def _look(self, connection: Connection) -> State:
-        """Ask the server for the state. Only the first look of a reading waits for its time.
-
-        The more time passes between two of them, the more is put in between.
-        """
+        """Ask the server for the state, without waiting: between two looks more is put."""
         self._next_look_at = max(self._next_look_at, time.monotonic()) + _SECONDS_A_LOOK
         info = await stream_info(connection, self._stream)
         if info is None:

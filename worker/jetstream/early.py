@@ -1,9 +1,9 @@
 """Reads messages out of what the server sends before the library does. Loop thread only.
 
 The library takes several steps for each message, reads 32 KiB at a time, and needs a turn of the
-loop for that. So complete messages of some subscriptions are taken here, an eighth of what the
-whole worker costs, and every other command goes on to the library as it came. Where the library's
-inside is not the known one, or a command is not, the library reads everything.
+loop for that. So complete messages of some subscriptions are taken here, which saves an eighth of
+the whole worker's time, and every other command goes on to the library as it came. If the library's
+internals or a command are unknown, the library reads everything.
 """
 
 import asyncio

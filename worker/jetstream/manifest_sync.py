@@ -43,7 +43,7 @@ class ManifestSync:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the cache is what the bucket held within the last second, or is empty."""
+        """Whether the cache is what the bucket held lately, within the last second if it exists."""
         return self._is_given_up or time.monotonic() <= self._known_until
 
     @property

@@ -23,7 +23,7 @@ _NEVER = float("-inf")
 # What no look has shown by then adds no message: a purge, or a put that was refused. Nobody waits
 # as long for the answer to a put (5 seconds in the client libraries).
 _DONE_WITHIN = 10.0
-# Longer than a look takes to show that they are announced after all.
+# Long enough for several looks to show whether puts are announced after all.
 _DISTRUSTED_FOR = 60.0
 
 
@@ -108,13 +108,13 @@ class Notices:
         )
 
     def _reset(self) -> None:
-        """Count what is known as out of date: something may have been missed."""
+        """Treat what is known as outdated: something may have been missed."""
         self._changed_at = time.monotonic()
         self._state = None
 
     def _hear(self) -> None:
-        # Of a consumer, as each reading of the bucket creates one. Where the account imports
-        # JetStream from another one, nothing is denied, and nothing is ever announced.
+        # The server announced a consumer; each reading of the bucket creates one. Where the account
+        # imports JetStream from another one, nothing is denied, and nothing is ever announced.
         self._is_heard = True
 
     def _announced(self) -> None:

@@ -52,7 +52,7 @@ class Limits(NamedTuple):
 
 
 class Upkeep:
-    """Repeats a tick: at the start, when W becomes known, and then every few seconds.
+    """Repeats a tick: at the start, when W becomes known, and then at every `--upkeep-every`.
 
     Waits while the database is not caught up or takes no batch; without a broker the sweep goes on.
     `is_done` is whether a tick was tried at least once.
