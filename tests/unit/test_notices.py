@@ -23,10 +23,9 @@ class FakeConnection:
     other_domain: str | None = None
     notices_denied_at = float("-inf")
     is_direct = True
-    is_connected = True
-    reconnections = 0
 
     def __init__(self) -> None:
+        self.stats = {"reconnects": 0}
         self.heard: dict[str, Callable[[], None]] = {}
 
     async def listen(self, subject: str, notice: Callable[[], None]) -> bool:
@@ -130,18 +129,15 @@ def test_after_a_put_without_a_notice_nothing_is_trusted_for_a_minute(bucket: Bu
 def test_puts_that_were_missed_while_disconnected_are_no_reason_for_distrust(
     bucket: Bucket,
 ) -> None:
-    bucket.connection.reconnections += 1
+    bucket.connection.stats["reconnects"] += 1
     bucket.last += 7
     assert bucket.look()
     assert bucket.look()
 
 
-def test_nothing_is_quiet_from_a_loss_of_the_connection_to_the_next_look(bucket: Bucket) -> None:
+def test_nothing_is_quiet_from_a_reconnect_to_the_next_look(bucket: Bucket) -> None:
     begun = bucket.notices.begin_look()
-    bucket.connection.is_connected = False
-    assert not bucket.notices.is_quiet
-    bucket.connection.is_connected = True
-    bucket.connection.reconnections += 1
+    bucket.connection.stats["reconnects"] += 1
     assert not bucket.notices.is_quiet
     bucket.notices.looked(begun, None)
     assert not bucket.notices.is_quiet

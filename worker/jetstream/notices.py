@@ -71,7 +71,8 @@ class Notices:
 
     def begin_look(self) -> Look:
         """Return what `looked` needs to know of a look that begins now."""
-        reconnections = 0 if self._connection is None else self._connection.reconnections
+        # The library counts before it subscribes again, so before anything can arrive.
+        reconnections = 0 if self._connection is None else self._connection.stats["reconnects"]
         return Look(time.monotonic(), reconnections)
 
     def looked(self, look: Look, state: State | None) -> None:
@@ -98,8 +99,7 @@ class Notices:
             self._is_direct
             and (self._is_heard or self._state is None)  # nobody reads a bucket that is missing
             and self._connection is not None
-            and self._connection.is_connected
-            and self._connection.reconnections == self._reconnections
+            and self._connection.stats["reconnects"] == self._reconnections
             and self._connection.notices_denied_at == _NEVER
             and (self._state is None or self._state.is_announced)
             and self._missing == 0
