@@ -75,7 +75,9 @@ def rebuild(
     rejected: if its row was deleted, the row comes back and is not counted again. Rows that have
     ended are left unchanged.
     It may run beside workers and may be repeated. It acks nothing, and does not use the worker's
-    consumers or change its checkpoints.
+    consumers or change its checkpoints. If rows of runs were deleted by hand, stop the workers
+    first: until its result is read again such a run is in flight, and a worker that finds it
+    overdue gives it up and counts it once more.
 
     With --json: {"messages": 9, "runs_new": 1, "runs_duplicate": 3, "runs_ended": 2,
     "runs_ended_unseen": 1, "results_late": 0, "results_duplicate": 1, "rejected_new": 0,
