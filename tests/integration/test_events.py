@@ -215,6 +215,8 @@ def test_a_subject_of_any_bytes_is_received_live_and_from_the_stream(
     # The client library takes the first ones for the end of a subject.
     odd = [b"\x0b", b"\x0c", b"e\x0b9\x0b9", b"\x1c", b"\x00", b"\x7f", b"\x85"]
     subjects = [b"events.started." + part + b".pc" for part in odd]
+    stream.make_bucket()  # what the server announces of it is read as well
+    stream.put_manifest("job-1", {"execute": {"timeout": "20s"}})
     worker = start_worker(rows, pulling=True)
     publish_raw(
         server.port or 0,

@@ -97,6 +97,14 @@ def test_wherever_reads_are_cut_messages_are_read_as_the_library_reads_them(
     assert recorder.fed == b"".join(one for one in commands if one not in own)
 
 
+@pytest.mark.parametrize("line", [b"MSG a 7  3\r\nabc\r\n", b"HMSG a 7  0 3\r\nabc\r\n"])
+def test_two_spaces_where_the_reply_would_be_are_no_unknown_command(line: bytes) -> None:
+    recorder = Recorder()
+    recorder.reader.read(line * 2)
+    assert recorder.handed_over == [(OWN, b"a", b"", b"abc", b"")] * 2
+    assert recorder.fed == b""
+
+
 @pytest.mark.parametrize("headers", [b"", b"NATS/1.0\r\nA: b\r\n\r\n"])
 @pytest.mark.parametrize("byte", [n for n in range(256) if bytes([n]) not in b" \t\r\n"])
 def test_a_subject_ends_only_where_it_does_for_the_server(byte: int, headers: bytes) -> None:
