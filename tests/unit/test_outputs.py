@@ -34,7 +34,6 @@ class Store:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.broken: set[str] = set()
         self.now = 1000.0
-        self.asked: list[str] = []
         monkeypatch.setattr(module.time, "monotonic", lambda: self.now)  # type: ignore[attr-defined]
         monkeypatch.setattr(module, "read_object", self.read)
         self.outputs = Outputs("bucket", Counters())
@@ -42,7 +41,6 @@ class Store:
         self.outputs.attach(connection)
 
     async def read(self, _connection: object, _bucket: str, key: str) -> bytes:
-        self.asked.append(key)
         if key in self.broken:
             raise TimeoutError
         return key.encode()
@@ -70,25 +68,6 @@ def test_the_catch_up_gives_up_after_20_minutes_whatever_live_results_get(
     # Of the next outage, days later, nothing is known yet.
     store.now += 3 * 86_400
     assert store.catch_up("broken") is None
-
-
-def test_a_store_that_does_not_answer_is_asked_once_in_five_seconds_whatever_waits(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    store = Store(monkeypatch)
-    store.broken = {"broken"}
-
-    def fetch(key: str, delivery: int = 1) -> Output | Nak:
-        message = Message("results.r", b"{}", 1, delivery, 0)
-        return asyncio.run(store.outputs.fetch(message, Fetch(key, None)))
-
-    assert all(isinstance(fetch(key), Nak) for key in ("broken", "broken", "sound"))
-    assert store.asked == ["broken"]
-    assert fetch("sound", delivery=10) == Output("sound")
-    assert fetch("sound") == Output("sound")
-    assert isinstance(fetch("broken"), Nak)
-    store.now += 5
-    assert fetch("sound") == Output("sound")
 
 
 def test_at_the_last_delivery_only_what_gets_no_answer_is_missing(

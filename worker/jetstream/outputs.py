@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from worker.codec.jsontext import parse_json
 from worker.errors import BrokerError, PullLost, describe
-from worker.jetstream.connection import API_TIMEOUT, Connection
+from worker.jetstream.connection import Connection
 from worker.jetstream.ephemeral import EphemeralConsumer, Received, reading
 from worker.jetstream.outstanding import MOST_BYTES, fetched
 from worker.jetstream.stream import last_message
@@ -36,8 +36,6 @@ _FIRST_DELAY = 5.0
 _LONGEST_DELAY = 300.0
 _PATIENCE = 1200.0
 _WARN_AGAIN_AFTER = 60.0
-# After an ask without an answer no other is begun for as long as one takes.
-_SILENT_FOR = API_TIMEOUT
 # An object may be overwritten while it is read; PCs of one broadcast share a key.
 _TRIES = 10
 # Servers take lines of 4 KiB unless they are told otherwise.
@@ -91,7 +89,6 @@ class Outputs:
         self._connection: Connection | None = None
         # Since when the catch-up gets no answer; live results may get theirs meanwhile.
         self._stuck_since: float | None = None
-        self._silent_until = float("-inf")
         self._repeats = Repeats(_WARN_AGAIN_AFTER)
 
     def attach(self, connection: Connection) -> None:
@@ -103,13 +100,8 @@ class Outputs:
 
         After its last delivery what cannot be fetched counts as missing.
         """
-        is_last = message.delivery >= _MOST_DELIVERIES
         try:
-            if time.monotonic() < self._silent_until and not is_last:
-                # Thousands of results that each wait for no answer would take hours.
-                self._counters.add(objects_unavailable=1)
-                raise TimeoutError
-            return await self._fetch(fetch, give_up=is_last)
+            return await self._fetch(fetch, give_up=message.delivery >= _MOST_DELIVERIES)
         except _NO_ANSWER:
             delay = min(_FIRST_DELAY * 2.0 ** (message.delivery - 1), _LONGEST_DELAY)
             return Nak(delay * random.uniform(0.9, 1.0))  # noqa: S311 (jitter, no secret)
@@ -143,10 +135,9 @@ class Outputs:
 
     async def _part(self, key: str | None, *, give_up: bool) -> str | None:
         try:
-            text = await self._text(key)
+            return await self._text(key)
         except _NO_ANSWER as error:
             self._counters.add(objects_unavailable=1)
-            self._silent_until = time.monotonic() + _SILENT_FOR
             if self._repeats.due("away"):
                 extra = {"bucket": self._bucket, "error": describe(error)}
                 log.warning("output.unavailable", extra=extra)
@@ -154,9 +145,6 @@ class Outputs:
                 raise
             self._note_missing(key, "the object store did not answer for too long")
             return None
-        if key is not None:
-            self._silent_until = float("-inf")
-        return text
 
     async def _text(self, key: str | None) -> str | None:
         """Return the text of one object, or None where it counts as missing."""
