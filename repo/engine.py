@@ -63,8 +63,10 @@ class Connection(Protocol):
         """Run one query and return all rows that it finds."""
 
     def fetch_all(self, many: Statement, rows: Rows) -> Iterator[tuple[Any, ...]]:
-        """Yield what a query finds for all given rows, many at once; the last given row may be
-        repeated to fill up."""
+        """Yield what a query finds for all given rows, many at once.
+
+        The last given row may be repeated to fill up a statement.
+        """
 
     def plan(self, name: Statement) -> list[str]:
         """Return the steps of the engine's plan for a statement; none if it is not about tables.

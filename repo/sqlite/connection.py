@@ -170,8 +170,7 @@ class Connection:
 
         No open cursor is left, which would hold back a checkpoint.
         """
-        with TRANSLATED:
-            return self.driver.execute(_TEXTS[name], values).fetchall()
+        return self._fetch(_TEXTS[name], values)
 
     def fetch_all(self, many: Statement, rows: Rows) -> Iterator[tuple[Any, ...]]:
         """Yield what a query finds for all given rows, hundreds at once; the last may repeat."""
@@ -191,9 +190,12 @@ class Connection:
         with TRANSLATED:
             return self.driver.execute(sql, values)
 
-    def _fetch_for(self, many: Statement, rows: Rows) -> list[tuple[Any, ...]]:
+    def _fetch(self, sql: str, values: Values) -> list[tuple[Any, ...]]:
         with TRANSLATED:
-            return self.driver.execute(text(ENGINE, many, len(rows)), _joined(rows)).fetchall()
+            return self.driver.execute(sql, values).fetchall()
+
+    def _fetch_for(self, many: Statement, rows: Rows) -> list[tuple[Any, ...]]:
+        return self._fetch(text(ENGINE, many, len(rows)), _joined(rows))
 
     def _hundreds(self, rows: Rows) -> Iterator[Rows]:
         """Yield the rows by the hundreds of one statement, as far as there are as many."""

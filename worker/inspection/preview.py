@@ -36,7 +36,7 @@ class Preview:
         """Count what a page would change; raises RepositoryError."""
         projection, prepared = processor.projection, processor.prepare(page)
         keys = [projection.key(row) for row in prepared.rows]
-        keys += [key for _, key in prepared.incomplete.values()]
+        keys += [fetch.run for fetch in prepared.incomplete.values()]
         afterwards = _FINISHED if ENDED in projection.outcomes else _IN_FLIGHT
         for key in keys:
             change = _CHANGES.get(self._state(key), "")

@@ -126,7 +126,7 @@ class Verification:
         prepared = self.processor.prepare(page)
         if not prepared.incomplete:
             return prepared
-        fetches = {message: fetch for message, (fetch, _) in prepared.incomplete.items()}
+        fetches = prepared.incomplete
         return self.processor.prepare(
             [
                 message._replace(output=_not_fetched(fetches[message]))

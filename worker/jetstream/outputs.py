@@ -134,28 +134,24 @@ class Outputs:
         )
 
     async def _part(self, key: str | None, *, give_up: bool) -> str | None:
+        """Return the text of one object, or None where there is none or it counts as missing."""
+        if key is None:
+            return None
         try:
-            return await self._text(key)
+            if self._connection is None:
+                raise BrokerError("there is no connection to the broker")
+            data = await read_object(self._connection, self._bucket, key)
+        except _Missing as error:
+            self._note_missing(key, str(error))
+            return None
         except _NO_ANSWER as error:
             self._counters.add(objects_unavailable=1)
             if self._repeats.due("away"):
                 extra = {"bucket": self._bucket, "error": describe(error)}
                 log.warning("output.unavailable", extra=extra)
-            if key is None or not give_up:
+            if not give_up:
                 raise
             self._note_missing(key, "the object store did not answer for too long")
-            return None
-
-    async def _text(self, key: str | None) -> str | None:
-        """Return the text of one object, or None where it counts as missing."""
-        if key is None:
-            return None
-        if self._connection is None:
-            raise BrokerError("there is no connection to the broker")
-        try:
-            data = await read_object(self._connection, self._bucket, key)
-        except _Missing as error:
-            self._note_missing(key, str(error))
             return None
         self._counters.add(objects_fetched=1, outputs_cut=len(data) > LONGEST)
         return output_text(data)

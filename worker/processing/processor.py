@@ -33,14 +33,14 @@ class Prepared:
     """A batch as rows; `sources[i]` is the message that `rows[i]` was made of.
 
     `markers` are the messages that mean nothing: the server's notes of expired ones. `incomplete`
-    are those that are no rows yet, each with the objects that it needs and the key of its row.
+    are those that are no rows yet, each with the objects that it needs.
     """
 
     rows: list[Any]
     sources: list[Message]
     rejected: list[RejectedEvent]
     markers: list[Message]
-    incomplete: dict[Message, tuple[Fetch, str]]
+    incomplete: dict[Message, Fetch]
 
 
 class BatchProcessor:
@@ -75,9 +75,11 @@ class BatchProcessor:
         Acks stand for committed rows. When the database fails, every message is nak'd and none is
         rejected. Raises CorruptDatabaseError, with nothing written.
         """
-        ready, prepared = batch, self.prepare(batch.messages)
+        ready, prepared = batch, self.prepare(batch.messages, batch.fetching)
         wait_for_turn()
-        self._hold_later_ones(batch, prepared)
+        held = self._held(batch)
+        if held > batch.fetching:
+            prepared = self.prepare(batch.messages, held)
         if batch.after < self._waits_since:
             # Made before it was known that messages of an earlier batch wait. So the first of two
             # messages for one row stays the first, also across batches.
@@ -91,47 +93,25 @@ class BatchProcessor:
                 except MustWait as error:
                     self._waits_since = batch.number
                     ready = replace(ready, messages=ready.messages[: error.index])
-                    prepared = self.prepare(ready.messages)
-                    self._hold_later_ones(batch, prepared)
+                    prepared = self.prepare(ready.messages, held)
         except CorruptDatabaseError:
             raise
         except RepositoryError as error:
             return self._nak_all(batch, error)
         if prepared.incomplete:
-            self._fetches[batch.number] = {run for _, run in prepared.incomplete.values()}
+            self._fetches[batch.number] = {fetch.run for fetch in prepared.incomplete.values()}
         return self._decided(batch, ready, prepared)
 
-    def _hold_later_ones(self, batch: Batch, prepared: Prepared) -> None:
-        """Hold what comes after a message of the same run that is not complete yet.
-
-        So the first of two results of one run stays the first.
-        """
+    def _held(self, batch: Batch) -> set[str]:
+        """Return the runs that earlier messages are fetched for, whichever batch they came in."""
         self._fetches = {n: runs for n, runs in self._fetches.items() if n > batch.after}
-        held = batch.fetching.union(*self._fetches.values())
-        if not (held or prepared.incomplete):
-            return
-        key = self.projection.key
-        first = {run: message for message, (_, run) in reversed(prepared.incomplete.items())}
-        places = {message: place for place, message in enumerate(batch.messages)}
-        keep = []
-        for place, (row, message) in enumerate(zip(prepared.rows, prepared.sources, strict=True)):
-            run = key(row)
-            is_later = run in first and places[message] > places[first[run]]
-            if message.output is None and (run in held or is_later):
-                prepared.incomplete[message] = Fetch(None, None, run), run
-            else:
-                keep.append(place)
-        prepared.rows[:] = [prepared.rows[place] for place in keep]
-        prepared.sources[:] = [prepared.sources[place] for place in keep]
+        return set(batch.fetching).union(*self._fetches.values())
 
     def _decided(self, batch: Batch, ready: Batch, prepared: Prepared) -> BatchResult:
         """Return the decisions for a batch, of which the messages of `ready` are processed."""
         decisions: tuple[Decision, ...] = (Ack(),) * len(ready.messages)
         if prepared.incomplete:
-            decisions = tuple(
-                prepared.incomplete[message][0] if message in prepared.incomplete else Ack()
-                for message in ready.messages
-            )
+            decisions = tuple(prepared.incomplete.get(message, Ack()) for message in ready.messages)
         waiting = (Wait(),) * (len(batch.messages) - len(ready.messages))
         left = len(prepared.incomplete) + len(waiting)
         return BatchResult(batch, decisions + waiting, left=left)
@@ -142,7 +122,7 @@ class BatchProcessor:
         """Return what has to be fetched before these messages are rows. Raises RepositoryError."""
         prepared = self.prepare(messages)
         self._complete_ended(Batch(0, tuple(messages)), prepared, repository)
-        return {message: fetch for message, (fetch, _) in prepared.incomplete.items()}
+        return prepared.incomplete
 
     def _complete_ended(
         self, batch: Batch, prepared: Prepared, repository: Repository[Any] | Reader
@@ -153,12 +133,12 @@ class BatchProcessor:
         """
         if not prepared.incomplete:
             return
-        keys = [key for _, key in prepared.incomplete.values()]
-        states = repository.read(self.projection.states, keys)
-        for message, (_, key) in list(prepared.incomplete.items()):
-            if states.get(key):
+        runs = [fetch.run for fetch in prepared.incomplete.values()]
+        states = repository.read(self.projection.states, runs)
+        for message, fetch in list(prepared.incomplete.items()):
+            if states.get(fetch.run):
                 del prepared.incomplete[message]
-            elif key not in states and message.stored_at > batch.ready_until:
+            elif fetch.run not in states and message.stored_at > batch.ready_until:
                 raise MustWait(batch.messages.index(message))
 
     def catch_up(self, batch: Batch, repository: Repository[Any]) -> WriteResult:
@@ -189,8 +169,13 @@ class BatchProcessor:
         self._record(batch, prepared, result, time.monotonic() - started)
         return result
 
-    def prepare(self, messages: Sequence[Message]) -> Prepared:
-        """Return the rows that messages become; nothing is written."""
+    def prepare(self, messages: Sequence[Message], held: Iterable[str] | None = None) -> Prepared:
+        """Return the rows that messages become; nothing is written.
+
+        `held` are runs whose messages are incomplete, and so are those that come after an
+        incomplete one: the first of two results of one run stays the first. None holds nothing.
+        """
+        held = None if held is None else set(held)
         decode, build_row = self.projection.decode, self.projection.build_row
         objects, key = self.projection.objects, self.projection.key
         prepared = Prepared([], [], [], [], {})
@@ -207,8 +192,12 @@ class BatchProcessor:
                 continue
             row = build_row(event, message, deadlines)
             fetch = objects(event) if message.output is None else None
+            if fetch is None and held and message.output is None and key(row) in held:
+                fetch = Fetch(None, None)
             if fetch is not None:
-                prepared.incomplete[message] = replace(fetch, run=key(row)), key(row)
+                prepared.incomplete[message] = fetch = replace(fetch, run=key(row))
+                if held is not None:
+                    held.add(fetch.run)
                 continue
             rows.append(row)
             sources.append(message)
