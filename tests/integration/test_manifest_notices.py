@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import MakeServer, StartWorker
 from tests.support import events
+from tests.support.beside import beside
 from tests.support.broker import Broker
 from tests.support.deadlines import Deadlines, manifest
 from tests.support.nats_server import NatsServer
@@ -21,8 +22,6 @@ from tests.support.rows import Rows
 LOOK = "$JS.API.STREAM.INFO.KV_jobs"
 TIMEOUTS = [(140, "20s"), (None, None), (5400, "1h")]
 LISTENING = '"$KV.>", "$JS.>"'
-
-
 # The worker's account hears nothing of what happens to the stream, and nothing is denied.
 IMPORTED_JETSTREAM = """
 accounts {
@@ -44,9 +43,8 @@ accounts {
 @contextmanager
 def others_put(url: str, a_second: int) -> Iterator[None]:
     """Put twenty other manifests in turns, so many a second in all."""
-    ending = threading.Event()
 
-    async def put() -> None:
+    async def put(ending: threading.Event) -> None:
         client = await nats.connect(url)
         began, number = time.monotonic(), 0
         while not ending.is_set():
@@ -56,13 +54,8 @@ def others_put(url: str, a_second: int) -> Iterator[None]:
             await asyncio.sleep(min(0.005, 1 / a_second))
         await client.close()
 
-    thread = threading.Thread(target=lambda: asyncio.run(put()))
-    thread.start()
-    try:
+    with beside(lambda ending: asyncio.run(put(ending))):
         yield
-    finally:
-        ending.set()
-        thread.join(20)
 
 
 def put_and_start(deadlines: Deadlines, broker: Broker, rounds: int) -> None:

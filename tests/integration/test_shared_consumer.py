@@ -11,6 +11,7 @@ import pytest
 
 from tests.integration.conftest import Projector, RunUntilIdle, StartWorker
 from tests.support import restoring
+from tests.support.beside import beside
 from tests.support.broker import Broker
 from tests.support.endpoints import OBSERVED, Port
 from tests.support.restoring import publish
@@ -29,20 +30,14 @@ def other(rows: Rows) -> Rows:
 @contextmanager
 def stranger(stream: Broker) -> Iterator[None]:
     """Fetch and ack in a loop, as a program does that announces nothing."""
-    ending = threading.Event()
     with Broker(stream.url) as own:
 
-        def fetch() -> None:
+        def fetch(ending: threading.Event) -> None:
             while not ending.is_set():
                 own.fetch_some(20)
 
-        thread = threading.Thread(target=fetch)
-        thread.start()
-        try:
+        with beside(fetch):
             yield
-        finally:
-            ending.set()
-            thread.join(20)
 
 
 def is_count(rows: Rows, count: int) -> bool:
