@@ -20,8 +20,8 @@ from worker.jetstream.subjects import manifest_changes, readings, stream_changes
 log = logging.getLogger(__name__)
 
 _NEVER = float("-inf")
-# What no look has shown by then adds no message: a purge, or a put that was refused. Nobody waits
-# as long for the answer to a put (5 seconds in the client libraries).
+# A notice without a new message by then was a purge, or a put that was refused: publishers wait
+# less than that for the answer to a put (5 seconds in the client libraries).
 _DONE_WITHIN = 10.0
 # Long enough for several looks to show whether puts are announced after all.
 _DISTRUSTED_FOR = 60.0
@@ -97,7 +97,7 @@ class Notices:
         """Whether the bucket is still as the last look has shown it."""
         return (
             self._is_direct
-            and (self._is_heard or self._state is None)  # nobody reads a bucket that is missing
+            and (self._is_heard or self._state is None)  # a missing bucket is not read
             and self._connection is not None
             and self._connection.stats["reconnects"] == self._reconnections
             and self._connection.notices_denied_at == _NEVER

@@ -38,7 +38,7 @@ _PATIENCE = 1200.0
 _WARN_AGAIN_AFTER = 60.0
 # An object may be overwritten while it is read; PCs of one broadcast share a key.
 _TRIES = 10
-# Servers take lines of 4 KiB unless they are told otherwise.
+# Servers accept lines of 4 KiB by default.
 _LONGEST_NAME = 64 * 1024
 _NUID = re.compile(r"[A-Za-z0-9_-]{1,256}")
 

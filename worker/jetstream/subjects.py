@@ -36,7 +36,7 @@ def stream_changes(bucket: str) -> str:
 
 
 def readings(bucket: str) -> str:
-    """Return the subject of what the server tells of consumers: created to read a bucket."""
+    """Return the subject on which the server announces consumers that read a bucket."""
     return f"$JS.EVENT.ADVISORY.CONSUMER.CREATED.KV_{bucket}.*"
 
 

@@ -33,7 +33,7 @@ class Prepared:
     """A batch as rows; `sources[i]` is the message that `rows[i]` was made of.
 
     `markers` are the messages that mean nothing: the server's notes of expired ones. `incomplete`
-    are those that are no rows yet, each with the objects that it needs.
+    are those that cannot become rows yet, each with the objects that it needs.
     """
 
     rows: list[Any]
@@ -63,7 +63,7 @@ class BatchProcessor:
         self._lock = threading.Lock()
         self._database_failed = False
         self._waits_since = 0
-        # By batch: the runs that the worker is told to fetch for, until a later batch knows.
+        # By batch: the runs whose output has to be fetched, until a later batch lists them.
         self._fetches: dict[int, set[str]] = {}
         self._repeats = Repeats(_REPEAT_WARNING_AFTER)
 
