@@ -6,13 +6,14 @@ promotion. Each case below is one of those, and each costs no more than what was
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Generic, NamedTuple, TypeVar
 
 from repo import Connection
 from repo.checkpoint import NO_CHECKPOINT, Checkpoint
 from repo.errors import RepositoryError, RowRejected, SchemaError, TransactionAborted
+from repo.executions import Changed
 from repo.rejected import Key, RejectedEvent, change_reason, insert_all
 
 Row = TypeVar("Row")
@@ -34,6 +35,8 @@ Outcomes = Counter[str]
 Rows left unchanged are not counted.
 """
 
+_MOST_HELD = 1000
+
 _Errors = dict[int, RepositoryError]
 
 
@@ -44,7 +47,7 @@ class PromotionFailure(NamedTuple):
     reason: str
 
 
-Change = Callable[[Connection, Sequence[str]], int]
+Change = Callable[[Connection, Sequence[str]], Changed]
 """Changes the executions with these ids, and returns how many it changed."""
 
 _Promote = Callable[[Sequence[str]], list[PromotionFailure]]
@@ -122,9 +125,18 @@ class BatchWriter(Generic[Row]):
         self._writer = writer
         self._transaction = transaction
         self._last_written: Row | None = None
+        # Executions that other transactions held, to be promoted later. What is lost of it, by an
+        # error or a kill, the sweep finds.
+        self._held: set[str] = set()
 
     def write(self, batch: RowBatch[Row]) -> WriteResult:
         """Write a batch and return when it is committed; raises if it might not be."""
+        written = self._write(batch)
+        if self._held:
+            self._promote_held()
+        return written
+
+    def _write(self, batch: RowBatch[Row]) -> WriteResult:
         try:
             return self._write_together(batch)
         except (RowRejected, SchemaError):
@@ -158,7 +170,7 @@ class BatchWriter(Generic[Row]):
 
         try:
             with scope():
-                return change(self.connection, executions), []
+                return change(self.connection, executions).executions, []
         except (RowRejected, SchemaError):
             return self._change_each(change, executions, scope)
 
@@ -167,7 +179,7 @@ class BatchWriter(Generic[Row]):
         with self._transaction(connection, batch.reached):
             outcomes = self._writer.write_all(connection, rows, batch.ready_until)
             kept = self._keep(batch, batch.rejected, enumerate(rows))
-            self._writer.promote(connection, self._writer.parents(rows))
+            self._promote_free(connection, [*{*self._writer.parents(rows), *self._held}])
         if rows and outcomes.total() == len(rows):
             self._last_written = rows[-1]
         return replace(kept, outcomes=outcomes)
@@ -228,7 +240,18 @@ class BatchWriter(Generic[Row]):
         Best effort: a rejection or a missing table never costs the rows. Raises TransactionAborted
         if the scope is a savepoint, and the transaction and its rows are lost already.
         """
-        return self._change_each(self._writer.promote, parents, scope)[1]
+        return self._change_each(self._promote_free, parents, scope)[1]
+
+    def _promote_free(self, connection: Connection, parents: Sequence[str]) -> Changed:
+        """Promote parents, and keep the ids of those that other transactions hold for later."""
+        changed = self._writer.promote(connection, parents)
+        self._held = {*self._held.difference(parents), *changed.held[:_MOST_HELD]}
+        return changed
+
+    def _promote_held(self) -> None:
+        """Try once more, after the commit: most transactions are short."""
+        with suppress(RepositoryError), self._transaction(self.connection, NO_CHECKPOINT):
+            self._promote_free(self.connection, [*self._held])
 
     def _change_each(
         self,
@@ -240,7 +263,7 @@ class BatchWriter(Generic[Row]):
         for execution in executions:
             try:
                 with scope():
-                    changed += change(self.connection, [execution])
+                    changed += change(self.connection, [execution]).executions
             except (RowRejected, SchemaError) as error:
                 failures.append(PromotionFailure(execution, str(error)))
         return changed, failures

@@ -14,7 +14,10 @@ from repo.statements import statement
 _INSERT_RUN = statement("insert_run")
 _INSERT_MANY = statement("insert_runs")
 _DELETE_OLD = statement("delete_old_runs")
-_RUN_EXISTS = statement("run_exists")
+_FIND_MISSING = statement("find_missing_runs")
+
+# RAISE(IGNORE) in a trigger drops a row without an error: acking its message would lose it.
+IGNORED = "a trigger on execution_results ignored the row without an error"
 
 
 class Run(NamedTuple):
@@ -40,21 +43,20 @@ def insert_all(connection: Connection, runs: Sequence[Run]) -> int:
     Raises RowRejected at the first row that is rejected; some of the others may be inserted.
     """
     inserted = connection.execute_all(_INSERT_MANY, _INSERT_RUN, runs)
-    if inserted < len(runs):
-        for run in runs:
-            _verify_exists(connection, run)
+    if inserted < len(runs) and missing(connection, [run.result_id for run in runs]):
+        raise RowRejected(IGNORED)
     return inserted
+
+
+def missing(connection: Connection, result_ids: Sequence[str]) -> set[str]:
+    """Return those of these runs that have no row."""
+    given = [(result_id,) for result_id in result_ids]
+    return {result_id for (result_id,) in connection.fetch_all(_FIND_MISSING, given)}
 
 
 def delete_old(connection: Connection, recorded_before: str, limit: int) -> int:
     """Delete up to `limit` ended runs that were stored before a time; return how many."""
     return connection.execute(_DELETE_OLD, (recorded_before, limit))
-
-
-def _verify_exists(connection: Connection, run: Run) -> None:
-    # RAISE(IGNORE) in a trigger drops a row without an error: acking its message would lose it.
-    if connection.fetch(_RUN_EXISTS, (run.result_id,)) == [(0,)]:
-        raise RowRejected("a trigger on execution_results ignored the row without an error")
 
 
 def _probes(rejected: Run, last_inserted: Run | None) -> list[Run]:

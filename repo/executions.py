@@ -9,11 +9,12 @@ from repo import Connection
 from repo.errors import RowRejected
 from repo.statements import statement
 
+_FIND_PENDING = statement("find_pending_executions")
+_FIND_STATUSES = statement("find_execution_statuses")
 _PROMOTE = statement("promote_execution")
 _COUNT = statement("count_ended_runs")
 _COUNT_ALL = statement("count_all_ended_runs")
 _MOVE = statement("move_reaped_runs")
-_EXISTS = statement("execution_exists")
 _EXPIRE = statement("expire_execution")
 _DELETE_OLD = statement("delete_old_executions")
 _LIST_PENDING_AFTER = statement("list_pending_executions_after")
@@ -31,15 +32,28 @@ class PendingPage(NamedTuple):
     last: str | None
 
 
-def promote(connection: Connection, exec_ids: Sequence[str]) -> int:
-    """Promote pending executions, inside the caller's transaction; return how many were pending.
+# Nothing is counted in executions of these; the first count of one takes all its ended runs.
+_NOT_COUNTED = ("pending", "expired")
 
-    What has ended of their runs is counted. Raises RowRejected or SchemaError if one of them is
-    rejected.
+
+class Changed(NamedTuple):
+    """How many executions were changed, and the ids of those that other transactions hold."""
+
+    executions: int
+    held: Sequence[str] = ()
+
+
+def promote(connection: Connection, exec_ids: Sequence[str]) -> Changed:
+    """Promote those executions that are pending and that no other transaction holds.
+
+    Inside the caller's transaction. What has ended of their runs is counted. Raises RowRejected or
+    SchemaError if one of them is rejected.
     """
-    if not exec_ids:
-        return 0
-    return connection.execute_many(_PROMOTE, [(exec_id,) for exec_id in exec_ids])
+    given = [(exec_id,) for exec_id in exec_ids]
+    pending = dict(connection.fetch_all(_FIND_PENDING, given))
+    free = [(exec_id,) for exec_id, is_held in pending.items() if not is_held]
+    promoted = connection.execute_many(_PROMOTE, free) if free else 0
+    return Changed(promoted, [exec_id for exec_id, is_held in pending.items() if is_held])
 
 
 class EndedRun(NamedTuple):
@@ -89,26 +103,23 @@ def count(connection: Connection, ended: Iterable[EndedRun]) -> None:
                 moved[run.row_exec_id] += run.runs
         elif run.exec_id:
             counts[run.exec_id].add(run)
+    # Each once and in order, as every worker locks them.
+    given = [(exec_id,) for exec_id in sorted({*moved, *counts})]
+    statuses: dict[str, str] = dict(connection.fetch_all(_FIND_STATUSES, given))
     # First, since the first count of an execution finds a late success in its row already.
     for exec_id, runs in moved.items():
-        connection.execute(_MOVE, {"exec_id": exec_id, "runs": runs})
+        if statuses.get(exec_id, "pending") not in _NOT_COUNTED:
+            connection.execute(_MOVE, {"exec_id": exec_id, "runs": runs})
     for exec_id, one in counts.items():
-        _count(connection, exec_id, one)
-
-
-def _count(connection: Connection, exec_id: str, count: _Count) -> None:
-    others = count.others_succeeded, count.others_failed
-    if (
-        not connection.execute(_COUNT, _values(exec_id, count.succeeded, count.failed))
-        and not connection.execute(_COUNT_ALL, _values(exec_id, *others))
-        and connection.fetch(_EXISTS, (exec_id,)) == [(1,)]
-    ):
-        # RAISE(IGNORE) drops a count without an error: the row would say what no count does.
-        raise RowRejected("a trigger on executions ignored the count without an error")
-
-
-def _values(exec_id: str, succeeded: int, failed: int) -> dict[str, str | int]:
-    return {"exec_id": exec_id, "succeeded": succeeded, "failed": failed}
+        if statuses.get(exec_id, "pending") in _NOT_COUNTED:
+            name, succeeded, failed = _COUNT_ALL, one.others_succeeded, one.others_failed
+        else:
+            name, succeeded, failed = _COUNT, one.succeeded, one.failed
+        # Also without a row: a table that takes no count must be noticed.
+        values = {"exec_id": exec_id, "succeeded": succeeded, "failed": failed}
+        if not connection.execute(name, values) and exec_id in statuses:
+            # RAISE(IGNORE) drops a count without an error: the row would say what no count does.
+            raise RowRejected("a trigger on executions ignored the count without an error")
 
 
 def pending_after(
@@ -126,12 +137,12 @@ def pending_after(
     )
 
 
-def expire(connection: Connection, exec_ids: Sequence[str]) -> int:
-    """Expire pending executions that still have no runs; return how many there were.
+def expire(connection: Connection, exec_ids: Sequence[str]) -> Changed:
+    """Expire pending executions that still have no runs.
 
     Inside the caller's transaction; raises as `promote`.
     """
-    return connection.execute_many(_EXPIRE, [(exec_id,) for exec_id in exec_ids])
+    return Changed(connection.execute_many(_EXPIRE, [(exec_id,) for exec_id in exec_ids]))
 
 
 def count_by_status(connection: Connection) -> dict[str, int]:

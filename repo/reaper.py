@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from repo import Connection, executions
+from repo import Connection, executions, queries
 from repo.errors import RowRejected, SchemaError, TransactionAborted
+from repo.execution_results import IGNORED
 from repo.executions import EndedRun
 from repo.statements import statement
 
@@ -60,9 +61,7 @@ def reap(connection: Connection, reaping: Reaping, limit: int) -> list[Overdue]:
     Inside the caller's transaction. Raises RowRejected or SchemaError if one of them, or a count,
     is rejected.
     """
-    overdue = _page(connection, reaping, limit)
-    _give_up(connection, overdue, reaping.now)
-    return overdue
+    return _give_up(connection, _page(connection, reaping, limit), reaping.now)
 
 
 def reap_each(connection: Connection, reaping: Reaping, limit: int) -> list[Overdue]:
@@ -71,18 +70,16 @@ def reap_each(connection: Connection, reaping: Reaping, limit: int) -> list[Over
     Raises TransactionAborted if one of them, which is among the failures then, ends the
     transaction.
     """
-    reaped = []
+    reaped: list[Overdue] = []
     for run in _page(connection, reaping, limit):
         try:
             with connection.savepoint():
-                _give_up(connection, [run], reaping.now)
+                reaped += _give_up(connection, [run], reaping.now)
         except (RowRejected, SchemaError) as error:
             reaping.failures[run.result_id] = str(error)
         except TransactionAborted as error:
             reaping.failures[run.result_id] = str(error)
             raise
-        else:
-            reaped.append(run)
     return reaped
 
 
@@ -92,15 +89,24 @@ def _page(connection: Connection, reaping: Reaping, limit: int) -> list[Overdue]
     return [run for run in found if run.result_id not in reaping.failures][:limit]
 
 
-def _give_up(connection: Connection, runs: Sequence[Overdue], now: str) -> None:
-    if not runs:
-        return
-    values = [(now, NOTE, run.result_id) for run in runs]
-    if connection.execute_many(_REAP, values) < len(runs):
-        raise RowRejected("a trigger on execution_results ignored the row without an error")
+def _give_up(connection: Connection, runs: Sequence[Overdue], now: str) -> list[Overdue]:
+    """Return those that were given up, in the given order; another worker may have ended some."""
+    # In the order in which every worker locks runs.
+    in_order = sorted(run.result_id for run in runs)
+    reaped = {one for one in in_order if connection.execute(_REAP, (now, NOTE, one))}
+    for result_id in in_order:
+        if result_id not in reaped and _is_in_flight(connection, result_id):
+            raise RowRejected(IGNORED)
+    given_up = [run for run in runs if run.result_id in reaped]
     executions.count(
-        connection, (EndedRun(run.exec_id, run.exec_id, succeeded=False) for run in runs)
+        connection, (EndedRun(run.exec_id, run.exec_id, succeeded=False) for run in given_up)
     )
+    return given_up
+
+
+def _is_in_flight(connection: Connection, result_id: str) -> bool:
+    found = queries.find(connection, result_id)
+    return found is not None and found.finished_at is None
 
 
 def count_unreadable(connection: Connection, expires_before: str, recorded_before: str) -> int:

@@ -1,6 +1,7 @@
 """The table rejected_events: messages that could not become a row, stored as they came."""
 
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import NamedTuple
 
 from repo import Connection
@@ -51,8 +52,12 @@ class Listed(NamedTuple):
 
 
 def insert_all(connection: Connection, events: Iterable[RejectedEvent]) -> list[RejectedEvent]:
-    """Insert rejected events and return the ones that are new."""
-    return [event for event in events if connection.execute(_INSERT_REJECTED_EVENT, event)]
+    """Insert rejected events, in the order of their keys, and return the ones that are new."""
+    return [
+        event
+        for event in sorted(events, key=attrgetter("key"))
+        if connection.execute(_INSERT_REJECTED_EVENT, event)
+    ]
 
 
 def list_before(connection: Connection, rejected_id: int, limit: int) -> list[Listed]:

@@ -12,10 +12,12 @@ from repo import Connection, checkpoint, executions
 from repo import rejected as rejected_events
 from repo.batch_writer import INSERTED, Outcomes, Writer
 from repo.checkpoint import Position
-from repo.errors import MustWait, RowRejected
+from repo.errors import MustWait, RowRejected, TransientError
+from repo.execution_results import IGNORED, missing
 from repo.executions import EndedRun
 from repo.statements import statement
 
+_FIND_STATES = statement("find_ended_states")
 _FIND_UNUSUAL = statement("find_unusual_runs")
 _INSERT = statement("insert_ended_run")
 _INSERT_MANY = statement("insert_ended_runs")
@@ -105,15 +107,9 @@ def find_states(connection: Connection, result_ids: Sequence[str]) -> dict[str, 
 
     Another result of a run that has its result changes nothing.
     """
-    states = dict.fromkeys(result_ids, False)
-    given = [(result_id, None, None) for result_id in result_ids]
-    for result_id, *row in connection.fetch_all(_FIND_UNUSUAL, given):
-        found = _Found(*row)
-        if found.exists:
-            states[result_id] = found.has_result
-        else:
-            states.pop(result_id, None)
-    return states
+    given = [(result_id,) for result_id in result_ids]
+    found = connection.fetch_all(_FIND_STATES, given)
+    return {result_id: bool(has_result) for result_id, has_result in found}
 
 
 def write_all(
@@ -215,16 +211,16 @@ def _counted_up_to(position: Position | None, connection: Connection) -> int:
 
 
 def _write_rows(connection: Connection, new: Sequence[Result], ended: Sequence[Result]) -> None:
-    written = 0
-    if new:
-        rows = [result.as_new_row() for result in new]
-        written += connection.execute_all(_INSERT_MANY, _INSERT, rows)
-    if ended:
-        ends = [result.as_end() for result in ended]
-        written += connection.execute_all(_END_MANY, _END, ends)
-    if written < len(new) + len(ended):
-        # RAISE(IGNORE) drops a row without an error: acking its message would lose it.
-        raise RowRejected("a trigger on execution_results ignored the row without an error")
+    if new and connection.execute_all(
+        _INSERT_MANY, _INSERT, [result.as_new_row() for result in new]
+    ) < len(new):
+        if missing(connection, [result.result_id for result in new]):
+            raise RowRejected(IGNORED)
+        raise TransientError("another worker inserted one of these runs at the same moment")
+    if ended and connection.execute_all(
+        _END_MANY, _END, [result.as_end() for result in ended]
+    ) < len(ended):
+        raise RowRejected(IGNORED)
     skipped = [(result.result_id,) for result in (*new, *ended) if result.skipped]
     children = [
         (result.parent_result_id, result.result_id)

@@ -259,10 +259,10 @@ def test_a_result_code_becomes_the_error_that_says_what_to_do(
 
 def test_misuse_of_the_driver_is_not_reported_as_a_fault(connection: Connection) -> None:
     with pytest.raises(sqlite3.ProgrammingError):
-        connection.fetch(statement("run_exists"), ())
+        connection.fetch(statement("find_execution"), ())
 
 
 def test_a_number_too_large_for_sqlite_is_rejected(connection: Connection) -> None:
     with pytest.raises(RowRejected) as fault:
-        connection.fetch(statement("run_exists"), (2**63,))
+        connection.fetch(statement("find_execution"), (2**63,))
     assert isinstance(fault.value.__cause__, OverflowError)

@@ -68,7 +68,7 @@ def test_an_event_of_another_or_a_recreated_stream_is_another_row(db: Db) -> Non
         first._replace(stream_sequence=8),
     ]
     assert db.write([], [first]).rejected == [first]
-    assert db.write([], others).rejected == others
+    assert set(db.write([], others).rejected) == set(others)
     assert db.count("rejected_events") == 5
 
 

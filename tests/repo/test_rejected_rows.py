@@ -125,7 +125,7 @@ def test_a_batch_of_rejected_rows_is_rejected_if_a_plain_row_would_be_accepted(
 
 def test_a_rejected_row_that_is_delivered_again_makes_no_second_event(db: Db) -> None:
     reject_bad_pc(db)
-    for new in ([40, 2], []):
+    for new in ([2, 40], []):
         written = db.write(runs(3, bad=[1]), [rejected_event(40)])
         assert (written.inserted, written.rows_rejected) == (len(new), 1)
         assert [event.stream_sequence for event in written.rejected] == new

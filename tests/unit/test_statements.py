@@ -224,4 +224,4 @@ def test_many_runs_are_ended_as_one_is() -> None:
 def test_a_start_uses_no_statement_that_ends_a_run_or_counts_it() -> None:
     source = (ROOT / "repo" / "execution_results.py").read_text("utf-8")
     used = set(re.findall(r'statement\("(\w+)"', source))
-    assert used == {"insert_run", "insert_runs", "run_exists", "delete_old_runs"}
+    assert used == {"insert_run", "insert_runs", "find_missing_runs", "delete_old_runs"}

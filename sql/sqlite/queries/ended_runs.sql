@@ -1,5 +1,17 @@
 -- The end of a run: its result closes the row, or the reaper gives it up.
 
+-- name: find_ended_states
+-- Return those of 1000, 100 or a single run that have a row, and whether they have their result: another
+-- one changes nothing, so its output need not be fetched.
+-- Frequency: for the results of a batch that have output in the object store; as find_unusual_runs.
+-- Index: primary key (result_id), once for each run.
+SELECT result_id, finished_at IS NOT NULL AND reaped = 0 AS has_result
+FROM execution_results
+WHERE result_id IN (
+    VALUES
+    (?)  -- for each run
+);
+
 -- name: find_unusual_runs
 -- Return those of 1000, 100 or a single run that are not in flight, do not exist, or belong to another
 -- execution or job than those that are given beside each: most batches have none. Runs may repeat.

@@ -1,10 +1,33 @@
+-- name: find_pending_executions
+-- Return those of 1000, 100 or a single execution that are pending, and whether another transaction
+-- holds them; here none can.
+-- Frequency: once for each 1000 executions that a batch names, and each 100 of the rest; once for each of
+-- at most five; as often for those that the sweep finds.
+-- Index: executions_pending (status, exec_id), once for each execution.
+SELECT exec_id, 0 AS is_held
+FROM executions
+WHERE status = 'pending' AND exec_id IN (
+    VALUES
+    (?)  -- for each execution
+);
+
+-- name: find_execution_statuses
+-- Return the status of those of 1000, 100 or a single execution that exist, before runs are counted.
+-- Frequency: as find_pending_executions, for the executions of a batch of results or reaped runs.
+-- Index: primary key (exec_id), once for each execution.
+SELECT exec_id, status
+FROM executions
+WHERE exec_id IN (
+    VALUES
+    (?)  -- for each execution
+);
+
 -- name: promote_execution
 -- Turn an execution from pending to running, and count its runs that have ended: nothing is counted
 -- while an execution is pending. It is completed if they are as many as its targets; without any, the
 -- counts stay as they are. Any other status is left unchanged.
--- Frequency: once per batch for each execution that the batch names, and once for each execution that
--- the sweep finds.
--- Index: primary key (exec_id); execution_results_exec_id only if the execution is pending.
+-- Frequency: once for each execution that find_pending_executions returned.
+-- Index: primary key (exec_id); execution_results_exec_id.
 UPDATE executions
 SET (success_count, failure_count, status) = (
     SELECT
@@ -41,7 +64,7 @@ LIMIT ?;
 -- name: count_ended_runs
 -- Add ended runs to the counts of an execution in which runs are counted already, and complete it once
 -- they are as many as its targets. While it is pending or expired nothing is counted.
--- Frequency: once per batch of results or reaped runs for each execution that it names.
+-- Frequency: once per batch of results or reaped runs for each such execution that it names.
 -- Index: primary key (exec_id).
 UPDATE executions
 SET
@@ -54,8 +77,8 @@ WHERE exec_id = :exec_id AND status NOT IN ('pending', 'expired');
 -- name: count_all_ended_runs
 -- Count all ended runs of a pending or expired execution, and those at hand whose rows name another
 -- execution: the first count makes up for whatever ended before.
--- Frequency: as count_ended_runs, for each execution that it did not change.
--- Index: primary key (exec_id); execution_results_exec_id only if the execution is pending or expired.
+-- Frequency: as count_ended_runs.
+-- Index: primary key (exec_id); execution_results_exec_id.
 UPDATE executions
 SET (success_count, failure_count, status) = (
     SELECT
@@ -75,13 +98,6 @@ WHERE exec_id = :exec_id AND status IN ('pending', 'expired');
 UPDATE executions
 SET success_count = success_count + :runs, failure_count = failure_count - :runs
 WHERE exec_id = :exec_id AND status NOT IN ('pending', 'expired');
-
--- name: execution_exists
--- Return whether an execution exists: a trigger may have ignored its count without an error.
--- Frequency: once for each execution that a batch counted for and that neither statement changed, most
--- often because its row is inserted later.
--- Index: primary key (exec_id).
-SELECT EXISTS (SELECT 1 FROM executions WHERE exec_id = ?) AS row_exists;
 
 -- name: expire_execution
 -- Turn an execution from pending to expired, unless runs came since the page was read.
