@@ -19,11 +19,17 @@ setup(
         "worker.projections",
         "worker.status",
         "repo",
+        "repo.postgresql",
         "repo.sqlite",
         "sql",
     ],
     package_data={
-        "sql": ["sqlite/migrations/*.*", "sqlite/schema/*.sql", "sqlite/queries/*.sql"],
+        "sql": [
+            "*/migrations/*.*",
+            "*/queries/*.sql",
+            "sqlite/schema/*.sql",
+            "postgresql/*.sql",
+        ],
         "worker": ["py.typed"],
         "repo": ["py.typed"],
     },
@@ -37,8 +43,10 @@ setup(
         "rich>=13.7",  # the progress bar and the tables that people read
     ],
     extras_require={
+        "postgresql": ["psycopg[binary]>=3.2"],  # the database of workers on several machines
         "datasette": ["datasette>=0.65,<1"],  # scripts/deploy/datasette
         "test": [
+            "psycopg[binary]>=3.2",
             "pytest>=8.3",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",

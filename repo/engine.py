@@ -74,6 +74,12 @@ class Connection(Protocol):
         Raises SchemaError if the statement does not fit the tables as they are.
         """
 
+    def storable_text(self, text: str) -> str:
+        """Return a text with the characters that this engine cannot store replaced.
+
+        For what says where a message came from and why it was rejected, never for what is in it.
+        """
+
     def is_current(self) -> bool:
         """Return whether this is still a connection to the database that the URL names."""
 

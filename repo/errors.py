@@ -3,6 +3,8 @@
 The engine's package translates its driver's errors into these; the cause is kept.
 """
 
+from collections.abc import Callable
+
 
 class RepositoryError(Exception):
     """The root of this package's errors. `summary` says in a few words what is wrong."""
@@ -22,8 +24,14 @@ class UnavailableError(RepositoryError):
     summary = "the database cannot be used"
 
 
+class UnreachableError(UnavailableError):
+    """The server of the database does not answer, accepts no connection or ended this one."""
+
+    summary = "the database server cannot be reached"
+
+
 class ReadOnlyError(UnavailableError):
-    """This process may not write to a file of the database, or create one in its folder."""
+    """Nothing can be written: a file's or folder's mode does not allow it, or a server's state."""
 
     summary = "the database cannot be written to"
 
@@ -54,9 +62,38 @@ class CorruptDatabaseError(RepositoryError):
     summary = "the database is corrupt, or the file is not a database"
 
 
+class DriverMissing(RepositoryError):
+    """The package that talks to this kind of database is not installed."""
+
+    summary = "a package is missing"
+
+
+class NotSupported(RepositoryError):
+    """The engine has its own way to do this, which the text names."""
+
+    summary = "not a task of this program"
+
+
 class MustWait(Exception):
     """The row with this index, and those behind it, may not be written yet; nothing was written."""
 
     def __init__(self, index: int) -> None:
         super().__init__(index)
         self.index = index
+
+
+class Translated:
+    """Raises what `translate` returns for an error of its body, if it returns anything.
+
+    A generator would cost more than many a statement.
+    """
+
+    def __init__(self, translate: Callable[[BaseException], RepositoryError | None]) -> None:
+        self._translate = translate
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is not None and (translation := self._translate(error)) is not None:
+            raise translation from error

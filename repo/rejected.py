@@ -56,8 +56,13 @@ def insert_all(connection: Connection, events: Iterable[RejectedEvent]) -> list[
     return [
         event
         for event in sorted(events, key=attrgetter("key"))
-        if connection.execute(_INSERT_REJECTED_EVENT, event)
+        if connection.execute(_INSERT_REJECTED_EVENT, _storable(connection, event))
     ]
+
+
+def _storable(connection: Connection, event: RejectedEvent) -> RejectedEvent:
+    storable = connection.storable_text
+    return event._replace(subject=storable(event.subject), reason=storable(event.reason))
 
 
 def list_before(connection: Connection, rejected_id: int, limit: int) -> list[Listed]:
@@ -76,7 +81,8 @@ def change_reason(connection: Connection, event: RejectedEvent) -> bool:
 
     The row keeps its id and the time of its rejection. A missing row is not inserted.
     """
-    return connection.execute(_CHANGE_REASON, (event.reason, *event.key, event.reason)) > 0
+    reason = connection.storable_text(event.reason)
+    return connection.execute(_CHANGE_REASON, (reason, *event.key, reason)) > 0
 
 
 def delete_projected(connection: Connection, key: Key, result_id: str) -> bool:

@@ -13,7 +13,7 @@ from typing import NamedTuple, NewType
 Statement = NewType("Statement", str)
 """The name of a statement that every engine has."""
 
-ENGINES = ("sqlite",)
+ENGINES = ("sqlite", "postgresql")
 
 _EACH = re.compile(r"(\([?, ]+\)) +-- for each \w+$", re.MULTILINE)
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)

@@ -13,7 +13,14 @@ WorkerError
 An error that makes the worker wait has a `cause`: the state that health and metrics show.
 """
 
-from repo.errors import CorruptDatabaseError, DiskError, RepositoryError, TransientError
+from repo.errors import (
+    CorruptDatabaseError,
+    DiskError,
+    NotSupported,
+    RepositoryError,
+    TransientError,
+    UnreachableError,
+)
 
 # Why the worker waits.
 STARTING = "starting"
@@ -90,13 +97,13 @@ def no_response(problem: str, error: BaseException) -> PullLost:
 
 def exit_code(error: BaseException) -> int:
     """Return the exit code for the error that ended the worker or a command."""
-    if isinstance(error, SettingError):
+    if isinstance(error, SettingError | NotSupported):
         return EXIT_USAGE
     if isinstance(error, ConfigurationError):
         return EXIT_CONFIGURATION
     if isinstance(error, CorruptDatabaseError):
         return EXIT_DATA
-    if isinstance(error, BrokerError | TransientError | DiskError | OutputError):
+    if isinstance(error, BrokerError | TransientError | DiskError | UnreachableError | OutputError):
         return EXIT_TEMPORARY
     if isinstance(error, RepositoryError):  # rights, tables, constraints: a person has to fix them
         return EXIT_CONFIGURATION

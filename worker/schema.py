@@ -14,13 +14,16 @@ from repo.errors import (
     ReadOnlyError,
     RepositoryError,
     TransientError,
+    UnreachableError,
 )
 from worker.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LINES = 5.0
-_NOT_OF_THE_SCHEMA = (CorruptDatabaseError, TransientError, DiskError, ReadOnlyError)
+# What the worker waits for at its start.
+PASSING = (TransientError, DiskError, ReadOnlyError, UnreachableError)
+_NOT_OF_THE_SCHEMA = (CorruptDatabaseError, *PASSING)
 
 
 def check_schema(
@@ -32,8 +35,8 @@ def check_schema(
     migration is undone.
 
     Raises ConfigurationError with the command to run, CorruptDatabaseError for a file that is not a
-    database, and TransientError, DiskError or ReadOnlyError if it cannot be read or migrated at the
-    moment, or `give_up` returned True.
+    database, and one of PASSING if it cannot be read or migrated at the moment, or `give_up`
+    returned True.
     """
     pending = _pending(database)
     if pending and apply:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from repo import Database, open_database
 from repo.checkpoint import Position
-from repo.errors import DiskError, ReadOnlyError, RepositoryError, TransientError
+from repo.errors import RepositoryError
 from worker import __version__
 from worker.errors import EXIT_OK, ConfigurationError, describe, exit_code
 from worker.jetstream.manifest_sync import ManifestSync
@@ -37,7 +37,7 @@ from worker.projections.base import Projection
 from worker.projections.manifests import ManifestCache
 from worker.projections.results import RESULTS
 from worker.projections.starts import STARTS
-from worker.schema import check_schema
+from worker.schema import PASSING, check_schema
 from worker.settings import Settings
 from worker.status.worker_status import WorkerStatus
 from worker.supervisor import Supervisor
@@ -170,7 +170,7 @@ class Service:
                     self._database, apply=self._settings.migrate, give_up=self._show_migration
                 )
                 break
-            except (TransientError, DiskError, ReadOnlyError) as error:
+            except PASSING as error:
                 self._wait_for_database(error)
 
     def _wait_for_database(self, error: RepositoryError) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from repo.engine import Usage, Watch
+from repo.migrations import Migrated
 from repo.observer import NOBODY, Observer
 from repo.sqlite import backup, checks, schema
 from repo.sqlite.connection import ENGINE, DatabaseFile
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 URL_PREFIX = "sqlite:///"
 
 
-class Database(DatabaseFile):
+class Database(DatabaseFile, Migrated):
     """A database that a URL names. Its methods are functions of this package's modules."""
 
     engine = ENGINE
@@ -29,9 +30,7 @@ class Database(DatabaseFile):
         super().__init__(parse_url(url), busy_timeout=busy_timeout, observer=observer)
         self.url = url
 
-    applied_migrations = schema.applied_migrations
-    pending_migrations = schema.pending_migrations
-    unknown_migrations = schema.unknown_migrations
+    marked_migrations = schema.marked_migrations
     migration_sql = schema.migration_sql
     check = checks.check
     back_up = backup.back_up
@@ -75,5 +74,8 @@ def parse_url(url: str) -> Path:
     """
     name = url.removeprefix(URL_PREFIX)
     if name == url or not name or name.endswith("/") or "?" in name or "#" in name:
-        raise ValueError("expected sqlite:///relative.db or sqlite:////absolute.db, no ? or #")
+        raise ValueError(
+            "expected sqlite:///relative.db or sqlite:////absolute.db, without ? and #, or "
+            "postgresql://USER@HOST/DATABASE"
+        )
     return Path(unquote(name))

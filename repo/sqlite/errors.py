@@ -4,7 +4,6 @@ import errno
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from repo.errors import (
     RowRejected,
     SchemaError,
     TransientError,
+    Translated,
     UnavailableError,
 )
 
@@ -39,23 +39,6 @@ _TEMPORARY = ("/var/tmp", "/usr/tmp", "/tmp", ".")  # noqa: S108 (SQLite chooses
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
-class _Translated:
-    """Raises what `translate` returns for an error of its body, if it returns anything.
-
-    A generator would cost more than many a statement.
-    """
-
-    def __init__(self, translate: Callable[[BaseException], RepositoryError | None]) -> None:
-        self._translate = translate
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if error is not None and (translation := self._translate(error)) is not None:
-            raise translation from error
-
-
 def _of_the_driver(error: BaseException) -> RepositoryError | None:
     if isinstance(error, OverflowError | UnicodeEncodeError):
         return RowRejected(str(error))
@@ -76,10 +59,10 @@ def _of_the_system(error: BaseException) -> RepositoryError | None:
     return kind(f"a file of the database cannot be used: {error}")
 
 
-TRANSLATED = _Translated(_of_the_driver)
+TRANSLATED = Translated(_of_the_driver)
 """Raises a RepositoryError instead of the driver's error, from anything that runs inside."""
 
-TRANSLATED_OS_ERRORS = _Translated(_of_the_system)
+TRANSLATED_OS_ERRORS = Translated(_of_the_system)
 """Raises DiskError or UnavailableError instead of the system's errors about files."""
 
 

@@ -1,4 +1,7 @@
-"""A migrated database file for each test, copied from one that is made once."""
+"""A migrated database for each test, copied from one that is made once.
+
+Tests of a module with `pytestmark = EVERY_ENGINE` run on each engine.
+"""
 
 import shutil
 import sqlite3
@@ -8,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from repo.sqlite.connection import Connection
+from repo import Connection
+from repo.statements import ENGINES
+from tests.repo.postgresql import PostgresDb
 from tests.repo.rows import Db
+from tests.support.postgresql import cluster
 
 
 @pytest.fixture(scope="session")
@@ -20,10 +26,29 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("every_engine") and "db" in metafunc.fixturenames:
+        only = metafunc.definition.get_closest_marker("sqlite_only")
+        metafunc.parametrize("engine", ENGINES[:1] if only else ENGINES, indirect=True)
+
+
 @pytest.fixture
-def db(template: Path, tmp_path: Path) -> Iterator[Db]:
-    with Db(Path(shutil.copyfile(template, tmp_path / "projector.db"))) as db:
+def engine(request: pytest.FixtureRequest) -> str:
+    """The engine of the test's database."""
+    return str(getattr(request, "param", "sqlite"))
+
+
+@pytest.fixture
+def db(engine: str, template: Path, tmp_path: Path) -> Iterator[Db]:
+    if engine == "sqlite":
+        with Db(Path(shutil.copyfile(template, tmp_path / "projector.db"))) as db:
+            yield db
+        return
+    server = cluster()
+    name = server.create_database()
+    with PostgresDb(server, name) as db:
         yield db
+    server.ask(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

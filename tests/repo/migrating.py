@@ -6,21 +6,21 @@ from pathlib import Path
 
 import yoyo
 
-from repo.sqlite.schema import migrations_folder
+from repo.migrations import migrations_folder
 from tests.repo.rows import Db
 from tests.support.commands import others_environment
 
 
 def apply_some(db: Db, some: Sequence[str]) -> None:
     """Apply some migrations with yoyo's library."""
-    migrations = yoyo.read_migrations(str(migrations_folder()))
+    migrations = yoyo.read_migrations(str(migrations_folder("sqlite")))
     chosen = migrations.filter(lambda migration: migration.id in some)
     with yoyo.get_backend(db.url) as backend, backend.lock():
         backend.apply_migrations(backend.to_apply(chosen))
 
 
 def roll_back_all(db: Db) -> None:
-    migrations = yoyo.read_migrations(str(migrations_folder()))
+    migrations = yoyo.read_migrations(str(migrations_folder("sqlite")))
     with yoyo.get_backend(db.url) as backend, backend.lock():
         backend.rollback_migrations(backend.to_rollback(migrations))
 

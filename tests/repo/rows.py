@@ -98,6 +98,9 @@ def reject_of(batch: Sequence[Run | Result]) -> Callable[[int, str], RejectedEve
 class Db:
     """A database file: written to by a repository, and read and changed as by another program."""
 
+    engine = "sqlite"
+    rejection = r"SQLITE_CONSTRAINT"  # what the reason of a row says that a rule rejects
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.url = f"sqlite:///{quote(str(path))}"
@@ -159,6 +162,23 @@ class Db:
     def add_trigger(self, event: str, body: str) -> None:
         """Add a trigger as another program would: `event` is all between its name and BEGIN."""
         self.ask(f"CREATE TRIGGER foreign_rule {event} BEGIN {body}; END")
+
+    def drop_trigger(self, table: str) -> None:
+        """Drop the trigger that `add_trigger` has added to a table."""
+        assert self.ask("SELECT tbl_name FROM sqlite_schema WHERE name = 'foreign_rule'") == [
+            (table,)
+        ]
+        self.ask("DROP TRIGGER foreign_rule")
+
+    def require_foreign_column(self) -> None:
+        """Recreate the table of runs with a NOT NULL column that has no default."""
+        ((sql,),) = self.ask("SELECT sql FROM sqlite_schema WHERE name = 'execution_results'")
+        self.ask("DROP TABLE execution_results")
+        self.ask(sql.strip().removesuffix(")") + ", site TEXT NOT NULL)")
+
+    def shown(self, text: str) -> str:
+        """Return the text of a rejected event as it is stored."""
+        return text
 
 
 def reject_bad_pc(db: Db, when: str = "BEFORE", action: str = "ABORT") -> None:

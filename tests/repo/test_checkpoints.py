@@ -16,6 +16,8 @@ from repo.reaper import Reaping
 from repo.repository import GuardedRepository, Sweep
 from tests.repo.rows import Db, reject_bad_pc, reject_of, rejected_event, run, runs
 
+pytestmark = pytest.mark.every_engine
+
 CREATED = "2026-05-20T12:00:00+00:00"
 RECREATED = "2026-05-21T12:00:00+00:00"
 NOW = "2026-05-22T12:00:00+00:00"
@@ -162,6 +164,7 @@ def test_nothing_is_written_before_the_checkpoint_was_read(db: Db, open_guarded:
     assert db.count() == 0
 
 
+@pytest.mark.sqlite_only
 def test_nothing_is_written_to_a_file_that_took_the_place_of_another(
     db: Db, begun: Guarded
 ) -> None:
@@ -178,6 +181,7 @@ def test_nothing_is_written_to_a_file_that_took_the_place_of_another(
     assert len(list(db.path.parent.glob("projector.db-wal-of-*"))) == 1
 
 
+@pytest.mark.sqlite_only
 def test_a_file_that_is_replaced_while_its_checkpoint_is_read_is_refused(
     db: Db, begun: Guarded
 ) -> None:
@@ -206,6 +210,7 @@ def test_an_older_copy_in_the_open_file_is_noticed_although_the_batch_is_older_s
         advance(begun, at(3), "r2")
 
 
+@pytest.mark.sqlite_only
 def test_a_copy_that_was_put_in_place_is_refused_by_every_worker_until_it_is_begun(
     db: Db, begun: Guarded, open_guarded: Open
 ) -> None:
@@ -224,6 +229,7 @@ def test_a_copy_that_was_put_in_place_is_refused_by_every_worker_until_it_is_beg
     assert stored(db) == [(21, 5, CREATED)]
 
 
+@pytest.mark.sqlite_only
 def test_two_hard_links_to_one_file_are_two_places(db: Db) -> None:
     link = db.path.with_name("link.db")
     link.hardlink_to(db.path)

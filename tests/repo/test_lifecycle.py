@@ -7,6 +7,8 @@ import pytest
 from tests.repo.rows import Db
 from tests.support.lifecycle import EXAMPLES, Life
 
+pytestmark = pytest.mark.every_engine
+
 # The object store does not answer, so nothing is written: this is not about the tables.
 WITHOUT_A_WRITE = {42}
 

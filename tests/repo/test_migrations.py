@@ -16,8 +16,8 @@ import pytest
 from yoyo.backends import DatabaseBackend
 
 from repo.errors import TransientError
+from repo.migrations import known_migrations, migrations_folder
 from repo.sqlite.checks import Disk
-from repo.sqlite.schema import known_migrations, migrations_folder
 from tests.repo.migrating import apply_some, roll_back_all, run_command, schema_of, state_of
 from tests.repo.rows import Db, run
 from tests.support.commands import Done, run_projector
@@ -111,8 +111,8 @@ def meet_a_lock(*_: object, **__: object) -> None:
 
 
 def test_every_migration_has_a_rollback_and_its_statements_can_be_repeated() -> None:
-    assert known_migrations() == ["20261126_01_write_ahead_log", "20261126_02_schema"]
-    assert (migrations_folder() / "20261126_01_write_ahead_log.rollback.sql").is_file()
+    assert known_migrations("sqlite") == ["20261126_01_write_ahead_log", "20261126_02_schema"]
+    assert (migrations_folder("sqlite") / "20261126_01_write_ahead_log.rollback.sql").is_file()
     for file in (ROOT / "sql" / "sqlite" / "schema").glob("*.sql"):
         for statement in re.findall(r"^(?:CREATE|DROP) .*", file.read_text("utf-8"), re.MULTILINE):
             assert re.search(r" IF (NOT )?EXISTS ", statement), f"{file.name}: {statement}"
@@ -252,7 +252,7 @@ def test_migrations_apply_beside_a_program_that_commits_just_before_each_mark(
         if self._in_transaction and empty.count("others") < 5:
             empty.ask("INSERT INTO others VALUES (1)")
 
-    apply_some(empty, known_migrations()[:1])
+    apply_some(empty, known_migrations("sqlite")[:1])
     empty.ask("CREATE TABLE others (number INTEGER)")
     monkeypatch.setattr(DatabaseBackend, "ensure_internal_schema_updated", commit_after_look)
     empty.database.migrate()
@@ -262,7 +262,7 @@ def test_migrations_apply_beside_a_program_that_commits_just_before_each_mark(
 
 def lock_by_yoyo(db: Db, pid: int, *, at: str) -> None:
     """Lock the migrations as yoyo's own command does."""
-    apply_some(db, known_migrations()[:1])
+    apply_some(db, known_migrations("sqlite")[:1])
     db.ask("INSERT INTO yoyo_lock (locked, ctime, pid) VALUES (1, ?, ?)", (at, pid))
 
 
@@ -307,7 +307,7 @@ def test_the_lock_of_a_process_that_has_ended_is_freed_with_a_warning(
     lock_by_yoyo(empty, pid, at=at)
     disk = Disk("nfs4" if network else "ext4", 1, 0.5)
     monkeypatch.setattr("repo.sqlite.migration_lock.disk_of", lambda _: disk)
-    monkeypatch.setattr("repo.sqlite.migration._LOCK_TIMEOUT", 0.01)
+    monkeypatch.setattr("repo.migrations.LOCK_TIMEOUT", 0.01)
     if is_freed:
         empty.database.migrate()
         assert_migrated(empty)
@@ -332,7 +332,7 @@ def test_the_lock_of_a_migration_in_another_container_is_not_freed(
     empty: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock_by_yoyo(empty, ended_process(), at=LONG_AGO)  # a process that is not visible here
-    monkeypatch.setattr("repo.sqlite.migration._LOCK_TIMEOUT", 0.01)
+    monkeypatch.setattr("repo.migrations.LOCK_TIMEOUT", 0.01)
     with empty.path.open("rb") as theirs:
         fcntl.flock(theirs, fcntl.LOCK_EX)
         with pytest.raises(TransientError, match="waiting for another process"):
@@ -346,7 +346,7 @@ def test_a_database_that_stays_busy_raises_a_transient_error(
     empty: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DatabaseBackend, "mark_one", meet_a_lock)
-    monkeypatch.setattr("repo.sqlite.migration._RETRY_FOR", 0.05)
+    monkeypatch.setattr("repo.migrations.RETRY_FOR", 0.05)
     with pytest.raises(TransientError):
         empty.database.migrate()
 
@@ -374,7 +374,7 @@ def migrate(db: Db, *options: str) -> Done:
 
 
 def test_the_command_applies_and_prints_what_the_list_shows_as_pending(empty: Db) -> None:
-    first, second = known_migrations()
+    first, second = known_migrations("sqlite")
     assert migrate(empty, "--list").output == f"pending  {first}\npending  {second}\n"
     assert not empty.path.exists()
     apply_some(empty, [first])
@@ -428,7 +428,7 @@ def test_a_dry_run_prints_the_statements_that_a_migration_then_runs(
 def test_plain_yoyo_commands_go_up_and_down_and_agree_with_the_worker(tmp_path: Path) -> None:
     shutil.copyfile(ROOT / "yoyo.ini", tmp_path / "yoyo.ini")
     shutil.copytree(ROOT / "sql", tmp_path / "sql")
-    db, names = Db(tmp_path / "projector.db"), known_migrations()  # yoyo.ini's default
+    db, names = Db(tmp_path / "projector.db"), known_migrations("sqlite")  # yoyo.ini's default
 
     def yoyo(*arguments: str) -> str:
         return run_command(Path(sys.executable).with_name("yoyo"), *arguments, cwd=tmp_path)

@@ -6,6 +6,8 @@ from repo.batch_writer import WriteResult
 from repo.execution_results import Run
 from tests.repo.rows import Db, run, runs
 
+pytestmark = pytest.mark.every_engine
+
 
 def runs_of(*exec_ids: str) -> list[Run]:
     return [run(f"r{index}", exec_id=exec_id) for index, exec_id in enumerate(exec_ids)]
@@ -80,6 +82,7 @@ def test_a_rejected_promotion_costs_no_row_and_no_other_one(db: Db, action: str,
     assert db.statuses() == {"e-0": "running", "e-1": "pending", "e-2": "running"}
 
 
+@pytest.mark.sqlite_only
 @pytest.mark.parametrize("only", ["execution-1", ""])
 def test_a_promotion_that_rolls_the_transaction_back_costs_no_row(db: Db, only: str) -> None:
     db.add_executions(execution_1="pending")

@@ -8,6 +8,8 @@ from repo.reaper import NOTE, Overdue, Reaping
 from repo.repository import Sweep
 from tests.repo.rows import Db, result, run
 
+pytestmark = pytest.mark.every_engine
+
 NOW = "2026-05-20T13:00:00+00:00"
 A_DAY_AGO = "2026-05-19T13:00:00+00:00"
 UNTIL = "2026-05-20T12:30:00+00:00"
@@ -84,10 +86,13 @@ def test_a_run_without_a_deadline_is_overdue_a_day_after_it_was_stored(db: Db) -
 def test_a_text_that_is_no_stored_time_never_makes_a_run_overdue_and_is_counted(
     db: Db, text: str
 ) -> None:
+    if "\0" in text and db.engine == "postgresql":
+        pytest.skip("no text of this engine holds a NUL")
     db.write([run("r1", expires_at=text), run("r2", expires_at=None, recorded_at=text)])
     db.write([run("r3", expires_at=LATER), run("r4", expires_at=None)])
     assert reap(db) == ([], {})
-    is_later = UNTIL < text < ":" and not text.isdigit()  # the engine stores digits as a number
+    is_number = db.engine == "sqlite" and text.isdigit()  # which sorts before any text
+    is_later = UNTIL < text < ":" and not is_number
     assert unreadable(db) == (2 - 2 * is_later)
 
 
@@ -203,6 +208,8 @@ def test_a_pending_execution_without_runs_expires_strictly_after_the_limit(db: D
 
 @pytest.mark.parametrize("text", NO_TIMES, ids=repr)
 def test_an_execution_of_no_stored_time_neither_expires_nor_is_deleted(db: Db, text: str) -> None:
+    if "\0" in text and db.engine == "postgresql":
+        pytest.skip("no text of this engine holds a NUL")
     initiate(db, e1=text)
     assert sweep(db, UNTIL).expired == 0
     assert db.repository.delete_old(executions.delete_old, UNTIL) == 1  # execution-1
@@ -241,10 +248,10 @@ def test_retention_deletes_what_is_older_and_never_a_run_in_flight(db: Db) -> No
 
 def test_retention_takes_ten_thousand_rows_at_once_the_oldest_first(db: Db) -> None:
     db.ask(
-        "INSERT INTO execution_results (result_id, request_id, pc_id, finished_at, recorded_at)"
-        " SELECT value, '', '', '', format('2026-05-%02dT00:00:00+00:00', 20 - value / 1000)"
-        " FROM (WITH RECURSIVE n(value) AS (SELECT 0 UNION ALL SELECT value + 1 FROM n LIMIT 12000)"
-        " SELECT value FROM n)"
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12000)"
+        " INSERT INTO execution_results (result_id, request_id, pc_id, finished_at, recorded_at)"
+        " SELECT CAST(i AS TEXT), '', '', '',"
+        "  '2026-05-' || (20 - i / 1400) || 'T00:00:00+00:00' FROM n"
     )
     delete = execution_results.delete_old
     assert [db.repository.delete_old(delete, UNTIL) for _ in range(3)] == [10_000, 2_000, 0]

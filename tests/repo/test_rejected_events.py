@@ -21,6 +21,8 @@ from tests.repo.rows import (
     runs,
 )
 
+pytestmark = pytest.mark.every_engine
+
 
 def stored(db: Db) -> list[tuple[int, str]]:
     return db.ask("SELECT rejected_id, reason FROM rejected_events ORDER BY rejected_id")
@@ -80,7 +82,7 @@ def test_subject_reason_and_payload_are_stored_unchanged(db: Db, payload: bytes,
     db.write([], [rejected_event(2**63 - 1, subject=text, reason=text, payload=payload)])
     columns = "stream_sequence, subject, reason, payload, typeof(payload)"
     stored = db.ask(f"SELECT {columns} FROM rejected_events")
-    assert stored == [(2**63 - 1, text, text, payload, "blob")]
+    assert stored == [(2**63 - 1, db.shown(text), db.shown(text), payload, "blob")]
 
 
 def test_the_id_of_a_deleted_event_is_never_used_again(db: Db) -> None:

@@ -14,6 +14,8 @@ from repo.sqlite.connection import Connection
 from tests.repo.rows import Db, rejected_event, result, run, runs
 from tests.repo.test_sweep import swept
 
+pytestmark = pytest.mark.every_engine
+
 CAUGHT_UP_TO_7 = (
     "INSERT INTO checkpoints VALUES ('RESULTS', 'results', '', 7, 0, '', '', 0, '', 0, 0, '')"
 )
@@ -37,7 +39,7 @@ def test_the_outcomes_tell_new_rows_from_ended_and_late_ones_and_how_they_ended(
     db.ask(f"{REAP} WHERE result_id = 'late'")
     db.write_results(result("finished"))
     skipped = result("new", exit_code=125, skipped=True)
-    others = (result(one, exit_code=one == "late") for one in ("flight", "late", "finished"))
+    others = (result(one, exit_code=int(one == "late")) for one in ("flight", "late", "finished"))
     written = db.write_results(skipped, *others)
     rows = {INSERTED: 1, ENDED: 1, LATE: 1}
     assert written.outcomes == {**rows, SUCCEEDED: 1, FAILED: 1, SKIPPED: 1}
@@ -199,6 +201,7 @@ def test_the_columns_that_older_databases_lack_are_written_where_they_exist(
         assert db.row_of("r3")["skipped"] == 0
 
 
+@pytest.mark.sqlite_only
 def test_text_with_a_zero_character_is_stored_whole(db: Db) -> None:
     db.ask("UPDATE executions SET exec_id = ?", ("e\x00x",))
     db.write_results(result("r\x001", exec_id="e\x00x", stdout="a\x00b", stderr="\x00"))
@@ -336,6 +339,8 @@ def test_tables_that_take_no_count_reject_no_result(db: Db, drift: str, beside: 
     ad_hoc = results(beside, exec_id=None)  # needs no execution
     db.write_results(result("before", exec_id=None))
     db.ask(drift)
+    if "nowhere" in drift and db.engine == "postgresql":
+        pytest.skip("a trigger's body is not checked before it runs, so this one rejects rows")
     if "INSERT ON" in drift:
         ad_hoc = []
     with pytest.raises(SchemaError):
@@ -350,6 +355,7 @@ def test_a_sweep_counts_what_ended_before_the_execution_was_inserted(db: Db) -> 
     assert db.counts("e-2") == "2/0 running"
 
 
+@pytest.mark.sqlite_only
 def test_counting_reads_no_other_run(db: Db, connection: Connection) -> None:
     db.write(runs(500))
     db.write_results(*results(250))

@@ -8,6 +8,8 @@ from repo.execution_results import insert_all
 from repo.sqlite.connection import Connection
 from tests.repo.rows import Db, run
 
+pytestmark = pytest.mark.every_engine
+
 RESULT: dict[str, Any] = {
     **run("r1", request_id="q", exec_id="e", pc_id="p", job_id="j", expires_at=None)._asdict(),
     **dict.fromkeys(("exit_code", "reaped", "skipped"), 1),
@@ -49,13 +51,20 @@ def test_a_start_after_its_result_leaves_the_finished_row_unchanged(db: Db, reje
     ids=range(13),
 )
 def test_text_is_stored_unchanged(connection: Connection, db: Db, column: str, text: str) -> None:
-    insert_all(connection, [run("r1")._replace(**{column: text})])
+    one = run("r1")._replace(**{column: text})
+    is_long_key = column == "result_id" and len(text) > 1000
+    if db.engine == "postgresql" and ("\0" in text or is_long_key):
+        assert db.write([one]).rows_rejected == 1
+        return
+    insert_all(connection, [one])
     found = db.ask(f"SELECT {column}, typeof({column}) FROM execution_results")
     assert found == [(text, "text")]
 
 
 def test_result_ids_that_differ_after_a_nul_or_in_case_or_form_are_different_runs(db: Db) -> None:
     ids = ["a", "a\x00", "a\x00b", "A", "a ", "é", "e\u0301", ""]
+    if db.engine == "postgresql":
+        ids = sorted(one for one in ids if "\0" not in one)
     assert db.write([run(result_id) for result_id in ids]).inserted == len(ids)
     assert db.result_ids() == ids
 

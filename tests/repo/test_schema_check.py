@@ -9,8 +9,8 @@ import pytest
 
 from repo import check_url, open_database
 from repo.errors import TransientError, UnavailableError
+from repo.migrations import known_migrations
 from repo.sqlite.database import Database
-from repo.sqlite.schema import known_migrations
 from tests.repo.migrating import apply_some, run_command, state_of
 from tests.repo.rows import Db
 from worker.errors import (
@@ -43,7 +43,7 @@ def test_a_url_names_its_file(name: str, file: str) -> None:
     "name",
     [
         *("", "x.db", "sqlite:", "sqlite:///", "sqlite://x.db", "sqlite:////srv/"),
-        *("sqlite:///x.db?mode=ro", "sqlite:///x.db#part", "postgresql://me:s3cret@host/x"),
+        *("sqlite:///x.db?mode=ro", "sqlite:///x.db#part", "mysql://me:s3cret@host/x"),
     ],
 )
 def test_any_other_url_is_rejected_without_repeating_it(name: str) -> None:
@@ -60,13 +60,13 @@ def test_any_other_url_is_rejected_without_repeating_it(name: str) -> None:
     ("sql", "applied"),
     [
         *(([], 0), (["VACUUM"], 0), (["CREATE TABLE executions (exec_id TEXT)"], 0)),
-        *(([], number + 1) for number in range(len(known_migrations()))),
+        *(([], number + 1) for number in range(len(known_migrations("sqlite")))),
     ],
 )
 def test_migrations_are_applied_or_pending_in_order_and_reading_writes_nothing(
     empty: Db, sql: list[str], applied: int
 ) -> None:
-    done, pending = known_migrations()[:applied], known_migrations()[applied:]
+    done, pending = known_migrations("sqlite")[:applied], known_migrations("sqlite")[applied:]
     for statement in sql:
         empty.ask(statement)  # creates the file, which VACUUM leaves empty
     if applied:
@@ -114,8 +114,8 @@ def test_the_command_in_the_error_applies_the_migrations_when_a_shell_runs_it(
 
 @pytest.mark.parametrize("applied", [0, 1])
 def test_the_error_counts_pending_migrations_and_names_the_first(empty: Db, applied: int) -> None:
-    apply_some(empty, known_migrations()[:applied])
-    expected = f"{2 - applied} migrations .*{known_migrations()[applied]}"
+    apply_some(empty, known_migrations("sqlite")[:applied])
+    expected = f"{2 - applied} migrations .*{known_migrations('sqlite')[applied]}"
     with pytest.raises(ConfigurationError, match=expected):
         check_schema(empty.database, apply=False)
 
@@ -132,7 +132,7 @@ def test_the_worker_migrates_and_logs_what(empty: Db, caplog: pytest.LogCaptureF
     check_schema(empty.database, apply=True)
     (record,) = [one for one in caplog.records if one.name == "worker.schema"]
     assert record.getMessage() == "database.migrated"
-    assert record.__dict__["migrations"] == known_migrations()
+    assert record.__dict__["migrations"] == known_migrations("sqlite")
     assert empty.database.pending_migrations() == []
 
 

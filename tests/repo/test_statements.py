@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from repo.migrations import known_migrations
 from repo.sqlite.connection import Connection
-from repo.sqlite.schema import known_migrations
 from repo.statements import texts
 from tests.repo.migrating import schema_of
 from tests.repo.rows import Db, run
@@ -156,4 +156,4 @@ def test_the_planner_uses_the_same_indexes_with_statistics(connection: Connectio
 
 
 def test_every_migration_is_listed_in_order() -> None:
-    assert list(listed("Migrations")) == known_migrations()
+    assert list(listed("Migrations")) == known_migrations("sqlite")

@@ -9,6 +9,8 @@ from repo.errors import TransientError
 from repo.repository import Sweep
 from tests.repo.rows import Db, run
 
+pytestmark = pytest.mark.every_engine
+
 END = "UPDATE execution_results SET finished_at = recorded_at, exit_code = ? WHERE result_id = ?"
 
 
@@ -75,6 +77,7 @@ def test_the_sweep_leaves_every_other_status_unchanged(db: Db, status: str) -> N
     assert counts(db, "e-1") == f"0/0 {status}"
 
 
+@pytest.mark.sqlite_only
 def test_the_sweep_reaches_every_page_and_locks_only_for_what_has_runs(db: Db) -> None:
     db.add_executions(**{f"e_{number:04}": "pending" for number in range(1200)})
     with closing(sqlite3.connect(db.path, isolation_level=None)) as other:
@@ -99,6 +102,7 @@ def test_a_rejected_promotion_costs_no_other_one(db: Db) -> None:
     assert db.statuses() == {"e-1": "running", "e-2": "pending", "e-3": "running"}
 
 
+@pytest.mark.sqlite_only
 def test_the_sweep_raises_when_the_database_stays_locked(db: Db) -> None:
     add_ended_runs(db, "e-1", None)
     db.add_executions(e_1="pending")

@@ -15,7 +15,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from repo import open_database
-from repo.sqlite.schema import known_migrations
+from repo.migrations import known_migrations
 from tests.support.commands import others_environment
 from worker import errors
 from worker.cli import run as command_line
@@ -141,7 +141,7 @@ def test_the_migration_unit_migrates_the_database(installed: list[Path], tmp_pat
     (line,) = re.findall(r"^ExecStart=(.*)", unit.read_text("utf-8"), re.MULTILINE)
     url = f"sqlite:///{tmp_path}/projector.db"
     shown = output(*shlex.split(line), env={**others_environment(), "PROJECTOR_DATABASE": url})
-    assert shown.splitlines()[: len(known_migrations())] == known_migrations()
+    assert shown.splitlines()[: len(known_migrations("sqlite"))] == known_migrations("sqlite")
     assert open_database(url).pending_migrations() == []
 
 

@@ -218,7 +218,7 @@ _SERVERS = (
     " nats://broker:65536 nats://broker:port nats://broker?query=1"
 )
 _DATABASES = (
-    "postgresql://host/name /var/lib/x.db sqlite://x.db sqlite:/// sqlite:///x.db?mode=ro"
+    "mysql://host/name /var/lib/x.db sqlite://x.db sqlite:/// sqlite:///x.db?mode=ro"
     " sqlite:///x#y.db"
 )
 _DURATIONS = "soon 0 0s -1 1e3 2d 90000 nan 1."
@@ -527,7 +527,7 @@ def test_an_installed_package_uses_yoyo_ini_of_its_folder(
     [
         None,
         "[DEFAULT]\nsources = sql\n",
-        "[DEFAULT]\ndatabase = postgresql://user@host/name\n",
+        "[DEFAULT]\ndatabase = mysql://user@host/name\n",
         "[DEFAULT]\ndatabase =\n",
         "[DEFAULT]\ndatabase = sqlite:///%(here/x.db\n",
         "database = sqlite:///x.db\n",

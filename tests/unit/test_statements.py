@@ -1,4 +1,4 @@
-"""The files of `sql/sqlite/queries/`, as a DBA reads them."""
+"""The files of `sql/<engine>/queries/`, as a DBA reads them."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,16 @@ ALL = {str(one.name): one for one in describe("sqlite")}
 FILES = sorted((ROOT / "sql" / "sqlite" / "queries").glob("*.sql"))
 SOURCE = "\n".join(path.read_text("utf-8") for path in (ROOT / "repo").rglob("*.py"))
 USED = set(re.findall(r'statement\("(\w+)"[,)]', SOURCE))
-EACH = pytest.mark.parametrize("one", ALL.values(), ids=lambda one: one.name)
+POSTGRESQL = {str(one.name): one for one in describe("postgresql")}
+EACH = pytest.mark.parametrize(
+    "one",
+    [*ALL.values(), *POSTGRESQL.values()],
+    ids=[
+        f"{engine}-{name}"
+        for engine, all in (("sqlite", ALL), ("postgresql", POSTGRESQL))
+        for name in all
+    ],
+)
 
 START = ("result_id", "request_id", "exec_id", "pc_id", "started_at", "version", "job_id")
 END = ("exit_code", "stdout", "stderr", "finished_at")
@@ -152,7 +161,7 @@ def test_every_statement_is_used_by_the_program_or_read_by_operators(one: Descri
         assert not re.search(r"\b(INSERT|UPDATE|DELETE|REPLACE|PRAGMA)\b", one.sql)
 
 
-@pytest.mark.parametrize("name", sorted(USED))
+@pytest.mark.parametrize("name", sorted(USED & set(ALL)))
 def test_a_statement_writes_only_the_columns_and_rows_that_are_listed_here(name: str) -> None:
     text = code(name)
     assert (ON_SHARED.match(text) is not None) == (name in SHARED)
@@ -225,3 +234,44 @@ def test_a_start_uses_no_statement_that_ends_a_run_or_counts_it() -> None:
     source = (ROOT / "repo" / "execution_results.py").read_text("utf-8")
     used = set(re.findall(r'statement\("(\w+)"', source))
     assert used == {"insert_run", "insert_runs", "find_missing_runs", "delete_old_runs"}
+
+
+# --- the engines ----------------------------------------------------------------------------------
+
+# What each engine alone needs; a name in both has the same placeholders and columns in both.
+OF_SQLITE = {
+    *("begin_write", "commit", "rollback", "open_savepoint", "undo_savepoint", "release_savepoint"),
+    *("set_synchronous", "set_cache_size", "set_checkpoint_interval", "set_journal_size_limit"),
+    *("get_journal_mode", "set_write_ahead_log", "quick_check", "copy_into"),
+}
+OF_POSTGRESQL = {
+    *("begin_write", "commit", "rollback", "open_savepoint", "undo_savepoint", "release_savepoint"),
+    *("prepare_transaction", "check_constraints", "get_place", "can_write", "describe_server"),
+    *("list_invalid_indexes", "list_missing_rights", "get_database_size"),
+    *("take_migration_lock", "set_migration_lock_timeout"),
+    *("force_generic_plan", "forget_explained"),
+}
+SHARED_NAMES = sorted(set(ALL) - OF_SQLITE)
+
+
+def test_each_engine_has_the_statements_of_the_other() -> None:
+    assert set(ALL) - OF_SQLITE == set(POSTGRESQL) - OF_POSTGRESQL
+
+
+@pytest.mark.parametrize("name", SHARED_NAMES)
+def test_a_statement_binds_the_same_values_on_each_engine(name: str) -> None:
+    first, second = (placeholders(of[name].sql) for of in (ALL, POSTGRESQL))
+    assert first == second
+
+
+@pytest.mark.parametrize("name", sorted(set(SHARED_NAMES) & set(SHARED)))
+def test_a_statement_writes_the_same_columns_on_each_engine(name: str) -> None:
+    text = " ".join(POSTGRESQL[name].sql.split())
+    assert written_columns(text) == SHARED[name][0]
+    assert not re.search(r"\b(TRUNCATE|DROP|DO UPDATE)\b", text)
+
+
+def placeholders(sql: str) -> list[str]:
+    code = re.sub(r"--.*|'[^']*'|::", "", sql)
+    found = re.findall(r"\?|:\w+", code)
+    return sorted(set(found)) if ":" in "".join(found) else found

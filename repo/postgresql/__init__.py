@@ -1,0 +1,1 @@
+"""The PostgreSQL engine: connections, the server's errors, schema, checks."""

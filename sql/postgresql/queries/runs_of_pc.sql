@@ -1,0 +1,11 @@
+-- name: runs_of_pc
+-- Operators: the hundred newest runs of one PC, finished or not.
+-- Frequency: on demand.
+-- Index: execution_results_pc_id; the runs that it finds are sorted.
+SELECT
+    recorded_at, started_at, finished_at, exit_code, reaped, expires_at, job_id, version, exec_id,
+    result_id
+FROM execution_results
+WHERE pc_id = :pc_id
+ORDER BY recorded_at DESC
+LIMIT 100;

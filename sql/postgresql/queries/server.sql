@@ -1,0 +1,72 @@
+-- What the worker asks of the server itself. Frequency: once per connection or check, unless a statement
+-- says otherwise.
+
+-- name: get_place
+-- Return the place of this database; see the function. Frequency: once per `projector status`.
+-- Index: none; no table is read.
+SELECT database_place() AS place;
+
+-- name: can_write
+-- Return whether a transaction could write: not on a standby, nor where default_transaction_read_only
+-- is set.
+-- Index: none; no table is read.
+SELECT current_setting('transaction_read_only') = 'off' AS can_write;
+
+-- name: describe_server
+-- Return what a check reports. Frequency: once per `projector check`.
+-- Index: none; pg_stat_replication has one row for each standby.
+SELECT
+    current_setting('server_version') AS version,
+    current_setting('server_version_num')::int AS version_number,
+    current_setting('server_encoding') AS encoding,
+    current_setting('fsync') AS fsync,
+    current_setting('full_page_writes') AS full_page_writes,
+    current_setting('synchronous_commit') AS synchronous_commit,
+    current_setting('synchronous_standby_names') AS synchronous_standby_names,
+    (SELECT count(*) FROM pg_stat_replication) AS standbys,
+    current_setting('max_connections')::int
+        - current_setting('superuser_reserved_connections')::int
+        - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')
+        AS connections_left;
+
+-- name: list_invalid_indexes
+-- Return indexes of the worker's tables that are not used: a CREATE INDEX CONCURRENTLY was interrupted.
+-- Frequency: once per `projector check`.
+-- Index: pg_index's own.
+SELECT indexrelid::regclass::text AS name
+FROM pg_index
+WHERE NOT indisvalid
+    AND indrelid IN (
+        to_regclass('executions'), to_regclass('execution_results'), to_regclass('rejected_events'),
+        to_regclass('checkpoints'))
+ORDER BY name;
+
+-- name: list_missing_rights
+-- Return what the worker must be allowed to do and this role is not. Frequency: once per `projector check`.
+-- Index: none; no table is read.
+SELECT needed.privilege || ' on ' || needed.name AS missing
+FROM (
+    VALUES
+    ('execution_results', 'SELECT'), ('execution_results', 'INSERT'), ('execution_results', 'UPDATE'),
+    ('execution_results', 'DELETE'), ('executions', 'SELECT'), ('executions', 'UPDATE'),
+    ('executions', 'DELETE'), ('rejected_events', 'SELECT'), ('rejected_events', 'INSERT'),
+    ('checkpoints', 'SELECT'), ('checkpoints', 'INSERT'), ('checkpoints', 'UPDATE')
+) AS needed (name, privilege)
+WHERE NOT has_table_privilege(needed.name, needed.privilege)
+ORDER BY missing;
+
+-- name: get_database_size
+-- Return the bytes of the database's files. Frequency: once per tick of a worker whose metrics are read.
+-- Index: none; the server adds up the sizes of its files.
+SELECT pg_database_size(current_database()) AS bytes;
+
+-- name: force_generic_plan
+-- Explain a statement by the plan that serves any value, up to the end of the transaction.
+-- Frequency: once per statement that `projector sql` explains.
+-- Index: none; no table is read.
+SELECT set_config('plan_cache_mode', 'force_generic_plan', true);
+
+-- name: forget_explained
+-- Forget the statement that was prepared to be explained: a pooler shares the session.
+-- Frequency: as force_generic_plan.
+DEALLOCATE explained;

@@ -1,0 +1,43 @@
+-- Transactions. Frequency: begin, prepare and commit once per batch; the savepoint once for each row of a
+-- batch with a rejected row.
+
+-- name: begin_write
+BEGIN;
+
+-- name: prepare_transaction
+-- Return the place that this transaction writes in, and bound its waits: milliseconds for another
+-- transaction's lock; what the role sets for a statement and for an idle transaction, or else 30 and 60 s.
+-- A commit is durable whatever the role says: acks follow it. All of it ends with the transaction, so
+-- nothing is left behind in a connection that a pooler shares.
+SELECT
+    database_place() AS place,
+    set_config('lock_timeout', ?, true),
+    set_config(
+        'statement_timeout', coalesce(nullif(current_setting('statement_timeout'), '0'), '30s'), true),
+    set_config(
+        'idle_in_transaction_session_timeout',
+        coalesce(nullif(current_setting('idle_in_transaction_session_timeout'), '0'), '60s'), true),
+    set_config(
+        'synchronous_commit',
+        CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN 'on'
+            ELSE current_setting('synchronous_commit') END, true);
+
+-- name: commit
+COMMIT;
+
+-- name: rollback
+ROLLBACK;
+
+-- name: open_savepoint
+-- Begin a part that can be undone alone; the rest of the batch stays.
+SAVEPOINT best_effort;
+
+-- name: check_constraints
+-- Check what another program's constraints would else check at the commit: it belongs to this row.
+SET CONSTRAINTS ALL IMMEDIATE;
+
+-- name: undo_savepoint
+ROLLBACK TO SAVEPOINT best_effort;
+
+-- name: release_savepoint
+RELEASE SAVEPOINT best_effort;

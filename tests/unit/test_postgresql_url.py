@@ -1,0 +1,81 @@
+"""Database URLs of PostgreSQL: what they name, and that no part of a wrong one is repeated."""
+
+import pytest
+
+from repo import check_url, open_database
+from repo.postgresql.url import parse_url
+
+DEFAULTS = parse_url("postgresql://")
+
+
+@pytest.mark.parametrize(
+    ("url", "parameters"),
+    [
+        ("postgresql://", {}),
+        ("postgresql:///fleet", {"dbname": "fleet"}),
+        ("postgresql://db.example/fleet", {"host": "db.example", "dbname": "fleet"}),
+        ("postgresql+psycopg://db:5433", {"host": "db", "port": "5433"}),
+        (
+            "postgresql://projector@[::1]:6432/fleet",
+            {"user": "projector", "host": "::1", "port": "6432", "dbname": "fleet"},
+        ),
+        (
+            "postgresql://a:5432,b:5433/fleet",
+            {
+                "host": "a,b",
+                "port": "5432,5433",
+                "dbname": "fleet",
+                "target_session_attrs": "primary",
+            },
+        ),
+        ("postgresql://a,b/", {"host": "a,b", "target_session_attrs": "primary"}),
+        (
+            "postgresql:///?host=a,b&target_session_attrs=read-write",
+            {"host": "a,b", "target_session_attrs": "read-write"},
+        ),
+        (
+            "postgresql:///fleet?host=%2Frun%2Fpostgresql&sslmode=verify-full",
+            {"dbname": "fleet", "host": "/run/postgresql", "sslmode": "verify-full"},
+        ),
+        ("postgresql://?service=fleet", {"service": "fleet"}),
+        (
+            "postgresql://%C3%BC@db/a%2Fb?passfile=/etc/pass&connect_timeout=9",
+            {"user": "ü", "host": "db", "dbname": "a/b", "passfile": "/etc/pass"}
+            | {"connect_timeout": "9"},
+        ),
+    ],
+)
+def test_a_url_names_the_parameters_of_a_connection(url: str, parameters: dict[str, str]) -> None:
+    assert parse_url(url) == DEFAULTS | parameters
+    assert open_database(check_url(url)).url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://me:s3cret@db/x", "never in the URL"),
+        ("postgresql://db/x?password=s3cret", "never in the URL"),
+        ("postgresql://db/x?sslpassword=s3cret", "never in the URL"),
+        ("postgresql://me:s3cret%@db/x", "percent sign"),
+        ("postgresql://db/x?host=%s3cret", "percent sign"),
+        ("postgresql://me@s3cret@db/x", "expected postgresql://"),
+        ("postgresql://db/x/s3cret", "expected postgresql://"),
+        ("postgresql://db:s3cret/x", "expected postgresql://"),
+        ("postgresql://db:1:s3cret/x", "expected postgresql://"),
+        ("postgresql://[s3cret/x", "expected postgresql://"),
+        ("postgresql://db:0/x", "1 to 65535"),
+        ("postgresql://db:65536/x", "1 to 65535"),
+        ("postgresql://db/x?s3cret", "expected NAME=VALUE"),
+        ("postgresql://db/x?s3cret=1", "expected NAME=VALUE"),
+        ("postgresql://db/x?host=s3cret", "host is given twice"),
+        ("postgresql:///x?user=%FFs3cret", "not UTF-8"),
+        ("postgresql:///x?user=%00s3cret", "not UTF-8"),
+        ("postgresql://db/x y", "percent-encoded"),
+        ("postgresql://db/x#s3cret", "percent-encoded"),
+    ],
+)
+def test_a_wrong_url_is_refused_without_repeating_any_part_of_it(url: str, said: str) -> None:
+    for take in (check_url, open_database):
+        with pytest.raises(ValueError, match=said) as refused:
+            take(url)
+        assert "s3cret" not in str(refused.value)
