@@ -102,7 +102,8 @@ class Database(Protocol):
     """A database that a URL names."""
 
     engine: str
-    engine_version: str
+    driver: str
+    driver_version: str
     url: str
     busy_timeout: float
     observer: Observer

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from repo.statements import ENGINES
 from tests.support.broker import Broker, Publisher
 from tests.support.faulty_worker import faulty
 from tests.support.nats_server import NatsServer
+from tests.support.postgresql import PostgresRows, cluster
 from tests.support.rows import Rows
 from tests.support.worker_process import PROJECTOR, WorkerProcess
 
@@ -17,6 +19,19 @@ StartWorker = Callable[..., WorkerProcess]
 RunUntilIdle = Callable[..., WorkerProcess]
 MakeServer = Callable[..., NatsServer]
 StartPublisher = Callable[..., Publisher]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests that are marked `every_engine` on each engine."""
+    if metafunc.definition.get_closest_marker("every_engine") and "engine" in metafunc.fixturenames:
+        only = metafunc.definition.get_closest_marker("sqlite_only")
+        metafunc.parametrize("engine", ENGINES[:1] if only else ENGINES, indirect=True)
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> str:
+    """The engine of the test's database."""
+    return str(getattr(request, "param", "sqlite"))
 
 
 @pytest.fixture(scope="session")
@@ -50,9 +65,16 @@ def _migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def rows(tmp_path: Path, _migrated: Path) -> Rows:
+def rows(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Rows]:
     """A migrated database for this test only."""
-    return Rows(Path(shutil.copy(_migrated, tmp_path / "projector.db")))
+    path = tmp_path / "projector.db"
+    if engine == "sqlite":
+        yield Rows(Path(shutil.copy(request.getfixturevalue("_migrated"), path)))
+        return
+    postgresql = cluster()
+    name = postgresql.create_database()
+    yield PostgresRows(path, postgresql, name)
+    postgresql.drop_database(name)
 
 
 @pytest.fixture

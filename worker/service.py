@@ -236,7 +236,7 @@ def _versions(database: Database) -> dict[str, str]:
     return {
         "worker": __version__,
         "python": platform.python_version(),
-        database.engine: database.engine_version,
+        database.driver: database.driver_version,
         "nats-py": version("nats-py"),
     }
 

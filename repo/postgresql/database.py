@@ -22,7 +22,8 @@ class Database(Server, Migrated):
     """A database that a URL names. Its methods are functions of this package's modules."""
 
     engine = ENGINE
-    engine_version = psycopg.__version__  # the client; the server is reached later
+    driver = "psycopg"
+    driver_version = psycopg.__version__
 
     marked_migrations = schema.marked_migrations
     migration_sql = schema.migration_sql

@@ -24,7 +24,8 @@ class Database(DatabaseFile, Migrated):
     """A database that a URL names. Its methods are functions of this package's modules."""
 
     engine = ENGINE
-    engine_version = sqlite3.sqlite_version
+    driver = ENGINE
+    driver_version = sqlite3.sqlite_version
 
     def __init__(self, url: str, *, busy_timeout: float = 1.0, observer: Observer = NOBODY) -> None:
         super().__init__(parse_url(url), busy_timeout=busy_timeout, observer=observer)

@@ -15,6 +15,8 @@ from tests.support.rows import Rows
 from tests.support.scale import new_seed, short_and_long
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.every_engine
+
 ACK_WAIT = ("--ack-wait", "2s")
 
 

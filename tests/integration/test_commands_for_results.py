@@ -171,6 +171,7 @@ def test_rebuild_brings_deleted_rows_back_and_counts_none_of_them_twice(
     assert fleet.has_acked_results()
 
 
+@pytest.mark.every_engine
 def test_rebuild_counts_results_that_no_worker_has_projected_and_fetches_their_output(
     fleet: Broker, rows: Rows, projector: Projector
 ) -> None:
@@ -321,6 +322,7 @@ def test_verify_accepts_an_older_run_where_it_does_not_read_the_whole_stream(
 # --- explain --------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_engine
 def test_explain_shows_a_run_through_its_whole_life(
     projected: Rows, projector: Projector, fleet: Broker
 ) -> None:

@@ -19,6 +19,7 @@ def fleet(deployment: Broker) -> Broker:
     return deployment
 
 
+@pytest.mark.every_engine
 def test_an_overdue_run_is_given_up_once_and_its_late_success_moves_it(
     fleet: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:

@@ -5,11 +5,9 @@ import json
 import os
 import pty
 import re
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +50,13 @@ def rejected(projector: Projector) -> Rejected:
 def reject(rows: Rows, *payloads: bytes, first: int = 1, **changes: str) -> None:
     """Insert rejected events as a worker would, with stream sequences from `first`."""
     event = {**EVENT, **changes}
-    with closing(sqlite3.connect(rows.path)) as connection, connection:
-        connection.executemany(
-            f"INSERT INTO rejected_events ({', '.join(event)}, stream_sequence, payload)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(*event.values(), sequence, one) for sequence, one in enumerate(payloads, first)],
-        )
+    rows.insert(
+        "rejected_events",
+        [
+            {**event, "stream_sequence": sequence, "payload": one}
+            for sequence, one in enumerate(payloads, first)
+        ],
+    )
 
 
 def start(rows: Rows, *arguments: str, **streams: Any) -> subprocess.Popen[bytes]:
@@ -80,6 +79,7 @@ def run_of(rows: Rows, result_id: str) -> Row:
     return run
 
 
+@pytest.mark.every_engine
 def test_retry_writes_the_run_of_a_valid_event_once_and_keeps_an_invalid_event(
     rejected: Rejected, rows: Rows, deployment: Broker
 ) -> None:
@@ -170,6 +170,7 @@ def test_retry_rejects_an_event_whose_recorded_at_is_not_in_stored_form(
     assert (ids(rows), rows.count()) == ([1, 2, 3], 0)
 
 
+@pytest.mark.every_engine
 def test_retry_handles_several_transactions_of_events_beside_a_busy_worker(
     rejected: Rejected,
     rows: Rows,
@@ -327,6 +328,7 @@ def test_events_are_shown_on_a_terminal_of_any_encoding_and_width(
         assert b"events.sch" in done.raw
 
 
+@pytest.mark.every_engine
 def test_list_shows_the_newest_events_and_if_there_are_more(rejected: Rejected, rows: Rows) -> None:
     empty = rejected("list")
     assert (empty.code, empty.output, empty.errors) == (0, "", "no matching rejected events\n")
@@ -404,6 +406,7 @@ def test_a_discarded_event_can_be_restored_from_the_output(rejected: Rejected, r
     assert (ids(rows), rows.count()) == ([3], 0)
 
 
+@pytest.mark.every_engine
 def test_discard_prints_one_json_document(rejected: Rejected, rows: Rows) -> None:
     for number in range(1, 4):
         reject(rows, b"{}", first=number, reason=f"reason {number % 2}")

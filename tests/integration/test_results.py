@@ -126,6 +126,7 @@ def test_results_wait_for_their_stream_and_starts_do_not_wait_for_it(
     assert worker.stop() == 0
 
 
+@pytest.mark.every_engine
 def test_both_streams_are_completed_after_a_kill_at_any_moment(
     fleet: Broker, rows: Rows, start_worker: StartWorker, run_until_idle: RunUntilIdle
 ) -> None:

@@ -1,7 +1,5 @@
 """`projector runs`, `sql` and `config`, which need no broker."""
 
-import sqlite3
-from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -41,18 +39,14 @@ def projector(rows: Rows) -> Projector:
 
 
 def add(rows: Rows, *runs: dict[str, Any]) -> None:
-    with closing(sqlite3.connect(rows.path)) as connection, connection:
-        connection.executemany(
-            f"INSERT INTO execution_results (result_id, {', '.join(RUN)})"
-            f" VALUES (:result_id, :{', :'.join(RUN)})",
-            [{**RUN, **run} for run in runs],
-        )
+    rows.insert("execution_results", [{"result_id": "", **RUN, **run} for run in runs])
 
 
 def ids(done: Done) -> list[str]:
     return [run["result_id"] for run in done.document["runs"]]
 
 
+@pytest.mark.every_engine
 def test_runs_lists_runs_in_flight_that_match_all_filters(projector: Projector, rows: Rows) -> None:
     add(
         rows,
@@ -87,6 +81,7 @@ def test_runs_lists_runs_in_flight_that_match_all_filters(projector: Projector, 
     assert (nothing.code, nothing.output, nothing.errors) == (0, "", "no matching runs in flight\n")
 
 
+@pytest.mark.every_engine
 def test_runs_lists_each_of_many_runs_of_one_start_once(projector: Projector, rows: Rows) -> None:
     names = [f"run-{number:04}" for number in range(1_100)]
     add(rows, *({"result_id": name} for name in names))
@@ -158,6 +153,7 @@ def end(rows: Rows, result_id: str, exit_code: int, seconds: float, **columns: o
     rows.write(change, *changed.values(), result_id)
 
 
+@pytest.mark.every_engine
 def test_runs_lists_ended_runs_newest_first_with_exit_code_and_duration(
     projector: Projector, rows: Rows
 ) -> None:
@@ -199,6 +195,7 @@ def test_runs_lists_ended_runs_newest_first_with_exit_code_and_duration(
         projector("runs", "--ended", "--overdue")
 
 
+@pytest.mark.every_engine
 @pytest.mark.parametrize("option", [(), ("--execution", "e")])
 def test_runs_lists_each_of_many_ended_runs_of_one_instant_once(
     projector: Projector, rows: Rows, option: tuple[str, ...]
@@ -209,6 +206,7 @@ def test_runs_lists_each_of_many_ended_runs_of_one_instant_once(
     assert projector("runs", "--ended", "--json", *option).document["more"] is True
 
 
+@pytest.mark.every_engine
 def test_executions_are_listed_newest_first_with_their_counts(
     projector: Projector, rows: Rows
 ) -> None:
@@ -232,6 +230,7 @@ def test_executions_are_listed_newest_first_with_their_counts(
     assert (nothing.code, nothing.errors) == (0, "no matching executions\n")
 
 
+@pytest.mark.every_engine
 def test_an_execution_shows_its_runs_and_who_is_missing(projector: Projector, rows: Rows) -> None:
     rows.insert_execution("e", 6, "running")
     rows.write("UPDATE executions SET success_count = 1, failure_count = 2")

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.integration.conftest import Projector, StartWorker
 from tests.support import events
 from tests.support.broker import Broker
@@ -16,6 +18,7 @@ from tests.support.waiting import eventually
 from worker.cli.main import main
 
 
+@pytest.mark.every_engine
 def test_status_shows_that_the_database_has_caught_up_and_what_is_pending_since(
     broker: Broker, rows: Rows, start_worker: StartWorker, projector: Projector
 ) -> None:

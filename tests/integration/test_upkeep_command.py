@@ -108,6 +108,7 @@ def test_a_dry_run_lists_what_a_tick_then_does(due: Rows, projector: Projector) 
     assert projector("upkeep", "--once").output == "0 promoted\n"
 
 
+@pytest.mark.every_engine
 def test_no_run_is_given_up_whose_result_waits_and_none_expires_beyond_it(
     due: Rows, fleet: Broker, projector: Projector, run_until_idle: RunUntilIdle
 ) -> None:
@@ -185,6 +186,7 @@ def test_a_tick_works_beside_a_worker_and_not_beside_one_of_another_database(
     assert worker.stop() == 0
 
 
+@pytest.mark.every_engine
 def test_nothing_is_deleted_that_a_stream_would_bring_back(
     due: Rows,
     fleet: Broker,

@@ -64,6 +64,7 @@ def test_a_duration_before_now_is_by_the_brokers_clock(projector: Projector) -> 
     assert counts(done) == {"equal": 10, "rejected": 1, "existing": 1}
 
 
+@pytest.mark.every_engine
 def test_verify_lists_wrong_and_missing_rows_and_accepts_those_with_a_reason(
     broker: Broker, projected: Rows, projector: Projector
 ) -> None:
@@ -159,6 +160,7 @@ def test_a_progress_bar_stays_out_of_the_results(projected: Rows, server: NatsSe
     assert b"missing" not in shown
 
 
+@pytest.mark.every_engine
 def test_verify_and_rebuild_work_beside_a_busy_worker(
     broker: Broker, projected: Rows, projector: Projector, start_worker: StartWorker
 ) -> None:

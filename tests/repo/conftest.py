@@ -1,7 +1,4 @@
-"""A migrated database for each test, copied from one that is made once.
-
-Tests of a module with `pytestmark = EVERY_ENGINE` run on each engine.
-"""
+"""A migrated database for each test, copied from one that is made once."""
 
 import shutil
 import sqlite3
@@ -12,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from repo import Connection
-from repo.statements import ENGINES
 from tests.repo.postgresql import PostgresDb
 from tests.repo.rows import Db
 from tests.support.postgresql import cluster
@@ -26,18 +22,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if metafunc.definition.get_closest_marker("every_engine") and "db" in metafunc.fixturenames:
-        only = metafunc.definition.get_closest_marker("sqlite_only")
-        metafunc.parametrize("engine", ENGINES[:1] if only else ENGINES, indirect=True)
-
-
-@pytest.fixture
-def engine(request: pytest.FixtureRequest) -> str:
-    """The engine of the test's database."""
-    return str(getattr(request, "param", "sqlite"))
-
-
 @pytest.fixture
 def db(engine: str, template: Path, tmp_path: Path) -> Iterator[Db]:
     if engine == "sqlite":
@@ -48,7 +32,7 @@ def db(engine: str, template: Path, tmp_path: Path) -> Iterator[Db]:
     name = server.create_database()
     with PostgresDb(server, name) as db:
         yield db
-    server.ask(f"DROP DATABASE {name} WITH (FORCE)")
+    server.drop_database(name)
 
 
 @pytest.fixture

@@ -8,11 +8,10 @@ import psycopg
 
 from repo import open_database
 from tests.repo.rows import Db
-from tests.support.postgresql import Cluster
+from tests.support.postgresql import Cluster, translated
 
 _RAISE = re.compile(r"SELECT RAISE\((?:ABORT|FAIL|ROLLBACK), ('[^']*')\)")
 _IGNORE = re.compile(r"SELECT RAISE\(IGNORE\)")
-_TYPE = re.compile(r"typeof\((\w+)\)")
 _EVENT = re.compile(r"(?P<when>\w+ \w+ ON \w+)(?: WHEN (?P<condition>.*))?")
 
 
@@ -38,7 +37,7 @@ class PostgresDb(Db):
                 for statement in _trigger(sql):
                     one.execute(statement.encode())
                 return []
-            cursor = one.execute(_translated(sql).encode(), values or None)
+            cursor = one.execute(translated(sql).encode(), values or None)
             return cursor.fetchall() if cursor.description else []
 
     def result_ids(self) -> list[str]:
@@ -62,15 +61,6 @@ class PostgresDb(Db):
 
     def shown(self, text: str) -> str:
         return text.replace("\0", "\\x00")
-
-
-def _translated(sql: str) -> str:
-    """Write a statement as this server takes it."""
-    sql = sql.replace("%", "%%") if "?" in sql else sql
-    sql = sql.replace("?", "%s").replace("ORDER BY rowid", "ORDER BY ctid")
-    sql = _TYPE.sub(r"CASE pg_typeof(\1)::text WHEN 'bytea' THEN 'blob' ELSE 'text' END", sql)
-    sql = sql.replace("max(caught_up_to, ", "greatest(checkpoints.caught_up_to, ")
-    return sql.replace("ON CONFLICT DO UPDATE", "ON CONFLICT (stream, consumer) DO UPDATE")
 
 
 def _trigger(sql: str) -> list[str]:

@@ -2,7 +2,7 @@
 
     python -m tests.support.faulty_worker FAULT ARGUMENT run …
 
-Most faults are put into SQLite's driver or the client library, so that the worker runs unchanged.
+Most faults are put into the drivers and the client library, so that the worker runs unchanged.
 PLACES lists every name of the worker itself that the tests patch, but for the delays of output.
 """
 
@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from nats.aio.transport import TcpTransport
 
 from worker.cli.main import main
@@ -80,6 +81,20 @@ def _use_own_connection(**hooks: Callable[..., None]) -> None:
     for name, hook in hooks.items():
         setattr(_Connection, name, staticmethod(hook))
     sqlite3.connect = own  # type: ignore[assignment]
+    execute = psycopg.Connection.execute
+
+    def hooked(self: Any, query: Any, *arguments: Any, **options: Any) -> Any:
+        name = str(query).removeprefix("/* ").partition(" ")[0]
+        if name == "begin_write":
+            _Connection.before_begin(self)
+        if name != "commit":
+            return execute(self, query, *arguments, **options)
+        _Connection.before_commit()
+        cursor = execute(self, query, *arguments, **options)
+        _Connection.after_commit()
+        return cursor
+
+    psycopg.Connection.execute = hooked  # type: ignore[method-assign]
 
 
 def _limit_pages(file: str) -> None:

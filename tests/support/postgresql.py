@@ -9,16 +9,21 @@ import functools
 import itertools
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from repo import open_database
+from tests.support.rows import Row, Rows
 
 _INSTALLED = Path("/usr/lib/postgresql")
 _UNPRIVILEGED = "nobody"
@@ -31,6 +36,7 @@ _SETTINGS = {
     "max_prepared_transactions": "2",
 }
 _numbers = itertools.count()
+_TYPE = re.compile(r"typeof\((\w+)\)")
 
 
 def programs() -> Path | None:
@@ -100,6 +106,10 @@ class Cluster:
             cursor = one.execute(sql.encode())
             return cursor.fetchall() if cursor.description else []
 
+    def drop_database(self, name: str) -> None:
+        """Drop a database and end its connections."""
+        self.ask(f"DROP DATABASE {name} WITH (FORCE)")
+
     def create_database(self) -> str:
         """Return the name of a new database with the schema of this version."""
         name = f"db_{next(_numbers)}"
@@ -113,31 +123,19 @@ class Cluster:
         return "migrated"
 
     def _run(self, program: str, *arguments: object) -> None:
-        done = (
-            subprocess.run(
+        # Not to a pipe: a server that is started would keep it open.
+        with (self.folder / f"{program}.log").open("ab") as log:
+            done = subprocess.run(
                 [self._bin / program, *map(str, arguments)],
                 check=False,
-                stdout=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
                 stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                text=True,
                 cwd="/",
                 **self._as_user,  # type: ignore[call-overload]
             )
-            if program != "pg_ctl"
-            else subprocess.run(
-                [self._bin / program, *map(str, arguments)],
-                check=False,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                stdin=subprocess.DEVNULL,
-                text=True,
-                cwd="/",
-                **self._as_user,  # type: ignore[call-overload]
-            )
-        )
         if done.returncode:
-            raise RuntimeError(f"{program} failed: {done.stdout}")
+            raise RuntimeError(f"{program} failed: {Path(log.name).read_text('utf-8')}")
 
 
 @functools.cache
@@ -146,3 +144,57 @@ def cluster() -> Cluster:
     started = Cluster()
     atexit.register(started.remove)
     return started
+
+
+def translated(sql: str) -> str:
+    """Write a statement of a test, which is SQLite's, as this server takes it."""
+    sql = sql.replace("%", "%%") if "?" in sql else sql
+    sql = sql.replace("?", "%s").replace("ORDER BY rowid", "ORDER BY ctid")
+    sql = _TYPE.sub(r"CASE pg_typeof(\1)::text WHEN 'bytea' THEN 'blob' ELSE 'text' END", sql)
+    sql = sql.replace("max(caught_up_to, ", "greatest(checkpoints.caught_up_to, ")
+    return sql.replace("ON CONFLICT DO UPDATE", "ON CONFLICT (stream, consumer) DO UPDATE")
+
+
+class PostgresRows(Rows):
+    """A database of a private server as other programs see it; `path` is only where logs go."""
+
+    engine = "postgresql"
+
+    def __init__(self, path: Path, server: Cluster, name: str) -> None:
+        super().__init__(path)
+        self._server = server
+        self._name = name
+
+    @property
+    def url(self) -> str:
+        return self._server.url(self._name)
+
+    def query(self, sql: str, *values: object) -> list[Row]:
+        with self._open() as connection:
+            cursor = connection.execute(translated(sql).encode(), values or None)
+            assert cursor.description is not None
+            names = [column.name for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        with self._open() as connection:
+            connection.execute("BEGIN")
+            connection.execute("LOCK TABLE execution_results IN SHARE MODE")
+            yield
+            connection.execute("ROLLBACK")
+
+    def write(self, sql: str, *values: object) -> None:
+        with self._open() as connection:
+            connection.execute(translated(sql).encode(), values or None)
+
+    def insert(self, table: str, rows: Sequence[Mapping[str, object]]) -> None:
+        names = ", ".join(rows[0])
+        sql = f"INSERT INTO {table} ({names}) VALUES ({', '.join(['%s'] * len(rows[0]))})"
+        with self._open() as connection, connection.cursor() as cursor:
+            cursor.executemany(sql.encode(), [tuple(row.values()) for row in rows])
+
+    def _open(self) -> psycopg.Connection[tuple[Any, ...]]:
+        return psycopg.connect(
+            host=str(self._server.folder), dbname=self._name, user="tester", autocommit=True
+        )

@@ -1,7 +1,7 @@
 """The database as other programs see it: read through read-only connections of its own."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ Row = dict[str, Any]
 
 
 class Rows:
+    engine = "sqlite"
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
@@ -54,6 +56,13 @@ class Rows:
         """Run one statement in a transaction, as another program may."""
         with closing(sqlite3.connect(self.path, timeout=5)) as connection, connection:
             connection.execute(sql, values)
+
+    def insert(self, table: str, rows: Sequence[Mapping[str, object]]) -> None:
+        """Insert rows, which have the same columns."""
+        names = ", ".join(rows[0])
+        sql = f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(rows[0]))})"
+        with closing(sqlite3.connect(self.path, timeout=5)) as connection, connection:
+            connection.executemany(sql, [tuple(row.values()) for row in rows])
 
     def insert_execution(self, exec_id: str, targets: int, status: str = "pending") -> None:
         """Insert an execution, as the program that deploys does."""
