@@ -131,9 +131,10 @@ class BatchWriter(Generic[Row]):
 
     def write(self, batch: RowBatch[Row]) -> WriteResult:
         """Write a batch and return when it is committed; raises if it might not be."""
+        before = self._held
         written = self._write(batch)
-        if self._held:
-            self._promote_held()
+        if held := self._held - before:
+            self._promote_held(held)
         return written
 
     def _write(self, batch: RowBatch[Row]) -> WriteResult:
@@ -245,13 +246,15 @@ class BatchWriter(Generic[Row]):
     def _promote_free(self, connection: Connection, parents: Sequence[str]) -> Changed:
         """Promote parents, and keep the ids of those that other transactions hold for later."""
         changed = self._writer.promote(connection, parents)
-        self._held = {*self._held.difference(parents), *changed.held[:_MOST_HELD]}
+        self._held = {*self._held.difference(parents), *changed.held}
+        if len(self._held) > _MOST_HELD:
+            self._held = set(changed.held[:_MOST_HELD])
         return changed
 
-    def _promote_held(self) -> None:
+    def _promote_held(self, held: Iterable[str]) -> None:
         """Try once more, after the commit: most transactions are short."""
         with suppress(RepositoryError), self._transaction(self.connection, NO_CHECKPOINT):
-            self._promote_free(self.connection, [*self._held])
+            self._promote_free(self.connection, [*held])
 
     def _change_each(
         self,

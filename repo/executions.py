@@ -37,7 +37,7 @@ _NOT_COUNTED = ("pending", "expired")
 
 
 class Changed(NamedTuple):
-    """How many executions were changed, and the ids of those that other transactions hold."""
+    """How many executions were changed, and the pending ones that stayed: others hold them."""
 
     executions: int
     held: Sequence[str] = ()
@@ -50,10 +50,9 @@ def promote(connection: Connection, exec_ids: Sequence[str]) -> Changed:
     SchemaError if one of them is rejected.
     """
     given = [(exec_id,) for exec_id in exec_ids]
-    pending = dict(connection.fetch_all(_FIND_PENDING, given))
-    free = [(exec_id,) for exec_id, is_held in pending.items() if not is_held]
-    promoted = connection.execute_many(_PROMOTE, free) if free else 0
-    return Changed(promoted, [exec_id for exec_id, is_held in pending.items() if is_held])
+    pending = sorted(exec_id for (exec_id,) in connection.fetch_all(_FIND_PENDING, given))
+    held = [exec_id for exec_id in pending if not connection.execute(_PROMOTE, (exec_id,))]
+    return Changed(len(pending) - len(held), held)
 
 
 class EndedRun(NamedTuple):

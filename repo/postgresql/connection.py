@@ -24,7 +24,7 @@ from repo.statements import Statement, statement, texts
 ENGINE = "postgresql"
 
 _BEGIN_WRITE = statement("begin_write", ENGINE)
-_PREPARE = statement("prepare_transaction", ENGINE)
+_PREPARE = statement("prepare_writing", ENGINE)
 _COMMIT = statement("commit", ENGINE)
 _ROLLBACK = statement("rollback", ENGINE)
 _OPEN_SAVEPOINT = statement("open_savepoint", ENGINE)
@@ -34,6 +34,7 @@ _RELEASE_SAVEPOINT = statement("release_savepoint", ENGINE)
 _CAN_WRITE = statement("can_write", ENGINE)
 _FORCE_GENERIC_PLAN = statement("force_generic_plan", ENGINE)
 _FORGET_EXPLAINED = statement("forget_explained", ENGINE)
+_GET_SESSION = statement("get_session", ENGINE)
 _GET_PLACE = statement("get_place", ENGINE)
 
 _COMMITTED = texts(ENGINE)[_COMMIT].removesuffix(";")
@@ -83,24 +84,34 @@ class Server:
     def open(self, *, autocommit: bool = True) -> psycopg.Connection[tuple[Any, ...]]:
         """Return a connection of the driver, whose errors are not translated."""
         with TRANSLATED:
-            return psycopg.connect(
+            driver = psycopg.connect(
                 **self.parameters,  # type: ignore[arg-type]
                 autocommit=autocommit,
                 client_encoding="utf8",
-                # A prepared statement belongs to a session, which a pooler shares.
                 prepare_threshold=None,
             )
+            # A prepared statement belongs to a session, and saves half of a small transaction's
+            # time. A pooler, which shares sessions, tells its client a number of its own.
+            session = driver.execute(_code(_GET_SESSION)).fetchone()
+            if session == (driver.info.backend_pid,):
+                driver.prepare_threshold = 0
+            if not autocommit:
+                driver.rollback()
+        return driver
 
 
 class Connection:
     """One thread's connection. It takes statements by name; errors are those of `repo.errors`.
 
-    `place` is that of the server that ran the last transaction: behind a pooler, it may be another
-    one for the next.
+    Behind a pooler each transaction may be given to another session, and to another server after a
+    failover: `place` is then that of the last transaction. Any other connection ends with its
+    server.
     """
 
     def __init__(self, driver: psycopg.Connection[tuple[Any, ...]], server: Server) -> None:
         self.driver = driver
+        self._is_shared = driver.prepare_threshold is None
+        self._is_prepared = False
         self._server = server
         self._place: str | None = None
         self._lock_timeout = f"{max(int(server.busy_timeout * 1000), 1)}ms"
@@ -193,10 +204,14 @@ class Connection:
         error is raised.
         """
         observer = self._server.observer
+        if not self._is_shared and not self._is_prepared:
+            self._prepare(for_transaction=False)
+            self._is_prepared = True
         self.execute(_BEGIN_WRITE)
         observer.writing()
         try:
-            self._place = self.fetch(_PREPARE, (self._lock_timeout,))[0][0]
+            if self._is_shared:
+                self._prepare(for_transaction=True)
             yield
             began = time.monotonic()
             self._commit()
@@ -209,6 +224,10 @@ class Connection:
             raise
         finally:
             observer.written()
+
+    def _prepare(self, *, for_transaction: bool) -> None:
+        """Set what writing needs, and note the place, for the session or for one transaction."""
+        self._place = self.fetch(_PREPARE, (self._lock_timeout, *(for_transaction,) * 5))[0][0]
 
     def _commit(self) -> None:
         self._warnings.clear()
@@ -255,9 +274,32 @@ class Connection:
             self._warnings.append(notice.message_primary or "a warning")
 
 
-def _columns(rows: Rows) -> list[list[Any]]:
-    """Return the columns of rows, each as one array."""
-    return [list(column) for column in zip(*rows, strict=True)]
+def _columns(rows: Rows) -> list[str]:
+    """Return the columns of rows, each as one array in the server's text form.
+
+    The driver's own way takes half as long as the server needs for the whole statement.
+    """
+    return [_array(column) for column in zip(*rows, strict=True)]
+
+
+def _array(values: Sequence[Any]) -> str:
+    # https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
+    try:
+        joined = '","'.join(values)
+    except TypeError:  # a number, or None
+        return f"{{{','.join(map(_element, values))}}}"
+    if "\\" in joined or joined.count('"') > 2 * (len(values) - 1):
+        return f"{{{','.join(map(_element, values))}}}"
+    return f'{{"{joined}"}}'
+
+
+def _element(value: str | int | None) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, int):
+        return str(int(value))
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _number(mark: re.Match[str], numbers: dict[str, int]) -> str:

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -25,12 +25,13 @@ from tests.bench.contenders import (
     rivals,
 )
 from tests.bench.ends import MeasureEnds
+from tests.bench.engines import measuring_engines
 from tests.bench.measure import Measure
 from tests.bench.process import ROOT, BenchFailed
 from tests.bench.results import Results
 from tests.support.nats_server import NatsServer
 
-PARTS = ("drain", "latency", "results")
+PARTS = ("drain", "latency", "results", "postgresql")
 _FOLDER = click.Path(file_okay=False, resolve_path=True, path_type=Path)
 # Events a second, and how many events are published.
 _RATES = {10: 200, 100: 2000, 1000: 10_000}
@@ -71,21 +72,27 @@ def main(
     console = Console(highlight=False, record=True, width=width)
     contenders = [THIS_WORKER, *([other_worker(against)] if against else [])]
     size = events or (3000 if quick else 100_000)
-    backlog, runs = (size if one in (parts or PARTS) else 0 for one in ("drain", "results"))
+    backlog, runs, starts = (
+        size if one in (parts or PARTS) else 0 for one in ("drain", "results", "postgresql")
+    )
     rates = (_QUICK_RATES if quick else _RATES) if "latency" in (parts or PARTS) else {}
     if not no_rivals and (backlog or rates):
         contenders += [*rivals(), *_built(console)]
     facts = {"command": shlex.join(["scripts/bench", *sys.argv[1:]]), "machine": report.machine()}
     results = Results()
     try:
-        with _workspace(out / "work") as measure:
+        with _workspace(out / "work") as measure, ExitStack() as servers:
             ends = MeasureEnds(measure.folder, measure.nats)
+            if starts:
+                place = measure.folder, measure.nats
+                engines = servers.enter_context(measuring_engines(*place))
             for number in range(repeat or (2 if quick else 3)):
                 # If the machine slows down during a round, the next one makes up for it.
                 turns = contenders[::-1] if number % 2 else contenders
                 of_starts = measure.round(turns, backlog, rates)
                 of_results = ends.round(runs, reverse=bool(number % 2))
-                for measured in chain(of_starts, of_results):
+                of_engines = engines.round(starts, reverse=bool(number % 2)) if starts else ()
+                for measured in chain(of_starts, of_results, of_engines):
                     results.add(measured)
                     console.print(str(measured))
     except (BenchFailed, OSError, RuntimeError, AssertionError) as error:

@@ -62,7 +62,7 @@ def _latency(results: Results) -> Any:
     latencies = [each for each in results.latencies if not each.of_results]
     rates = sorted({each.rate for each in latencies})
     programs = dict.fromkeys(each.program for each in latencies)
-    del programs[FLOOR]
+    programs.pop(FLOOR, None)
     colours = {FLOOR: "#999999", **dict(zip(programs, _LINES, strict=False))}
     size = 4 * len(rates), 3.8
     figure, (all_axes,) = pyplot.subplots(

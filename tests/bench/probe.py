@@ -12,8 +12,10 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import urlsplit
+
+import psycopg
 
 from tests.bench.data import TIMEOUTS, Event, Result, make_events, make_results
 from tests.bench.rivals import connect, make_runs, parse_timeouts, parser, write_batch, write_end
@@ -34,12 +36,12 @@ def main() -> None:
     given = options.parse_args()
     make = make_results if given.results else make_events
     schedule = on_schedule(list(make(given.events)), given.rate)
-    wire, connection = Wire(given.nats), connect(given.database)
+    wire = Wire(given.nats)
     if given.floor:
-        seconds = measure_floor(schedule, wire, connection)
+        seconds = measure_floor(schedule, wire, connect(given.database))
     else:
         look = _ENDED if given.results else _STARTED
-        seconds = measure_latency(schedule, wire, connection, look)
+        seconds = measure_latency(schedule, wire, *_looks(given.database, look))
     print(json.dumps(list(itertools.islice(seconds, given.events))))
 
 
@@ -100,8 +102,26 @@ def measure_floor(
         yield time.monotonic() - began
 
 
+def _looks(database: str, look: str) -> tuple[Callable[[], object], Callable[[object], bool]]:
+    """Return what changes with each commit of others, and whether a run is visible."""
+    if database.startswith("postgresql:"):
+        server = psycopg.connect(database.replace(":/", "://", 1), autocommit=True)
+        numbers = itertools.count()
+        query = look.replace("?", "%s").encode()
+        return lambda: next(numbers), lambda one: bool(server.execute(query, (one,)).fetchone())
+    connection = connect(database)
+    return (
+        # The version changes only when another connection has committed.
+        lambda: connection.execute("PRAGMA data_version").fetchone(),
+        lambda one: bool(connection.execute(look, (one,)).fetchone()),
+    )
+
+
 def measure_latency(
-    schedule: Iterator[Published], wire: Wire, connection: sqlite3.Connection, look: str
+    schedule: Iterator[Published],
+    wire: Wire,
+    version: Callable[[], object],
+    is_visible: Callable[[object], bool],
 ) -> Iterator[float]:
     """Yield the seconds from each publish until a look finds the run; never ends by itself."""
     published: deque[tuple[object, float]] = deque()
@@ -112,16 +132,15 @@ def measure_latency(
             wire.publish(event)
 
     threading.Thread(target=publish, daemon=True).start()
-    version = 0
+    seen: object = None
     while True:
         time.sleep(0.0001)
-        # The version changes only when another connection has committed.
-        (now_version,) = connection.execute("PRAGMA data_version").fetchone()
-        if now_version == version:
+        now = version()
+        if now == seen:
             continue
-        version = now_version
+        seen = now
         # One stream, so the first that was published is the first to be seen.
-        while published and connection.execute(look, published[0][:1]).fetchone():
+        while published and is_visible(published[0][0]):
             yield time.monotonic() - published.popleft()[1]
 
 

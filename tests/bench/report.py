@@ -11,8 +11,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from tests.bench.ends import COMPARED
-from tests.bench.results import FLOOR, VISIBLE_FLOOR, WORKER, Results, Spread
+from tests.bench import ends, engines
+from tests.bench.results import WORKER, Results, Spread
 from tests.support.nats_server import find_nats_server
 
 
@@ -71,7 +71,7 @@ def _ends(results: Results) -> Table:
         caption="one process unless a worker for each is named; results have 1 KB of output",
     )
     for what in dict.fromkeys(each.what for each in results.ends):
-        ended, other = results.ended(what), COMPARED.get(what)
+        ended, other = results.ended(what), {**ends.COMPARED, **engines.COMPARED}.get(what)
         ratios = [] if other is None else zip(ended, results.ended(other), strict=True)
         ratio = Spread.of(one.rate / its.rate for one, its in ratios).text(".2f") if other else ""
         rate = Spread.of(each.rate for each in ended).text(",.0f")
@@ -89,10 +89,8 @@ def _latency(results: Results) -> Table:
         cells = [program, f"{rate:,}"]
         for percent in (50, 99):
             cells.append(Spread.of(each.percent(percent) for each in latencies).text(".2f"))
-            is_floor = program in (FLOOR, VISIBLE_FLOOR)
-            cells.append(
-                "" if is_floor else f"{results.over_floor(latencies, percent).median:.2f} ×"
-            )
+            floor = results.floor_of(latencies[0])
+            cells.append(f"{results.over_floor(latencies, percent).median:.2f} ×" if floor else "")
         table.add_row(*cells)
     return table
 

@@ -122,6 +122,12 @@ class Results:
         """Return one kind of measurement, one a round."""
         return [each for each in self.ends if each.what == what]
 
+    def floor_of(self, latency: Latency) -> str | None:
+        """Return the name of the floor of a measurement, if it has one that was measured."""
+        name = VISIBLE_FLOOR if latency.of_results else FLOOR
+        is_measured = (latency.rate, name) in self.by_rate()
+        return name if is_measured and latency.program != name else None
+
     def over_floor(self, latencies: Sequence[Latency], percent: float) -> Spread:
         """Return a program's percentile divided by the floor's in the same round."""
         name = VISIBLE_FLOOR if latencies[0].of_results else FLOOR

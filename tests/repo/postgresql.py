@@ -7,7 +7,11 @@ from typing import Any
 import psycopg
 
 from repo import open_database
-from tests.repo.rows import Db
+from repo.postgresql.connection import Server
+from repo.repository import Repository as AnyRepository
+from repo.results import Result
+from repo.retry import retry_policy
+from tests.repo.rows import Db, Repository
 from tests.support.postgresql import Cluster, translated
 
 _RAISE = re.compile(r"SELECT RAISE\((?:ABORT|FAIL|ROLLBACK), ('[^']*')\)")
@@ -25,14 +29,27 @@ class PostgresDb(Db):
         self.url = cluster.url(name)
         # Tests of one engine use what only its database has.
         self.database = open_database(self.url, busy_timeout=0.05)  # type: ignore[assignment]
-        self._parameters: dict[str, Any] = {
+        self.server = Server(self.url, busy_timeout=0.05)
+        self.cluster = cluster
+        self.name = name
+        self.parameters: dict[str, Any] = {
             "host": str(cluster.folder),
             "dbname": name,
             "user": "tester",
         }
 
+    def patient(self) -> Repository:
+        """Return the repository of starts, which waits long for locks."""
+        self.repository._retry = retry_policy(30)
+        return self.repository
+
+    def patient_results(self) -> AnyRepository[Result]:
+        """Return the repository of results, which waits long for locks."""
+        self.results._retry = retry_policy(30)
+        return self.results
+
     def ask(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        with psycopg.connect(**self._parameters, autocommit=True) as one:
+        with psycopg.connect(**self.parameters, autocommit=True) as one:
             if sql.startswith("CREATE TRIGGER"):
                 for statement in _trigger(sql):
                     one.execute(statement.encode())
@@ -46,7 +63,7 @@ class PostgresDb(Db):
 
     def row_of(self, result_id: str) -> dict[str, Any]:
         query = "SELECT * FROM execution_results WHERE result_id = %s"
-        with psycopg.connect(**self._parameters) as one:
+        with psycopg.connect(**self.parameters) as one:
             cursor = one.execute(query, (result_id,))
             assert cursor.description is not None
             names = [column.name for column in cursor.description]

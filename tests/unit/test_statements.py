@@ -246,7 +246,14 @@ OF_SQLITE = {
 }
 OF_POSTGRESQL = {
     *("begin_write", "commit", "rollback", "open_savepoint", "undo_savepoint", "release_savepoint"),
-    *("prepare_transaction", "check_constraints", "get_place", "can_write", "describe_server"),
+    *(
+        "prepare_writing",
+        "check_constraints",
+        "get_place",
+        "get_session",
+        "can_write",
+        "describe_server",
+    ),
     *("list_invalid_indexes", "list_missing_rights", "get_database_size"),
     *("take_migration_lock", "set_migration_lock_timeout"),
     *("force_generic_plan", "forget_explained"),

@@ -1,24 +1,11 @@
 -- name: find_pending_executions
--- Return those of any number of executions that are pending, and whether another transaction holds them.
--- The others are locked; nobody is waited for, so that one execution that a program keeps in an open
--- transaction does not hold up the runs of all.
+-- Return those of any number of executions that are pending.
 -- Frequency: once per batch that names an execution, in its transaction; once for 50 executions that the
--- sweep finds; again after the commit for those that were held.
--- Index: primary key (exec_id), once for each execution.
-WITH given AS MATERIALIZED (
-    SELECT DISTINCT exec_id FROM unnest(?::text[]) AS given (exec_id)
-),
-free AS MATERIALIZED (
-    SELECT exec_id
-    FROM executions
-    WHERE status = 'pending' AND exec_id = ANY (ARRAY(SELECT exec_id FROM given))
-    ORDER BY exec_id
-    FOR NO KEY UPDATE SKIP LOCKED
-)
-SELECT executions.exec_id, free.exec_id IS NULL AS is_held
+-- sweep finds.
+-- Index: executions_pending, once for each execution.
+SELECT exec_id
 FROM executions
-LEFT JOIN free ON free.exec_id = executions.exec_id
-WHERE executions.status = 'pending' AND executions.exec_id = ANY (ARRAY(SELECT exec_id FROM given));
+WHERE status = 'pending' AND exec_id = ANY (?::text[]);
 
 -- name: find_execution_statuses
 -- Return the status of those of any number of executions that exist, before runs are counted. They are
@@ -35,9 +22,12 @@ FOR NO KEY UPDATE;
 -- name: promote_execution
 -- Turn an execution from pending to running, and count its runs that have ended: nothing is counted
 -- while an execution is pending. It is completed if they are as many as its targets; without any, the
--- counts stay as they are. Any other status is left unchanged.
--- Frequency: once for each execution that find_pending_executions returned as free.
--- Index: primary key (exec_id); execution_results_exec_id.
+-- counts stay as they are. Any other status is left unchanged, and so is an execution that another
+-- transaction holds: nobody is waited for, so that one execution that a program keeps in an open
+-- transaction does not hold up the runs of all. The worker then tries again after its commit, and with its
+-- next batches.
+-- Frequency: once for each execution that find_pending_executions returned.
+-- Index: executions_pending; execution_results_exec_id.
 UPDATE executions
 SET (success_count, failure_count, status) = (
     SELECT
@@ -50,7 +40,11 @@ SET (success_count, failure_count, status) = (
     FROM execution_results
     WHERE execution_results.exec_id = executions.exec_id AND finished_at IS NOT NULL
 )
-WHERE exec_id = ? AND status = 'pending';
+WHERE status = 'pending' AND exec_id = (
+    SELECT exec_id FROM executions AS free
+    WHERE free.exec_id = ? AND free.status = 'pending'
+    FOR NO KEY UPDATE SKIP LOCKED
+);
 
 -- name: list_pending_executions_after
 -- Return one page of the pending executions, whether each has runs, and whether it was initiated before

@@ -6,6 +6,11 @@
 -- Index: none; no table is read.
 SELECT database_place() AS place;
 
+-- name: get_session
+-- Return the number of the server's session. Behind a pooler it is not the one that the client was told.
+-- Index: none; no table is read.
+SELECT pg_backend_pid() AS session;
+
 -- name: can_write
 -- Return whether a transaction could write: not on a standby, nor where default_transaction_read_only
 -- is set.

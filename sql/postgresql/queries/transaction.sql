@@ -4,23 +4,25 @@
 -- name: begin_write
 BEGIN;
 
--- name: prepare_transaction
--- Return the place that this transaction writes in, and bound its waits: milliseconds for another
+-- name: prepare_writing
+-- Return the place of this database, and bound the waits of what follows: milliseconds for another
 -- transaction's lock; what the role sets for a statement and for an idle transaction, or else 30 and 60 s.
--- A commit is durable whatever the role says: acks follow it. All of it ends with the transaction, so
--- nothing is left behind in a connection that a pooler shares.
+-- A commit is durable whatever the role says: acks follow it. No table is scanned, although that is
+-- quicker while it is nearly empty: the plan of a prepared statement would be kept while it grows.
+-- Frequency: once per connection; behind a pooler, which shares sessions, once per transaction, with whose
+-- end all of it is forgotten.
 SELECT
     database_place() AS place,
-    set_config('lock_timeout', ?, true),
-    set_config(
-        'statement_timeout', coalesce(nullif(current_setting('statement_timeout'), '0'), '30s'), true),
+    set_config('lock_timeout', ?, ?),
+    set_config('enable_seqscan', 'off', ?),
+    set_config('statement_timeout', coalesce(nullif(current_setting('statement_timeout'), '0'), '30s'), ?),
     set_config(
         'idle_in_transaction_session_timeout',
-        coalesce(nullif(current_setting('idle_in_transaction_session_timeout'), '0'), '60s'), true),
+        coalesce(nullif(current_setting('idle_in_transaction_session_timeout'), '0'), '60s'), ?),
     set_config(
         'synchronous_commit',
         CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN 'on'
-            ELSE current_setting('synchronous_commit') END, true);
+            ELSE current_setting('synchronous_commit') END, ?);
 
 -- name: commit
 COMMIT;

@@ -1,10 +1,9 @@
 -- name: find_pending_executions
--- Return those of 1000, 100 or a single execution that are pending, and whether another transaction
--- holds them; here none can.
+-- Return those of 1000, 100 or a single execution that are pending.
 -- Frequency: once for each 1000 executions that a batch names, and each 100 of the rest; once for each of
 -- at most five; as often for those that the sweep finds.
 -- Index: executions_pending (status, exec_id), once for each execution.
-SELECT exec_id, 0 AS is_held
+SELECT exec_id
 FROM executions
 WHERE status = 'pending' AND exec_id IN (
     VALUES

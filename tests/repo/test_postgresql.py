@@ -1,0 +1,426 @@
+"""What is PostgreSQL's alone: commits, sessions, locks of other transactions, error codes."""
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from typing import Any
+
+import psycopg
+import pytest
+
+from repo import open_database, reaper
+from repo.errors import (
+    CorruptDatabaseError,
+    DiskError,
+    ReadOnlyError,
+    RepositoryError,
+    RowRejected,
+    SchemaError,
+    TransientError,
+    UnavailableError,
+    UnreachableError,
+)
+from repo.execution_results import START_WRITER
+from repo.postgresql.connection import Connection, Server
+from repo.postgresql.errors import TRANSLATED
+from repo.reaper import Reaping
+from repo.repository import Repository
+from repo.statements import statement
+from tests.repo.postgresql import PostgresDb
+from tests.repo.rows import reject_of, rejected_event, result, run, runs
+from tests.support.postgresql import Cluster, cluster
+from tests.support.waiting import eventually
+
+NOW = "2026-06-01T00:00:00+00:00"
+GET_SESSION = statement("get_session", "postgresql")
+
+
+@pytest.fixture
+def engine() -> str:
+    return "postgresql"
+
+
+@pytest.fixture
+def pg(db: PostgresDb) -> PostgresDb:
+    return db
+
+
+@pytest.fixture
+def connection(pg: PostgresDb) -> Iterator[Connection]:
+    with closing(pg.server.connect()) as connection:
+        yield connection
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[Cluster]:
+    """A server for this test only."""
+    started = Cluster()
+    yield started
+    started.remove()
+
+
+@contextmanager
+def other_transaction(pg: PostgresDb, *statements: str) -> Iterator[psycopg.Connection[Any]]:
+    """Hold what another program has done in a transaction that is still open."""
+    with psycopg.connect(**pg.parameters) as other:
+        for sql in statements:
+            other.execute(sql.encode())
+        yield other
+        other.rollback()
+
+
+def setting(connection: Connection, name: str) -> str:
+    row = connection.driver.execute(f"SHOW {name}".encode()).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "states"),
+    [
+        (TransientError, "55P03 40P01 40001 57014 25P03 55006"),
+        (UnreachableError, "57P01 57P02 57P03 57P05 08006 08001"),
+        (DiskError, "53100 58030"),
+        (UnavailableError, "42501 53200 53300 53400 55000 57000 58000 25P01 25P02 26000 XX000"),
+        (ReadOnlyError, "25006"),
+        (RowRejected, "22001 22P02 23505 23514 23502 44000 P0001 54000"),
+        (SchemaError, "42P01 42703 3F000 0A000 38000 39000"),
+        (CorruptDatabaseError, "XX001 XX002"),
+    ],
+)
+def test_a_state_becomes_the_error_that_says_what_to_do(
+    kind: type[RepositoryError], states: str
+) -> None:
+    for state in states.split():
+        error = psycopg.errors.lookup(state) if state in KNOWN else psycopg.DatabaseError
+        raised = error("text")
+        raised.sqlstate = state
+        with pytest.raises(RepositoryError) as translated, TRANSLATED:
+            raise raised
+        assert type(translated.value) is kind, state
+        assert str(translated.value) == f"text ({state})"
+
+
+KNOWN = {"57014", "23505", "42P01"}
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (psycopg.OperationalError("connection refused"), UnreachableError),
+        (psycopg.InterfaceError("the connection is closed"), UnreachableError),
+        (psycopg.DataError("a NUL"), RowRejected),
+        (UnicodeEncodeError("utf-8", "\udfff", 0, 1, "surrogate"), RowRejected),
+        (OverflowError("too large"), RowRejected),
+    ],
+)
+def test_an_error_without_a_state_is_that_of_the_connection_or_of_a_value(
+    error: Exception, kind: type[RepositoryError]
+) -> None:
+    with pytest.raises(RepositoryError) as translated, TRANSLATED:
+        raise error
+    assert type(translated.value) is kind
+
+
+def test_misuse_of_the_driver_is_not_reported_as_a_fault(connection: Connection) -> None:
+    with pytest.raises(psycopg.ProgrammingError):
+        connection.fetch(statement("find_execution"), ())
+
+
+def test_the_reason_of_a_rejected_row_does_not_repeat_the_row(pg: PostgresDb) -> None:
+    pg.ask("ALTER TABLE execution_results ADD CHECK (version <> 's3cret')")
+    written = pg.write([run("r1"), run("r2", version="s3cret")])
+    (event,) = written.rejected
+    assert "check constraint" in event.reason
+    assert "s3cret" not in event.reason
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ['"', "\\", '\\"', "{}", "NULL", "null", "", " ", ",", '","', "a\\\\b", "'", "\n", "%s"]
+)
+def test_any_text_in_an_array_is_stored_unchanged(pg: PostgresDb, text: str) -> None:
+    batch = [run(f"{number}{text}", pc_id=text, job_id=text) for number in range(3)]
+    assert pg.write(batch).inserted == 3
+    assert pg.ask("SELECT DISTINCT pc_id, job_id FROM execution_results") == [(text, text)]
+    assert sorted(pg.result_ids()) == sorted(one.result_id for one in batch)
+
+
+def test_missing_values_and_numbers_in_an_array_are_stored_unchanged(pg: PostgresDb) -> None:
+    codes = [0, -1, 2**31, None, 7]
+    pg.write_results(
+        *(result(f"r{at}", exit_code=code, exec_id=None) for at, code in enumerate(codes))
+    )
+    found = pg.ask("SELECT exit_code, exec_id FROM execution_results ORDER BY result_id")
+    assert found == [(code, None) for code in codes]
+
+
+def test_a_key_that_is_too_long_for_its_index_costs_one_row(pg: PostgresDb) -> None:
+    incompressible = "".join(random.Random(1).choices("abcdefghijklmnop", k=20_000))
+    written = pg.write([run("r1"), run(incompressible), run("r2", pc_id=incompressible)])
+    assert (written.inserted, written.rows_rejected) == (2, 1)
+    assert "54000" in written.rejected[0].reason
+
+
+# --- commits and sessions -------------------------------------------------------------------------
+
+
+def test_a_commit_that_the_server_answers_with_a_rollback_is_an_error(
+    connection: Connection,
+) -> None:
+    with (
+        pytest.raises(UnavailableError, match="answered ROLLBACK"),
+        connection.write(),
+        suppress(psycopg.Error),
+    ):
+        connection.driver.execute("SELECT 1 / 0")
+
+
+def test_a_commit_that_no_standby_has_confirmed_is_not_taken_for_one(
+    own_cluster: Cluster,
+) -> None:
+    name = own_cluster.create_database()
+    pg = PostgresDb(own_cluster, name)
+    own_cluster.ask("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
+    own_cluster.ask("SELECT pg_reload_conf()")
+    waiting = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    with pg, ThreadPoolExecutor(1) as pool:
+        written = pool.submit(lambda: pg.write([run("r1")]))
+        eventually(lambda: own_cluster.ask(waiting), 10)
+        with pytest.raises(UnavailableError, match="not certain"):
+            written.result(10)
+        assert pg.count() == 1  # and it comes again, since it was not acked
+
+
+def test_writing_is_durable_and_its_waits_are_bounded_whatever_the_role_says(
+    pg: PostgresDb,
+) -> None:
+    pg.ask("ALTER DATABASE " + pg.name + " SET synchronous_commit = off")
+    with closing(pg.server.connect()) as connection, connection.write():
+        names = ("synchronous_commit", "lock_timeout", "statement_timeout", "enable_seqscan")
+        assert [setting(connection, name) for name in names] == ["on", "50ms", "30s", "off"]
+        idle = "idle_in_transaction_session_timeout"
+        assert setting(connection, idle) == "1min"
+    pg.ask("ALTER DATABASE " + pg.name + " SET statement_timeout = '7s'")
+    with closing(pg.server.connect()) as connection, connection.write():
+        assert setting(connection, "statement_timeout") == "7s"
+
+
+def test_a_session_that_a_pooler_shares_is_left_as_it_was(pg: PostgresDb) -> None:
+    driver = pg.server.open()
+    driver.prepare_threshold = None  # as behind a pooler
+    with closing(Connection(driver, pg.server)) as connection:
+        before = [setting(connection, name) for name in ("lock_timeout", "enable_seqscan")]
+        for _ in range(2):
+            with connection.write():
+                assert setting(connection, "lock_timeout") == "50ms"
+                assert connection.place == pg.server.place()
+        assert [setting(connection, name) for name in ("lock_timeout", "enable_seqscan")] == before
+        connection.plan(statement("insert_runs"))
+        prepared = driver.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
+        assert prepared == (0,)
+
+
+def test_a_session_of_its_own_has_prepared_statements(connection: Connection) -> None:
+    assert connection.driver.prepare_threshold == 0
+    assert connection.fetch(GET_SESSION) == [(connection.driver.info.backend_pid,)]
+
+
+def test_reading_cannot_write_and_holds_no_transaction(pg: PostgresDb) -> None:
+    with pg.server.reading() as connection:
+        with pytest.raises(ReadOnlyError):
+            connection.execute(statement("mark_skipped_run"), ("r1",))
+        connection.driver.rollback()
+        assert connection.fetch(statement("count_runs_of_execution"), ("e",)) == [(0, 0, 0, 0)]
+        state = "SELECT state FROM pg_stat_activity WHERE pid = %s"
+        with psycopg.connect(**pg.parameters) as other:
+            pid = connection.driver.info.backend_pid
+            assert other.execute(state.encode(), (pid,)).fetchone() == ("idle",)
+
+
+def test_a_server_that_is_away_is_unreachable_and_a_closed_connection_not_current(
+    own_cluster: Cluster,
+) -> None:
+    server = Server(own_cluster.url())
+    with closing(server.connect()) as connection:
+        assert connection.is_current()
+        own_cluster.stop()
+        with pytest.raises(UnreachableError):
+            connection.fetch(GET_SESSION)
+        assert not connection.is_current()
+    with pytest.raises(UnreachableError):
+        server.connect()
+
+
+# --- rows that other transactions hold ------------------------------------------------------------
+
+
+def test_a_held_execution_holds_up_no_run_and_is_promoted_once_it_is_free(pg: PostgresDb) -> None:
+    pg.add_executions(e_1="pending", e_2="pending")
+    hold = "UPDATE executions SET job_id = 'x' WHERE exec_id = 'e-1'"
+    with other_transaction(pg, hold):
+        began = time.monotonic()
+        written = pg.write([run("r1", exec_id="e-1"), run("r2", exec_id="e-2")])
+        assert time.monotonic() - began < 5
+        assert (written.inserted, written.promotion_failures) == (2, [])
+        assert pg.statuses() == {"e-1": "pending", "e-2": "running"}
+    pg.write([run("r3", exec_id="e-2")])
+    assert pg.statuses() == {"e-1": "running", "e-2": "running"}
+
+
+def test_an_execution_that_was_held_for_a_moment_is_promoted_after_the_commit(
+    pg: PostgresDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pg.add_executions(e_1="pending")
+    hold = "UPDATE executions SET job_id = 'x' WHERE exec_id = 'e-1'"
+    with psycopg.connect(**pg.parameters) as other:
+        other.execute(hold.encode())
+        commit = Connection._commit
+
+        def commit_and_release(connection: Connection) -> None:
+            commit(connection)
+            other.rollback()
+
+        monkeypatch.setattr(Connection, "_commit", commit_and_release)
+        pg.write([run("r1", exec_id="e-1")])
+    assert pg.statuses() == {"e-1": "running"}
+
+
+def test_a_held_row_that_must_be_changed_is_waited_for_and_retried(pg: PostgresDb) -> None:
+    pg.add_executions(execution_1="running")
+    pg.write([run("r1")])
+    hold = "UPDATE execution_results SET stdout = 'x' WHERE result_id = 'r1'"
+    with other_transaction(pg, hold), pytest.raises(TransientError):
+        pg.write_results(result("r1"))
+    assert pg.write_results(result("r1")).rejected == []
+    assert pg.counts() == "1/0 running"
+
+
+def test_a_start_that_another_worker_inserts_meanwhile_is_ended_and_counted_once(
+    pg: PostgresDb,
+) -> None:
+    pg.add_executions(execution_1="running")
+    results = pg.patient_results()
+    with closing(pg.server.connect()) as starting, ThreadPoolExecutor(1) as pool:
+        with starting.write():
+            START_WRITER.write_all(starting, [run("r1")], "~")
+            ended = pool.submit(results.write, [result("r1")], [], reject_of([]))
+            blocked = "SELECT 1 FROM pg_locks WHERE NOT granted"
+            eventually(lambda: pg.ask(blocked), 10)
+        assert ended.result(10).rejected == []
+    row = pg.row_of("r1")
+    assert (row["exit_code"], row["version"], pg.counts()) == (0, "1.0.0", "1/0 running")
+
+
+def test_a_run_that_ends_while_it_is_given_up_is_not_reported_as_reaped(pg: PostgresDb) -> None:
+    pg.add_executions(execution_1="running")
+    pg.write([run("r1"), run("r2")])
+    with closing(pg.server.connect()) as reaping, closing(pg.server.connect()) as other:
+        page = reaper._page(reaping, Reaping(NOW, NOW, NOW), 10)
+        with other.write():
+            other.driver.execute(
+                "UPDATE execution_results SET finished_at = recorded_at, exit_code = 0"
+                " WHERE result_id = 'r1'"
+            )
+        with reaping.write():
+            reaped = reaper._give_up(reaping, page, NOW)
+    assert [one.result_id for one in reaped] == ["r2"]
+    assert (pg.row_of("r1")["reaped"], pg.counts()) == (0, "0/1 running")
+
+
+def test_workers_with_the_same_messages_in_any_order_never_lock_each_other_out(
+    pg: PostgresDb,
+) -> None:
+    ids = [f"e-{number}" for number in range(20)]
+    pg.add_executions(**{one.replace("-", "_"): "pending" for one in ids})
+    starts = [run(f"r{number:03}", exec_id=ids[number % 20]) for number in range(200)]
+    ends = [result(one.result_id, exec_id=one.exec_id) for one in starts]
+    bad = [rejected_event(number) for number in range(20)]
+
+    def work(seed: int) -> None:
+        shuffled = random.Random(seed)
+        own = PostgresDb(pg.cluster, pg.name)
+        with own:
+            writers = own.patient(), own.patient_results()
+            for _ in range(6):
+                for batch in (starts, ends):
+                    some: list[Any] = shuffled.sample(batch, 120)
+                    events = shuffled.sample(bad, 10)
+                    repository: Any = writers[batch is ends]
+                    repository.write(some, events, reject_of(some))
+            writers[0].write(starts, [], reject_of(starts))
+            writers[1].write(ends, [], reject_of(ends))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    deadlocks = f"SELECT deadlocks FROM pg_stat_database WHERE datname = '{pg.name}'"
+    assert pg.ask(deadlocks) == [(0,)]
+    assert (pg.count(), pg.count("rejected_events")) == (200, 20)
+    assert {pg.counts(one) for one in ids} == {"10/0 completed"}
+
+
+# --- constraints of others ------------------------------------------------------------------------
+
+
+def test_a_constraint_that_is_checked_at_the_commit_costs_one_row(pg: PostgresDb) -> None:
+    pg.ask(
+        "ALTER TABLE execution_results ADD CONSTRAINT one_request UNIQUE (request_id)"
+        " DEFERRABLE INITIALLY DEFERRED"
+    )
+    batch = [run("r1", request_id="a"), run("r2", request_id="a"), run("r3", request_id="b")]
+    written = pg.write(batch)
+    assert (written.inserted, written.rows_rejected) == (2, 1)
+    assert "23505" in written.rejected[0].reason
+
+
+def test_a_missing_right_is_no_rejected_row(pg: PostgresDb) -> None:
+    pg.ask("CREATE ROLE limited LOGIN")
+    pg.ask("GRANT SELECT ON ALL TABLES IN SCHEMA public TO limited")
+    try:
+        url = pg.url.replace("tester@", "limited@")
+        limited = Repository(
+            open_database(url), START_WRITER, retry_for=0.1, give_up=threading.Event()
+        )
+        with limited, pytest.raises(UnavailableError, match="permission denied"):
+            limited.write(runs(3), [], reject_of(runs(3)))
+        assert pg.count("rejected_events") == 0
+    finally:
+        pg.ask("DROP OWNED BY limited")
+        pg.ask("DROP ROLE limited")
+
+
+# --- the place ------------------------------------------------------------------------------------
+
+
+def test_each_database_of_a_server_has_a_place_of_its_own(pg: PostgresDb) -> None:
+    name = cluster().create_database()
+    other = open_database(cluster().url(name))
+    assert other.place() != pg.database.place()
+    cluster().drop_database(name)
+
+
+def test_a_server_that_does_not_tell_its_identity_is_reported(
+    pg: PostgresDb, caplog: pytest.LogCaptureFixture
+) -> None:
+    pg.ask("CREATE ROLE closed LOGIN")
+    pg.ask("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+    pg.ask("GRANT SELECT ON ALL TABLES IN SCHEMA public TO closed")
+    try:
+        database = open_database(pg.url.replace("tester@", "closed@"))
+        assert database.place().startswith("unknown/")
+        database.log_warnings()
+        assert [record.getMessage() for record in caplog.records] == ["database.place_unknown"]
+        found = {one.name: one for one in database.check(thorough=False, retry_for=1)}
+        assert "not tell its identity" in found["place"].text
+        assert "lacks" in found["rights"].text
+    finally:
+        pg.ask("DROP OWNED BY closed")
+        pg.ask("DROP ROLE closed")
