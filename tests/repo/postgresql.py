@@ -25,11 +25,11 @@ class PostgresDb(Db):
     engine = "postgresql"
     rejection = r"\((P0001|23514)\)"
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
+    def __init__(self, cluster: Cluster, name: str, *, busy_timeout: float = 0.05) -> None:
         self.url = cluster.url(name)
         # Tests of one engine use what only its database has.
-        self.database = open_database(self.url, busy_timeout=0.05)  # type: ignore[assignment]
-        self.server = Server(self.url, busy_timeout=0.05)
+        self.database = open_database(self.url, busy_timeout=busy_timeout)  # type: ignore[assignment]
+        self.server = Server(self.url, busy_timeout=busy_timeout)
         self.cluster = cluster
         self.name = name
         self.parameters: dict[str, Any] = {

@@ -159,9 +159,9 @@ class Db:
     def statuses(self) -> dict[str, str]:
         return dict(self.ask("SELECT exec_id, status FROM executions"))
 
-    def add_trigger(self, event: str, body: str) -> None:
+    def add_trigger(self, event: str, body: str, name: str = "foreign_rule") -> None:
         """Add a trigger as another program would: `event` is all between its name and BEGIN."""
-        self.ask(f"CREATE TRIGGER foreign_rule {event} BEGIN {body}; END")
+        self.ask(f"CREATE TRIGGER {name} {event} BEGIN {body}; END")
 
     def drop_trigger(self, table: str) -> None:
         """Drop the trigger that `add_trigger` has added to a table."""

@@ -341,30 +341,44 @@ def test_workers_with_the_same_messages_in_any_order_never_lock_each_other_out(
 ) -> None:
     ids = [f"e-{number}" for number in range(20)]
     pg.add_executions(**{one.replace("-", "_"): "pending" for one in ids})
-    starts = [run(f"r{number:03}", exec_id=ids[number % 20]) for number in range(200)]
-    ends = [result(one.result_id, exec_id=one.exec_id) for one in starts]
-    bad = [rejected_event(number) for number in range(20)]
+    rounds = [[f"r{turn}-{number:02}" for number in range(60)] for turn in range(4)]
+    pg.ask(f"ALTER DATABASE {pg.name} SET deadlock_timeout = '20ms'")
+    # So that two transactions overlap while each has some rows.
+    for event in ("INSERT ON execution_results", "INSERT ON rejected_events"):
+        pg.add_trigger(f"BEFORE {event}", "PERFORM pg_sleep(0.001)", f"slow_{event[-6:]}")
+    pg.add_trigger("BEFORE UPDATE ON executions", "PERFORM pg_sleep(0.002)", "slow_update")
+
+    together = threading.Barrier(4)
 
     def work(seed: int) -> None:
         shuffled = random.Random(seed)
-        own = PostgresDb(pg.cluster, pg.name)
-        with own:
-            writers = own.patient(), own.patient_results()
-            for _ in range(6):
-                for batch in (starts, ends):
-                    some: list[Any] = shuffled.sample(batch, 120)
-                    events = shuffled.sample(bad, 10)
-                    repository: Any = writers[batch is ends]
-                    repository.write(some, events, reject_of(some))
-            writers[0].write(starts, [], reject_of(starts))
-            writers[1].write(ends, [], reject_of(ends))
+        with PostgresDb(pg.cluster, pg.name, busy_timeout=20) as own:
+            for turn, names in enumerate(rounds):
+                for repository in (own.patient(), own.patient_results()):
+                    make: Any = run if repository is own.repository else result
+                    batch = [
+                        make(name, exec_id=ids[at % 20])
+                        for at, name in shuffled.sample([*enumerate(names)], len(names))
+                    ]
+                    writer: Any = repository
+                    writer.write(batch, [], reject_of(batch))
+                sequences = shuffled.sample(range(turn * 20, turn * 20 + 20), 20)
+                events = [rejected_event(sequence) for sequence in sequences]
+                together.wait(60)
+                own.patient().write([], events, reject_of([]))
+                ends = [
+                    result(f"{name}-{seed}", exec_id=one)
+                    for name, one in zip(names[:20], ids, strict=True)
+                ]
+                shuffled.shuffle(ends)
+                own.patient_results().write(ends, [], reject_of(ends))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
     deadlocks = f"SELECT deadlocks FROM pg_stat_database WHERE datname = '{pg.name}'"
     assert pg.ask(deadlocks) == [(0,)]
-    assert (pg.count(), pg.count("rejected_events")) == (200, 20)
-    assert {pg.counts(one) for one in ids} == {"10/0 completed"}
+    assert (pg.count(), pg.count("rejected_events")) == (560, 80)
+    assert {pg.counts(one) for one in ids} == {"28/0 completed"}
 
 
 # --- constraints of others ------------------------------------------------------------------------
