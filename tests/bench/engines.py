@@ -32,7 +32,7 @@ COMPARED = {
     TWO: ON_POSTGRESQL,
     FOUR: ON_POSTGRESQL,
 }
-_DURABLE = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "128MB"}
+_DURABLE: dict[str, str] = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "128MB"}
 _LONGEST = 600.0
 _RATE = 100
 _MOST_VISIBLE = 1000
@@ -130,7 +130,7 @@ class MeasureEngines:
 @contextmanager
 def measuring_engines(folder: Path, nats: str) -> Iterator[MeasureEngines]:
     """Provide a server of this run's own."""
-    cluster = Cluster(**_DURABLE)
+    cluster = Cluster(_DURABLE)
     try:
         yield MeasureEngines(folder, nats, cluster)
     finally:

@@ -24,6 +24,7 @@ import pytest
 
 from repo import open_database
 from tests.support.rows import Row, Rows
+from tests.support.waiting import eventually
 
 _INSTALLED = Path("/usr/lib/postgresql")
 _UNPRIVILEGED = "nobody"
@@ -48,9 +49,14 @@ def programs() -> Path | None:
 
 
 class Cluster:
-    """A server and its data, in a temporary folder."""
+    """A server and its data, in a temporary folder.
 
-    def __init__(self, **settings: str) -> None:
+    With `copy_of` it is a standby that streams from that server.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, str] | None = None, *, copy_of: "Cluster | None" = None
+    ) -> None:
         bin_folder = programs()
         if bin_folder is None:
             # Asked for where it must not be missing, as in continuous integration.
@@ -59,15 +65,19 @@ class Cluster:
             pytest.skip("PostgreSQL is missing; run scripts/setup test")
         self._bin = bin_folder
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
-        self._as_user = {}
+        self.as_user: dict[str, int] = {}
         if os.getuid() == 0:  # which the server refuses to run as
             user = pwd.getpwnam(_UNPRIVILEGED)
             os.chown(self.folder, user.pw_uid, user.pw_gid)
-            self._as_user = {"user": user.pw_uid, "group": user.pw_gid}
+            self.as_user = {"user": user.pw_uid, "group": user.pw_gid}
         self.data = self.folder / "data"
-        self._run("initdb", "-D", self.data, "-U", "tester", "-A", "trust", "-N", "-E", "UTF8")
+        if copy_of is None:
+            self._run("initdb", "-D", self.data, "-U", "tester", "-A", "trust", "-N", "-E", "UTF8")
+        else:
+            source = ("-h", copy_of.folder, "-U", "tester")
+            self._run("pg_basebackup", "-D", self.data, *source, "-R", "-c", "fast")
         with (self.data / "postgresql.conf").open("a") as file:
-            for name, value in {**_SETTINGS, **settings}.items():
+            for name, value in {**_SETTINGS, **(settings or {})}.items():
                 file.write(f"{name} = {value}\n")
             file.write(f"unix_socket_directories = '{self.folder}'\n")
         self.start()
@@ -82,12 +92,16 @@ class Cluster:
             [self._bin / "pg_ctl", "-D", self.data, "-m", mode, "-w", "stop"],
             check=False,
             capture_output=True,
-            **self._as_user,  # type: ignore[call-overload]
+            **self.as_user,  # type: ignore[call-overload]
         )
 
     def kill(self) -> None:
         """Kill the server's first process, as a crash does."""
         os.kill(int((self.data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+
+    def promote(self) -> None:
+        """Make a standby the primary, on a timeline of its own."""
+        self._run("pg_ctl", "-D", self.data, "-w", "promote")
 
     def remove(self) -> None:
         """Stop the server and delete all of it."""
@@ -132,10 +146,54 @@ class Cluster:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd="/",
-                **self._as_user,  # type: ignore[call-overload]
+                **self.as_user,  # type: ignore[call-overload]
             )
         if done.returncode:
             raise RuntimeError(f"{program} failed: {Path(log.name).read_text('utf-8')}")
+
+
+class Pooler:
+    """pgbouncer in front of a server, in transaction pooling: sessions are shared."""
+
+    def __init__(self, server: Cluster) -> None:
+        program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+        if program is None:
+            pytest.skip("pgbouncer is missing; run scripts/setup test")
+        self.folder = server.folder / "pooler"
+        self.folder.mkdir()
+        self._file = self.folder / "pgbouncer.ini"
+        (self.folder / "users").write_text('"tester" ""\n')
+        if server.as_user:
+            os.chown(self.folder, server.as_user["user"], server.as_user["group"])
+        self.point_to(server)
+        self._process = subprocess.Popen(
+            [program, self._file],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            **server.as_user,  # type: ignore[call-overload]
+        )
+        eventually((self.folder / ".s.PGSQL.6432").exists, 10)
+
+    def point_to(self, server: Cluster) -> None:
+        """Name the server that new sessions are made with; `reload` applies it."""
+        self._file.write_text(
+            f"[databases]\n* = host={server.folder}\n[pgbouncer]\npool_mode = transaction\n"
+            f"unix_socket_dir = {self.folder}\nlisten_addr =\nauth_type = trust\n"
+            f"auth_file = {self.folder}/users\nadmin_users = tester\nserver_login_retry = 1\n"
+        )
+
+    def reload(self) -> None:
+        """Read the file again."""
+        self._process.send_signal(signal.SIGHUP)
+
+    def url(self, database: str) -> str:
+        """Return the URL of a database behind the pooler."""
+        return f"postgresql://tester@:6432/{database}?host={self.folder}"
+
+    def stop(self) -> None:
+        """End the pooler."""
+        self._process.kill()
+        self._process.wait()
 
 
 @functools.cache
@@ -169,6 +227,10 @@ class PostgresRows(Rows):
     def url(self) -> str:
         return self._server.url(self._name)
 
+    def move_to(self, server: Cluster) -> None:
+        """Look at the same database of another server."""
+        self._server = server
+
     def query(self, sql: str, *values: object) -> list[Row]:
         with self._open() as connection:
             cursor = connection.execute(translated(sql).encode(), values or None)
@@ -195,6 +257,13 @@ class PostgresRows(Rows):
             cursor.executemany(sql.encode(), [tuple(row.values()) for row in rows])
 
     def _open(self) -> psycopg.Connection[tuple[Any, ...]]:
-        return psycopg.connect(
-            host=str(self._server.folder), dbname=self._name, user="tester", autocommit=True
-        )
+        return eventually(self._try_open, 30)
+
+    def _try_open(self) -> psycopg.Connection[tuple[Any, ...]] | None:
+        """Connect; returns None while the server starts, or recovers."""
+        try:
+            return psycopg.connect(
+                host=str(self._server.folder), dbname=self._name, user="tester", autocommit=True
+            )
+        except psycopg.OperationalError:
+            return None
