@@ -177,6 +177,14 @@ def parse_nats_url(text: str) -> NatsUrl:
     return NatsUrl(url, parts.scheme == "tls", credentials)
 
 
+def showable(url: str) -> str:
+    """Return a URL that may be wrong as it can be shown: without any part that may be a secret."""
+    scheme, found, _ = url.partition("://")
+    if found and scheme.startswith("postgres"):
+        return f"{scheme}://***"  # a password may stand anywhere: ?password=, host:password
+    return without_user_information(url)
+
+
 def without_user_information(text: str) -> str:
     """Replace everything before the last @ in one or several URLs, so that they can be shown."""
     _, at, host = text.rpartition("@")

@@ -20,7 +20,7 @@ GROWING = ("execution_results", "executions", "rejected_events")
 SMALL = ("checkpoints",)  # one row a consumer
 
 # The worker runs them only where list_result_columns returns their column.
-OF_LATER_COLUMNS = ("mark_skipped_run", "link_parent_run")
+OF_LATER_COLUMNS = ("mark_skipped_run", "link_parent_run", "list_marks_from")
 
 
 def plan(connection: sqlite3.Connection, sql: str) -> list[str]:

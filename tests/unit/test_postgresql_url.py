@@ -1,9 +1,14 @@
 """Database URLs of PostgreSQL: what they name, and that no part of a wrong one is repeated."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from repo import check_url, open_database
+from repo.errors import DriverMissing
 from repo.postgresql.url import parse_url
+from tests.support.commands import run_projector
 
 DEFAULTS = parse_url("postgresql://")
 
@@ -79,3 +84,29 @@ def test_a_wrong_url_is_refused_without_repeating_any_part_of_it(url: str, said:
         with pytest.raises(ValueError, match=said) as refused:
             take(url)
         assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://db/x?password=s3cret",
+        "postgresql://s3cret:1:2/x",
+        "postgres://db:s3cret/x",
+        "postgresql://me:s3cret@db/x",
+    ],
+)
+def test_no_option_repeats_a_wrong_url(url: str) -> None:
+    done = run_projector("status", "--database", url, cwd=Path(__file__).parent)
+    assert done.code == 64
+    assert "s3cret" not in done.output + done.errors
+    assert "--database" in done.errors
+
+
+def test_a_missing_driver_is_named_with_the_extra_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("repo.postgresql.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(DriverMissing, match=r"start-projector\[postgresql\]"):
+        open_database("postgresql://db/x")

@@ -44,6 +44,16 @@ SHARED = {
         {*START, "recorded_at", "expires_at"},
         "ON CONFLICT (result_id) DO NOTHING;",
     ),
+    # A copy leaves a row that exists unchanged as well.
+    "copy_run": (
+        {*START, *END, "recorded_at", "expires_at", "reaped"},
+        "ON CONFLICT (result_id) DO NOTHING;",
+    ),
+    "copy_execution": (
+        {"exec_id", "job_id", "version", "initiated_by", "initiated_at", "target_count"}
+        | {*COUNTS, "status"},
+        "ON CONFLICT (exec_id) DO NOTHING;",
+    ),
     # A result and the reaper only touch a run in flight; a result one that was given up as well.
     "insert_ended_run": (
         {*START, *END, "recorded_at"} - {"version"},

@@ -23,7 +23,10 @@ from worker.errors import (
 
 # The module of each. It is imported when it is used: to import all takes as long as to connect.
 _COMMANDS = {
-    **{name: name for name in ("backup", "check", "config", "executions", "explain", "migrate")},
+    **{
+        name: name
+        for name in ("backup", "check", "config", "copy", "executions", "explain", "migrate")
+    },
     **{name: name for name in ("rebuild", "rejected", "run", "runs", "sql", "status", "upkeep")},
     "restore": "backup",
     "verify": "verify",

@@ -44,7 +44,7 @@ class _Parsed(click.ParamType[Any]):
         try:
             return self._parse(value)
         except ValueError as error:
-            shown = settings.without_user_information(value) if self.name == "url" else value
+            shown = settings.showable(value) if self.name == "url" else value
             self.fail(f"{shown!r}: {error}", param, ctx)
 
 
@@ -63,7 +63,7 @@ def _split_urls(text: str) -> list[settings.NatsUrl]:
 
 
 _URLS = _Parsed("url", _split_urls)
-_DATABASE = _Parsed("url", check_url)
+DATABASE = _Parsed("url", check_url)
 _BUCKET = _Parsed("name", settings.parse_bucket)
 _DOMAIN = _Parsed("name", settings.parse_domain)
 _INBOX_PREFIX = _Parsed("prefix", settings.parse_inbox_prefix)
@@ -125,9 +125,10 @@ servers = together(
     ),
 )
 database = option(
-    *("--database", _DATABASE),
-    "Use this database, sqlite:///relative.db or sqlite:////absolute.db.  [default: the database "
-    "in yoyo.ini]",
+    *("--database", DATABASE),
+    "Use this database: sqlite:///relative.db, sqlite:////absolute.db, or "
+    "postgresql://USER@HOST/DATABASE for workers on several machines.  [default: the database in "
+    "yoyo.ini]",
     metavar="URL",
 )
 stream = option("--stream", _NAME, "Read starts from this stream.")
