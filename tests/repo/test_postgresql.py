@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from repo import open_database, reaper
+from repo import execution_results, executions, open_database, reaper
 from repo.errors import (
     CorruptDatabaseError,
     DiskError,
@@ -27,7 +28,7 @@ from repo.execution_results import START_WRITER
 from repo.postgresql.connection import Connection, Server
 from repo.postgresql.errors import TRANSLATED
 from repo.reaper import Reaping
-from repo.repository import Repository
+from repo.repository import Repository, Sweep
 from repo.statements import statement
 from tests.repo.postgresql import PostgresDb
 from tests.repo.rows import reject_of, rejected_event, result, run, runs
@@ -438,3 +439,96 @@ def test_a_server_that_does_not_tell_its_identity_is_reported(
     finally:
         pg.ask("DROP OWNED BY closed")
         pg.ask("DROP ROLE closed")
+
+
+# --- roles and views ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def roles(pg: PostgresDb) -> Iterator[None]:
+    """Logins of the three roles that roles.sql makes."""
+    file = Path(__file__).parents[2] / "sql" / "postgresql" / "roles.sql"
+    pg.ask(file.read_text("utf-8"))
+    pg.ask(file.read_text("utf-8"))  # it may be repeated
+    for name in ("worker", "operator", "reader"):
+        pg.ask(f"CREATE ROLE a_{name} LOGIN IN ROLE projector_{name}")
+    yield
+    for name in ("worker", "operator", "reader"):
+        pg.ask(f"DROP OWNED BY projector_{name}")
+        pg.ask(f"DROP ROLE a_{name}")
+    for name in ("operator", "worker", "reader"):
+        pg.ask(f"DROP ROLE projector_{name}")
+
+
+def as_role(pg: PostgresDb, name: str) -> PostgresDb:
+    own = PostgresDb(pg.cluster, pg.name)
+    own.parameters["user"] = name
+    own.url = own.url.replace("tester@", f"{name}@")
+    own.server = Server(own.url)
+    own.database = open_database(own.url)  # type: ignore[assignment]
+    return own
+
+
+@pytest.mark.usefixtures("roles")
+def test_the_role_of_a_worker_may_do_all_that_a_worker_does_and_no_more(pg: PostgresDb) -> None:
+    pg.add_executions(execution_1="pending", old="pending")
+    with as_role(pg, "a_worker") as own:
+        assert own.database.pending_migrations() == []
+        found = {one.name: one for one in own.database.check(thorough=False, retry_for=1)}
+        assert found["rights"].level == 0
+        own.write([*runs(9), run("r9", expires_at="2026-05-20T12:00:00+00:00")], [rejected_event()])
+        own.write_results(
+            *(result(f"r{number}") for number in range(4)),
+            result("r4", job_id="another"),
+            result("new", skipped=True, parent_result_id="r1"),
+        )
+        assert len(own.repository.reap(Reaping(NOW, NOW, NOW))) == 5
+        own.repository.sweep(Sweep(old_before=NOW))
+        own.repository.delete_old(execution_results.delete_old, NOW)
+        own.repository.delete_old(executions.delete_old, NOW)
+        assert pg.count() == pg.count("executions") == 0
+        for forbidden in (
+            "UPDATE execution_results SET recorded_at = ''",
+            "INSERT INTO executions SELECT * FROM executions",
+            "UPDATE executions SET target_count = 1",
+            "DELETE FROM rejected_events",
+            "DROP TABLE checkpoints",
+            "INSERT INTO _yoyo_migration (migration_hash) VALUES ('x')",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                own.ask(forbidden)
+
+
+@pytest.mark.usefixtures("roles")
+def test_an_operator_retries_and_discards_and_a_reader_reads(pg: PostgresDb) -> None:
+    pg.write([run("r1")], [rejected_event(1), rejected_event(2)])
+    with as_role(pg, "a_operator") as own:
+        again = own.repository.write_again([], [rejected_event(1, reason="new")], reject_of([]))
+        assert len(again.still_rejected) == 1
+        assert own.repository.discard_rejected([rejected_event(2).key]) == 1
+    with as_role(pg, "a_reader") as own:
+        assert own.ask("SELECT state, started IS NOT NULL FROM readable_runs") == [
+            ("overdue", True)
+        ]
+        assert own.ask("SELECT outstanding FROM readable_executions") == []
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            own.ask("DELETE FROM execution_results")
+
+
+def test_the_views_show_each_state_and_no_instant_for_a_text_that_is_none(pg: PostgresDb) -> None:
+    pg.add_executions(execution_1="running")
+    pg.write([run("r1", expires_at="9999-01-01T00:00:00+00:00"), run("r2", expires_at="soon")])
+    pg.write_results(result("r3"), result("r4", exit_code=3), result("r5", skipped=True))
+    pg.write([run("r6")])
+    pg.repository.reap(Reaping(NOW, NOW, NOW))
+    found = dict(pg.ask("SELECT result_id, state FROM readable_runs"))
+    assert found == {
+        "r1": "in flight",
+        "r2": "in flight",
+        "r3": "succeeded",
+        "r4": "failed",
+        "r5": "skipped",
+        "r6": "given up",
+    }
+    assert pg.ask("SELECT expires FROM readable_runs WHERE result_id = 'r2'") == [(None,)]
+    assert pg.ask("SELECT outstanding FROM readable_executions") == [(-1,)]

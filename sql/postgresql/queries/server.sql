@@ -57,7 +57,9 @@ FROM (
     ('executions', 'DELETE'), ('rejected_events', 'SELECT'), ('rejected_events', 'INSERT'),
     ('checkpoints', 'SELECT'), ('checkpoints', 'INSERT'), ('checkpoints', 'UPDATE')
 ) AS needed (name, privilege)
-WHERE NOT has_table_privilege(needed.name, needed.privilege)
+WHERE NOT CASE needed.privilege
+    WHEN 'DELETE' THEN has_table_privilege(needed.name, 'DELETE')
+    ELSE has_any_column_privilege(needed.name, needed.privilege) END
 ORDER BY missing;
 
 -- name: get_database_size

@@ -1,0 +1,2 @@
+DROP VIEW IF EXISTS readable_executions;
+DROP VIEW IF EXISTS readable_runs;
