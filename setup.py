@@ -47,6 +47,8 @@ setup(
         "datasette": ["datasette>=0.65,<1"],  # scripts/deploy/datasette
         "test": [
             "psycopg[binary]>=3.2",
+            "pyyaml>=6.0",
+            "types-PyYAML",
             "pytest>=8.3",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",

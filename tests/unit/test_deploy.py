@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from repo import open_database
+from repo import check_url, open_database
 from repo.migrations import known_migrations
 from tests.support.commands import others_environment
 from worker import errors
@@ -37,18 +38,20 @@ SHOWN = " ".join(target["expr"] for panel in PANELS for target in panel.get("tar
 ALERTED = " ".join(re.findall(r"expr: (.*)", RULES.read_text("utf-8")))
 
 
-def metrics() -> Metrics:
+def metrics(url: str = "sqlite:///nowhere.db") -> Metrics:
     status = WorkerStatus(["starts"], stalled_after=60.0, busy_timeout=1.0, is_observed=True)
-    database = open_database("sqlite:///nowhere.db")
+    database = open_database(url)
     return Metrics(status, ManifestCache(), database, {"worker": "1", "nats-py": "2"})
 
 
 @pytest.fixture(scope="module")
 def exported() -> set[str]:
-    """The names of all metrics, as documents and expressions use them."""
-    text = generate_latest(metrics().registry).decode()
+    """The names of all metrics of any engine, as documents and expressions use them."""
+    nowhere = "postgresql://127.0.0.1:1/nowhere"
+    texts = [generate_latest(one.registry).decode() for one in (metrics(), metrics(nowhere))]
     return {
         family.name + ("_total" if family.type == "counter" else "")
+        for text in texts
         for family in text_string_to_metric_families(text)
     }
 
@@ -159,3 +162,80 @@ def test_the_example_of_variables_names_options_that_exist_and_the_scraped_port(
     assert named.keys() - {"PROJECTOR_TOKEN"} <= options
     scrape = (DEPLOY / "prometheus" / "scrape.yml").read_text("utf-8")
     assert f"127.0.0.1:{named['PROJECTOR_METRICS_PORT']}" in scrape
+
+
+# --- containers -----------------------------------------------------------------------------------
+
+DOCKERFILE = (DEPLOY / "container" / "Dockerfile").read_text("utf-8")
+COMPOSE = yaml.safe_load((DEPLOY / "container" / "compose.yaml").read_text("utf-8"))
+OBJECTS = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "projector.yaml").read_text("utf-8")))
+VARIABLES = {option.envvar for option in command_line.run.params} | {"PGPASSWORD"}
+PORT = 9464
+
+
+def test_the_image_runs_as_an_ordinary_user_and_copies_what_the_package_needs() -> None:
+    assert re.findall(r"^USER (\d+)$", DOCKERFILE, re.MULTILINE) == ["10001"]
+    copied = re.findall(r"^COPY (?!--from)(.*)", DOCKERFILE, re.MULTILINE)
+    kept = re.findall(r"^!(.*)", (ROOT / ".dockerignore").read_text("utf-8"), re.MULTILINE)
+    assert {name for line in copied for name in line.split()[:-1]} == set(kept)
+    assert all((ROOT / name).exists() for name in kept)
+    named = set(re.findall(r"\b(PROJECTOR_\w+)=", DOCKERFILE))
+    assert named <= VARIABLES
+    assert f"PROJECTOR_METRICS_PORT={PORT}" in DOCKERFILE
+    assert f"EXPOSE {PORT}" in DOCKERFILE
+
+
+def test_the_health_check_of_the_image_is_a_program_that_works(tmp_path: Path) -> None:
+    (text,) = re.findall(r"CMD (\[\"python\".*\])$", DOCKERFILE, re.MULTILINE)
+    program = [sys.executable, *json.loads(text)[1:]]
+    refused = subprocess.run(program, capture_output=True, check=False, cwd=tmp_path)
+    assert refused.returncode != 0
+    code = program[-1].replace(f"http://127.0.0.1:{PORT}/livez", (tmp_path / "live").as_uri())
+    (tmp_path / "live").write_text("live")
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_services_are_three_brokers_postgresql_and_two_workers_after_the_migrations() -> None:
+    services = COMPOSE["services"]
+    brokers = [name for name in services if name.startswith("nats")]
+    workers = [name for name in services if name.startswith("worker")]
+    assert (len(brokers), len(workers), "postgresql" in services) == (3, 2, True)
+    for name in workers:
+        settings = services[name]["environment"]
+        assert settings.keys() <= VARIABLES
+        assert [url.partition("://")[2] for url in settings["PROJECTOR_NATS_URL"].split(",")] == [
+            f"{broker}:4222" for broker in brokers
+        ]
+        assert services[name]["depends_on"]["migrate"] == {
+            "condition": "service_completed_successfully"
+        }
+        assert check_url(settings["PROJECTOR_DATABASE"])
+    assert services["migrate"]["command"] == ["migrate"]
+    for broker in brokers:
+        routes = services[broker]["command"][-1]
+        assert sorted(re.findall(r"nats-\d", routes)) == sorted({*brokers} - {broker})
+
+
+def test_the_pods_are_probed_on_the_pages_of_the_worker_and_have_no_rights() -> None:
+    kinds = [one["kind"] for one in OBJECTS]
+    assert kinds == ["ConfigMap", "Job", "Deployment", "PodDisruptionBudget"]
+    settings, job, deployment, budget = OBJECTS
+    assert settings["data"].keys() <= VARIABLES
+    assert check_url(settings["data"]["PROJECTOR_DATABASE"])
+    for one in (job, deployment):
+        pod = one["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        (container,) = pod["containers"]
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert {variable["name"] for variable in container["env"]} <= VARIABLES
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert [port["containerPort"] for port in container["ports"]] == [PORT]
+    pages = {name: container[name]["httpGet"]["path"] for name in container if "Probe" in name}
+    assert pages == {
+        "startupProbe": "/livez",
+        "livenessProbe": "/livez",
+        "readinessProbe": "/readyz",
+    }
+    grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace >= Settings((), "").drain_timeout + 5
+    assert budget["spec"]["minAvailable"] < deployment["spec"]["replicas"]
