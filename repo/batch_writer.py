@@ -5,8 +5,8 @@ promotion. Each case below is one of those, and each costs no more than what was
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Generic, NamedTuple, TypeVar
 
@@ -166,8 +166,11 @@ class BatchWriter(Generic[Row]):
         Returns how many were changed, and the failures.
         """
 
-        def scope() -> AbstractContextManager[None]:
-            return self._transaction(self.connection, NO_CHECKPOINT)
+        @contextmanager
+        def scope() -> Iterator[None]:
+            with self._transaction(self.connection, NO_CHECKPOINT):
+                self.connection.exclude_other_upkeep()
+                yield
 
         try:
             with scope():

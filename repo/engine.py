@@ -90,6 +90,9 @@ class Connection(Protocol):
         UnavailableError otherwise. On an error everything is undone and that first error is raised.
         """
 
+    def exclude_other_upkeep(self) -> None:
+        """Keep the upkeep of other workers waiting until the transaction ends."""
+
     def savepoint(self, *, keep: bool = True) -> AbstractContextManager[None]:
         """Run the body so that an error undoes only the body; the error is raised.
 

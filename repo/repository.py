@@ -201,6 +201,7 @@ class Repository(Generic[Row]):
         while True:
             try:
                 with self._transaction(connection, NO_CHECKPOINT):
+                    connection.exclude_other_upkeep()
                     reaped = reap_page(connection, reaping, _PAGE)
             except (RowRejected, SchemaError):
                 if reap_page is reaper.reap_each:  # no single run, but the tables
@@ -215,6 +216,7 @@ class Repository(Generic[Row]):
     def _delete_old(self, delete: Delete, before: str) -> int:
         connection = self._open().connection
         with self._transaction(connection, NO_CHECKPOINT):
+            connection.exclude_other_upkeep()
             return delete(connection, before, _DELETED_AT_ONCE)
 
     def _in_transaction(self, work: Callable[[Connection], _Result]) -> _Result:

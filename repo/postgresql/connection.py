@@ -35,6 +35,7 @@ _CAN_WRITE = statement("can_write", ENGINE)
 _FORCE_GENERIC_PLAN = statement("force_generic_plan", ENGINE)
 _FORGET_EXPLAINED = statement("forget_explained", ENGINE)
 _GET_SESSION = statement("get_session", ENGINE)
+_TAKE_UPKEEP_LOCK = statement("take_upkeep_lock", ENGINE)
 _GET_PLACE = statement("get_place", ENGINE)
 
 _COMMITTED = texts(ENGINE)[_COMMIT].removesuffix(";")
@@ -237,6 +238,10 @@ class Connection:
             raise UnavailableError(f"the server answered {answer} to {_COMMITTED}")
         if self._warnings:  # committed, but a wait for the standby was cancelled
             raise UnavailableError(f"the commit is not certain: {'; '.join(self._warnings)}")
+
+    def exclude_other_upkeep(self) -> None:
+        """Keep the upkeep of other workers waiting until the transaction ends."""
+        self.fetch(_TAKE_UPKEEP_LOCK)
 
     @contextmanager
     def savepoint(self, *, keep: bool = True) -> Iterator[None]:

@@ -265,6 +265,9 @@ class Connection:
         self._verify_same_file()
         self._verify_same_log()
 
+    def exclude_other_upkeep(self) -> None:
+        """Do nothing: only one connection writes at a time."""
+
     @contextmanager
     def savepoint(self, *, keep: bool = True) -> Iterator[None]:
         """Run the body so that an error undoes only the body; the error is raised.

@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -380,6 +380,25 @@ def test_workers_with_the_same_messages_in_any_order_never_lock_each_other_out(
     assert pg.ask(deadlocks) == [(0,)]
     assert (pg.count(), pg.count("rejected_events")) == (560, 80)
     assert {pg.counts(one) for one in ids} == {"28/0 completed"}
+
+
+def test_the_upkeep_of_one_worker_waits_for_that_of_another(pg: PostgresDb) -> None:
+    pg.write([run("r1")])
+    pg.add_executions(execution_1="pending", old="pending")
+    changes: list[Callable[[], object]] = [
+        lambda: pg.repository.reap(Reaping(NOW, NOW, NOW)),
+        lambda: pg.repository.sweep(Sweep(old_before=NOW)),
+        lambda: pg.repository.delete_old(executions.delete_old, NOW),
+    ]
+    with closing(pg.server.connect()) as other, other.write():
+        other.exclude_other_upkeep()
+        for change in changes:
+            with pytest.raises(TransientError):
+                change()
+        assert pg.write([run("r2")]).inserted == 1  # a batch waits for no upkeep
+    for change in changes:
+        change()
+    assert pg.count("executions") == 0
 
 
 # --- constraints of others ------------------------------------------------------------------------

@@ -209,6 +209,8 @@ def translated(sql: str) -> str:
     sql = sql.replace("%", "%%") if "?" in sql else sql
     sql = sql.replace("?", "%s").replace("ORDER BY rowid", "ORDER BY ctid")
     sql = _TYPE.sub(r"CASE pg_typeof(\1)::text WHEN 'bytea' THEN 'blob' ELSE 'text' END", sql)
+    # The views for people depend on the tables.
+    sql = re.sub(r"(DROP (?:TABLE|COLUMN) \w+)$", r"\1 CASCADE", sql)
     sql = sql.replace("max(caught_up_to, ", "greatest(checkpoints.caught_up_to, ")
     return sql.replace("ON CONFLICT DO UPDATE", "ON CONFLICT (stream, consumer) DO UPDATE")
 

@@ -24,6 +24,12 @@ SELECT
         CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN 'on'
             ELSE current_setting('synchronous_commit') END, ?);
 
+-- name: take_upkeep_lock
+-- Wait for the upkeep of other workers, up to lock_timeout: two of them would look at the same rows. The
+-- lock ends with the transaction.
+-- Frequency: once per transaction of the sweep, the reaper and retention.
+SELECT pg_advisory_xact_lock(hashtext('start-projector upkeep'));
+
 -- name: commit
 COMMIT;
 
