@@ -20,7 +20,8 @@ from repo.errors import (
 )
 
 _STATES: dict[str, type[RepositoryError]] = {
-    "25006": ReadOnlyError,  # a standby
+    "25006": ReadOnlyError,
+    "55000": ReadOnlyError,  # a standby, which has no place to write to yet
     "25P03": TransientError,  # idle in a transaction for too long
     "40001": TransientError,
     "40P01": TransientError,  # deadlock

@@ -360,6 +360,27 @@ def test_a_server_that_is_away_at_the_start_is_waited_for(
     completes(stream, rows, ["r1"], worker)
 
 
+def test_a_standby_is_waited_for_until_it_is_promoted(
+    stream: Broker, cluster: Cluster, rows: PostgresRows, start_worker: StartWorker
+) -> None:
+    rows.insert_execution("execution-1", 10_000_000)
+    standby = Cluster({"fsync": "on"}, copy_of=cluster)
+    try:
+        eventually(lambda: standby.ask("SELECT count(*) FROM pg_stat_wal_receiver") == [(1,)], 10)
+        rows.move_to(standby)
+        worker = start_worker(rows)
+        worker.wait_for("database.unavailable")
+        check = run_here("check", "--database", rows.url, "--nats", stream.url)
+        assert "standby" in check.output
+        stream.publish_starts([events.start(result_id="r1")])
+        assert worker.is_running()
+        standby.promote()
+        worker.wait_for("pull.started", within=20)
+        completes(stream, rows, ["r1"], worker)
+    finally:
+        standby.remove()
+
+
 def test_an_execution_that_another_program_holds_delays_no_run_of_any(
     stream: Broker, cluster: Cluster, rows: PostgresRows, start_worker: StartWorker
 ) -> None:

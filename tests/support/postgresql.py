@@ -82,6 +82,14 @@ class Cluster:
             file.write(f"unix_socket_directories = '{self.folder}'\n")
         self.start()
 
+    def write(self, name: str, text: str) -> None:
+        """Write a file in the folder of the data, which only the server may read."""
+        file = self.data / name
+        file.write_text(text)
+        file.chmod(0o600)
+        if self.as_user:
+            os.chown(file, self.as_user["user"], self.as_user["group"])
+
     def start(self) -> None:
         """Start the server and wait until it answers."""
         self._run("pg_ctl", "-D", self.data, "-l", self.folder / "log", "-w", "start")

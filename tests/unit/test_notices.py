@@ -13,6 +13,7 @@ from worker.jetstream.notices import Notices
 
 PUT = "$KV.jobs.>"
 PURGE, DELETE = "$JS.API.STREAM.PURGE.KV_jobs", "$JS.API.STREAM.MSG.DELETE.KV_jobs"
+DELETE_BUCKET = "$JS.API.STREAM.DELETE.KV_jobs"
 CHANGED = "$JS.EVENT.ADVISORY.STREAM.*.KV_jobs"
 CREATED = "$JS.EVENT.ADVISORY.CONSUMER.CREATED.KV_jobs.*"
 
@@ -88,7 +89,7 @@ def test_each_of_several_puts_is_waited_for(bucket: Bucket) -> None:
     assert bucket.look()
 
 
-@pytest.mark.parametrize("subject", [PUT, PURGE, DELETE])
+@pytest.mark.parametrize("subject", [PUT, PURGE, DELETE, DELETE_BUCKET])
 def test_what_adds_no_message_counts_as_done_after_ten_seconds(
     bucket: Bucket, subject: str
 ) -> None:

@@ -25,9 +25,13 @@ def in_domain(subject: str, domain: str | None) -> str:
 
 
 def manifest_changes(bucket: str) -> list[str]:
-    """Return the subjects of what adds messages to a bucket, or takes them away, on request."""
+    """Return the subjects of what adds messages to a bucket, or takes them away, on request.
+
+    What the server tells of a deleted bucket may come after its answer to who deleted it.
+    """
     stream = f"KV_{bucket}"
-    return [f"$KV.{bucket}.>", f"{API}.STREAM.PURGE.{stream}", f"{API}.STREAM.MSG.DELETE.{stream}"]
+    changes = [f"{API}.STREAM.PURGE.{stream}", f"{API}.STREAM.DELETE.{stream}"]
+    return [f"$KV.{bucket}.>", *changes, f"{API}.STREAM.MSG.DELETE.{stream}"]
 
 
 def stream_changes(bucket: str) -> str:

@@ -1,0 +1,170 @@
+"""The schema of PostgreSQL: up, down and up again, by the command and by yoyo, and their lock."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from repo import Progress, open_database
+from repo.errors import TransientError, UnreachableError
+from repo.migrations import known_migrations, migrations_folder
+from tests.support.commands import Done, run_projector
+from tests.support.postgresql import cluster
+from tests.support.waiting import eventually
+
+IDS = known_migrations("postgresql")
+ROOT = Path(__file__).parents[2]
+OBJECTS = """
+SELECT relkind::text, relname::text FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relname NOT LIKE '%yoyo%'
+UNION ALL SELECT 'f', proname::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+ORDER BY 1, 2
+"""
+
+
+@pytest.fixture
+def empty() -> Iterator[str]:
+    """The name of a database without tables."""
+    name = f"empty_{time.monotonic_ns()}"
+    cluster().ask(f"CREATE DATABASE {name} TEMPLATE template0")
+    yield name
+    cluster().drop_database(name)
+
+
+def objects(name: str) -> list[tuple[object, ...]]:
+    return cluster().ask(OBJECTS, name)
+
+
+def yoyo(name: str, *arguments: str) -> str:
+    url = cluster().url(name).replace("postgresql:", "postgresql+psycopg:")
+    program = Path(sys.executable).with_name("yoyo")
+    done = subprocess.run(
+        [program, *arguments, "--no-config-file", "--database", url],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd="/",
+    )
+    return done.stdout
+
+
+def command(name: str, *arguments: str) -> Done:
+    return run_projector("migrate", *arguments, "--database", cluster().url(name), cwd=ROOT)
+
+
+def test_the_command_applies_each_migration_once_and_prints_it(empty: str) -> None:
+    assert [line[:7] for line in command(empty, "--list").output.splitlines()] == ["pending"] * 3
+    assert "CREATE OR REPLACE FUNCTION database_place" in command(empty, "--dry-run").output
+    assert objects(empty) == []
+    done = command(empty)
+    assert (done.code, done.output.splitlines()) == (0, IDS), done
+    assert command(empty).output == command(empty, "--dry-run").output == ""
+
+
+def test_yoyo_takes_everything_back_and_applies_it_again(empty: str) -> None:
+    open_database(cluster().url(empty)).migrate()
+    before = objects(empty)
+    folder = str(migrations_folder("postgresql"))
+    yoyo(empty, "rollback", "--all", "--batch", folder)
+    assert objects(empty) == []
+    yoyo(empty, "apply", "--batch", folder)
+    assert objects(empty) == before
+    assert open_database(cluster().url(empty)).pending_migrations() == []
+
+
+def test_a_migration_that_was_applied_and_not_marked_may_be_repeated(empty: str) -> None:
+    database = open_database(cluster().url(empty))
+    database.migrate()
+    before = objects(empty)
+    cluster().ask("DELETE FROM _yoyo_migration", empty)
+    database.migrate()
+    assert (objects(empty), database.pending_migrations()) == (before, [])
+
+
+def test_two_migrations_at_once_apply_each_once(empty: str) -> None:
+    databases = [open_database(cluster().url(empty)) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(database.migrate) for database in databases]:
+            done.result(60)
+    assert cluster().ask("SELECT count(*) FROM _yoyo_migration", empty) == [(3,)]
+
+
+def test_the_lock_of_a_killed_yoyo_is_named_with_its_process_and_time(empty: str) -> None:
+    database = open_database(cluster().url(empty))
+    database.migrate()
+    cluster().ask("INSERT INTO yoyo_lock VALUES (1, '2026-05-20 12:00:00', 4711)", empty)
+    cluster().ask("DELETE FROM _yoyo_migration", empty)
+    seen: list[str] = []
+
+    def watch(progress: Progress) -> bool:
+        seen.append(progress.step)
+        return "4711" in progress.step
+
+    with pytest.raises(TransientError, match="process 4711") as given_up:
+        database.migrate(watch)
+    assert "since 2026-05-20T12:00:00Z" in str(given_up.value)
+    assert "yoyo break-lock" in str(given_up.value)
+    yoyo(empty, "break-lock")
+    database.migrate()
+    assert database.pending_migrations() == []
+
+
+def test_a_killed_migration_leaves_no_lock(empty: str) -> None:
+    open_database(cluster().url(empty)).migrate()
+    cluster().ask("DELETE FROM _yoyo_migration WHERE migration_id LIKE '%views'", empty)
+    url = cluster().url(empty)
+    with psycopg.connect(host=str(cluster().folder), dbname=empty, user="tester") as other:
+        other.execute("LOCK TABLE readable_runs IN ACCESS EXCLUSIVE MODE")
+        migrating = subprocess.Popen(
+            [Path(sys.executable).with_name("projector"), "migrate", "--database", url],
+            stderr=subprocess.DEVNULL,
+        )
+        waiting = "SELECT 1 FROM pg_locks WHERE NOT granted"
+        eventually(lambda: cluster().ask(waiting), 20)
+        migrating.kill()
+        migrating.wait()
+    assert command(empty).code == 0
+
+
+def test_a_migration_that_is_given_up_ends_its_statement(empty: str) -> None:
+    database = open_database(cluster().url(empty))
+    database.migrate()
+    cluster().ask("DELETE FROM _yoyo_migration WHERE migration_id LIKE '%views'", empty)
+    stop = threading.Event()
+    with psycopg.connect(host=str(cluster().folder), dbname=empty, user="tester") as other:
+        other.execute("LOCK TABLE readable_runs IN ACCESS EXCLUSIVE MODE")
+        with ThreadPoolExecutor(1) as pool:
+            migrating = pool.submit(database.migrate, lambda _: stop.is_set())
+            eventually(lambda: cluster().ask("SELECT 1 FROM pg_locks WHERE NOT granted"), 20)
+            stop.set()
+            with pytest.raises(TransientError, match="given up"):
+                migrating.result(20)
+        eventually(lambda: not cluster().ask("SELECT 1 FROM pg_locks WHERE NOT granted"), 10)
+
+
+def test_a_server_that_is_away_is_exit_code_75_and_a_wrong_database_says_so(empty: str) -> None:
+    away = run_projector("migrate", "--database", "postgresql://127.0.0.1:1/x", cwd=ROOT)
+    assert away.code == 75
+    assert "cannot be reached" in away.errors
+    with pytest.raises(UnreachableError, match="does not exist"):
+        open_database(cluster().url("no_such_database")).pending_migrations()
+
+
+def test_a_database_of_the_fleet_keeps_its_tables(empty: str) -> None:
+    cluster().ask(
+        "CREATE TABLE executions (exec_id text PRIMARY KEY, job_id text, version text, initiated_by"
+        " text, initiated_at text, target_count bigint, success_count bigint DEFAULT 0,"
+        " failure_count bigint DEFAULT 0, status text, site text)",
+        empty,
+    )
+    database = open_database(cluster().url(empty))
+    database.migrate()
+    columns = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'executions'"
+    assert cluster().ask(columns, empty) == [(10,)]
+    assert ("i", "executions_pending") in objects(empty)
