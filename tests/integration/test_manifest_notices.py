@@ -77,6 +77,22 @@ def test_a_manifest_that_was_put_just_before_a_start_counts_for_it(
     put_and_start(Deadlines(stream, rows, worker), stream, 24)
 
 
+def test_a_start_of_the_worker_reads_the_bucket_once(
+    stream: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    stream.make_bucket()
+    stream.put_manifest("job", manifest("20s"))
+    looks = stream.heard(LOOK)
+    counts = []
+    for _ in range(5):
+        before = len(looks)
+        worker = start_worker(rows, pulling=True)
+        counts.append(len(looks) - before)
+        assert worker.stop() == 0
+    # One before the reading and one after it; the server may confirm late that nothing was missed.
+    assert sorted(counts)[2] == 2
+
+
 def test_manifests_of_several_publishers_count_for_their_next_starts(
     stream: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:

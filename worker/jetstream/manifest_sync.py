@@ -148,7 +148,8 @@ class ManifestSync:
         self._cache.confirm()
         self._is_given_up = self._is_silent = False
         self._last_problem = None
-        self._answer(waiting)
+        # Those who came meanwhile, too, where nothing was announced since the look began.
+        self._answer(list(self._waiting) if self.may_try else waiting)
         return True
 
     async def _rest(self, seconds: float) -> None:
