@@ -23,6 +23,13 @@ _MOST_QUEUED = 10_000
 _FLUSH_TIMEOUT = 1.0
 _TICK = 0.01
 
+_PRIORITIES = (
+    (logging.CRITICAL, "<2>"),
+    (logging.ERROR, "<3>"),
+    (logging.WARNING, "<4>"),
+    (logging.INFO, "<6>"),
+    (0, "<7>"),
+)
 _LIBRARIES = {"nats": logging.WARNING, "asyncio": logging.ERROR, "yoyo": logging.WARNING}
 _OWN_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -131,14 +138,36 @@ class _Json(JsonFormatter):
 
 
 class _Text(logging.Formatter):
-    """Format a record as `12:00:00 INFO    batch.projected  batch_size=3`."""
+    """Format a record as `2026-05-20T12:00:00Z INFO    batch.projected  batch_size=3`."""
 
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+        self.converter = time.gmtime  # what the Z says
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the base class's name)
         fields = {name: value for name, value in record.__dict__.items() if name not in _OWN_FIELDS}
         return "  ".join([super().formatMessage(record), *_pairs(fields)])
+
+
+class _Journal(logging.Formatter):
+    """Begin each line with its level as sd-daemon(3) has it, for `journalctl -p`."""
+
+    def __init__(self, form: logging.Formatter) -> None:
+        super().__init__()
+        self._form = form
+
+    def format(self, record: logging.LogRecord) -> str:
+        mark = next(mark for level, mark in _PRIORITIES if record.levelno >= level)
+        return "\n".join(f"{mark}{line}" for line in self._form.format(record).split("\n"))
+
+
+def _is_read_by_journal() -> bool:
+    """Return whether standard error is the journal's, which names its device and inode."""
+    try:
+        found = os.fstat(sys.stderr.fileno())
+    except (AttributeError, OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def _pairs(fields: dict[str, object], *, zeros: bool = True) -> Iterator[str]:
@@ -178,9 +207,10 @@ class Repeats:
 def set_up_logging(level: str, form: str) -> None:
     """Send all logs of the process to standard error; `form` is JSON or TEXT."""
     handler = _StandardError()
-    handler.setFormatter(
+    formatter: logging.Formatter = (
         _Json("{created}{levelname}{name}{message}", style="{") if form == JSON else _Text()
     )
+    handler.setFormatter(_Journal(formatter) if _is_read_by_journal() else formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
     # Below these levels the libraries log only internals; asyncio warns at the end of each TLS

@@ -1,6 +1,10 @@
 import json
 import logging
+import os
+import re
+import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -60,6 +64,49 @@ def test_a_text_line_holds_level_event_and_fields(capsys: Capture) -> None:
     log(TEXT, stream_sequence=7, names=["a", "b"], more={"x": 1, "y": 0}, z=0)
     expected = "WARNING event.rejected stream_sequence=7 names=a,b x=1 z=0"
     assert line(capsys).split()[1:] == expected.split()
+
+
+def test_a_text_line_begins_with_date_and_time_in_utc(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    record = logging.makeLogRecord({"name": "worker.test", "msg": "event.rejected"})
+    record.created, record.levelno, record.levelname = 1_779_278_400.25, logging.INFO, "INFO"
+    set_up_logging("info", TEXT)
+    logger.handle(record)
+    monkeypatch.undo()
+    time.tzset()
+    assert line(capsys) == "2026-05-20T12:00:00Z INFO    event.rejected"
+
+
+@pytest.mark.parametrize("form", [JSON, TEXT])
+@pytest.mark.parametrize("is_journal", [True, False])
+def test_lines_for_the_journal_begin_with_their_priority(form: str, is_journal: bool) -> None:
+    program = (
+        "import logging\n"
+        "from worker.logs import set_up_logging\n"
+        f"set_up_logging('debug', {form!r})\n"
+        "for level in (10, 20, 30, 40, 50): logging.log(level, 'an.event')\n"
+        "logging.error('a.bug', exc_info=ValueError('x'))\n"
+    )
+    reading, writing = os.pipe()
+    status = os.fstat(writing)
+    stream = f"{status.st_dev}:{status.st_ino if is_journal else 1}"
+    with os.fdopen(reading) as read:
+        subprocess.run(
+            [sys.executable, "-c", program],
+            stderr=writing,
+            check=True,
+            env={**os.environ, "JOURNAL_STREAM": stream},
+        )
+        os.close(writing)
+        lines = read.read().splitlines()
+    marks = [line[:3] for line in lines if re.match(r"<\d>", line)]
+    assert len(marks) == (len(lines) if is_journal else 0)
+    if is_journal:
+        assert marks[:5] == ["<7>", "<6>", "<4>", "<3>", "<2>"]
+        assert set(marks[5:]) == {"<3>"}  # each line of a traceback
 
 
 @pytest.mark.parametrize("name", [HOSTILE, "", "\ud800", "\u202e", "two words"], ids=ascii)
