@@ -146,7 +146,8 @@ def test_an_event_in_the_text_format_is_one_line_whatever_its_fields_hold(
     stream.publish(manifest_id="two\nlines \x1b[31m")
     worker = run_until_idle(rows, log_format="text")
     lines = worker.text.splitlines()
-    assert all(re.match(r"\d\d:\d\d:\d\d [A-Z]+ +[a-z_]+\.[a-z_]+", line) for line in lines), lines
+    form = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ [A-Z]+ +[a-z_]+\.[a-z_]+"
+    assert all(re.match(form, line) for line in lines), lines
     (missing,) = [line for line in lines if "deadline.missing" in line]
     assert r"manifest_id='two\nlines \x1b[31m'" in missing
     assert "worker.stopped" in lines[-1]
