@@ -130,6 +130,38 @@ def test_the_metrics_show_how_runs_ended_and_executions_by_status(
         eventually(lambda: shown() == outcomes, 10, lambda: str(shown()))
 
 
+@pytest.mark.every_engine
+def test_runs_in_flight_are_counted_by_their_deadline(
+    deployment: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    deployment.make_results_stream()
+    port = Port(start_worker(rows, *IMPATIENT, "--upkeep-every", "0.2s", results=True))
+    deployment.publish_starts(events.start(result_id=f"in-time-{at}") for at in range(3))
+    deployment.publish(result_id="unknown", manifest_id="no such manifest")
+
+    def shown() -> dict[str, float]:
+        return {
+            name.partition('"')[2].partition('"')[0]: value
+            for name, value in port.metrics().items()
+            if name.startswith("projector_runs_in_flight{")
+        }
+
+    expected = {"in_time": 3, "overdue": 0, "without_deadline": 1}
+    eventually(lambda: shown() == expected, 10, lambda: str(shown()))
+    # A trigger keeps the reaper from giving it up.
+    rows.refuse_updates("execution_results")
+    rows.insert(
+        "execution_results",
+        [
+            {"result_id": "late", "request_id": "q", "pc_id": "p"}
+            | dict.fromkeys(
+                ("started_at", "recorded_at", "expires_at"), "2026-05-20T12:00:00+00:00"
+            )
+        ],
+    )
+    eventually(lambda: shown() == {**expected, "overdue": 1}, 10, lambda: str(shown()))
+
+
 def test_no_series_names_a_run_or_pc(stream: Broker, rows: Rows, start_worker: StartWorker) -> None:
     stream.publish(result_id="r-secret", exec_id="e-secret", pc_id="p-secret", request_id="secret")
     stream.publish(manifest_id="m-secret")

@@ -266,6 +266,15 @@ class PostgresRows(Rows):
         with self._open() as connection, connection.cursor() as cursor:
             cursor.executemany(sql.encode(), [tuple(row.values()) for row in rows])
 
+    def refuse_updates(self, table: str) -> None:
+        self.write(
+            "CREATE FUNCTION frozen() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE EXCEPTION 'frozen'; END $$"
+        )
+        self.write(
+            f"CREATE TRIGGER frozen BEFORE UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION frozen()"
+        )
+
     def _open(self) -> psycopg.Connection[tuple[Any, ...]]:
         return eventually(self._try_open, 30)
 

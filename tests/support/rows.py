@@ -64,6 +64,11 @@ class Rows:
         with closing(sqlite3.connect(self.path, timeout=5)) as connection, connection:
             connection.executemany(sql, [tuple(row.values()) for row in rows])
 
+    def refuse_updates(self, table: str) -> None:
+        """Add a trigger that rejects each update of a table."""
+        rule = "SELECT RAISE(ABORT, 'frozen')"
+        self.write(f"CREATE TRIGGER frozen BEFORE UPDATE ON {table} BEGIN {rule}; END")
+
     def insert_execution(self, exec_id: str, targets: int, status: str = "pending") -> None:
         """Insert an execution, as the program that deploys does."""
         columns = "exec_id, job_id, version, initiated_by, target_count, status"

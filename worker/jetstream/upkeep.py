@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from repo import execution_results, executions
+from repo import execution_results, executions, queries
 from repo.errors import CorruptDatabaseError, RepositoryError
 from repo.reaper import Overdue, Reaping, count_unreadable
 from repo.repository import Delete, Sweep
@@ -79,7 +79,7 @@ class Upkeep:
         """Repeat the upkeep until cancelled; raises CorruptDatabaseError."""
         while True:
             if not self._is_usable():
-                self._status.executions = None
+                self._status.executions = self._status.runs = None
                 await asyncio.sleep(_USABLE_CHECK)
                 continue
             limits = self._limits()
@@ -108,7 +108,7 @@ class Upkeep:
         return None if now is None or up_to is None else Limits(now, min(now, up_to))
 
     async def _tick(self, limits: Limits | None) -> None:
-        for part in (self._sweep, self._reap, self._delete_old, self._count_executions):
+        for part in (self._sweep, self._reap, self._delete_old, self._count):
             try:
                 await part(limits)
             except CorruptDatabaseError:
@@ -185,12 +185,24 @@ class Upkeep:
                 self._counters.add(**{f"{name}_deleted": deleted})
                 log.info("retention.deleted", extra={"table": name, "rows": deleted})
 
-    async def _count_executions(self, _: Limits | None) -> None:
-        if not self._status.is_observed:
+    async def _count(self, limits: Limits | None) -> None:
+        """Count for the metrics, if anybody reads them; what cannot be counted is unknown."""
+        status = self._status
+        if not status.is_observed:
             return
-        self._status.executions = None  # unknown, unless they can be counted
+        status.executions = status.runs = None
         count = self._pool.ask(lambda repository: repository.read(executions.count_by_status))
-        self._status.executions = await asyncio.wrap_future(count)
+        status.executions = await asyncio.wrap_future(count)
+        if limits is None:  # without the broker's time nobody knows what is overdue
+            return
+        now = format_instant(limits.now)
+        runs = self._pool.ask(lambda repository: repository.read(queries.count, now, 1))
+        found = await asyncio.wrap_future(runs)
+        status.runs = {
+            "in_time": found.in_flight - found.overdue - found.without_deadline,
+            "overdue": found.overdue,
+            "without_deadline": found.without_deadline,
+        }
 
     def _may_delete(self) -> bool:
         """Return whether no stream would bring back what is deleted."""

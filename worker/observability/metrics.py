@@ -111,10 +111,14 @@ class Metrics(Collector):
         executions = GaugeMetricFamily("projector_executions", text, labels=["status"])
         for name, number in (status.executions or {}).items():
             executions.add_metric([name], number)
+        text = "Runs in flight at the last look, by their deadline."
+        runs = GaugeMetricFamily("projector_runs_in_flight", text, labels=["deadline"])
+        for name, number in (status.runs or {}).items():
+            runs.add_metric([name], number)
         text = "Versions; always 1."
         build = GaugeMetricFamily("projector_build_info", text, labels=list(self._versions))
         build.add_metric(list(self._versions.values()), 1)
-        yield from (state, executions, build)
+        yield from (state, executions, runs, build)
 
     def _gauges(self, verdict: Verdict) -> Iterator[tuple[str, str, float | None]]:
         """Yield name, help and value of each gauge; one without a value has no sample."""

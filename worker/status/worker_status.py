@@ -36,6 +36,7 @@ class WorkerStatus(Observer):
     ) -> None:
         self.is_observed = is_observed
         self.executions: dict[str, int] | None = None
+        self.runs: dict[str, int] | None = None
         self.counters = Counters()
         self.broker_clock = BrokerClock()
         self._reported: str | None = None
