@@ -1,6 +1,6 @@
 """What an engine gives to the rest of the program: a database, and connections to it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -137,6 +137,9 @@ class Database(Protocol):
 
     def migrate(self, watch: Watch = lambda _: False) -> None:
         """Apply every pending migration."""
+
+    def roll_back(self, undo: Collection[str], watch: Watch = lambda _: False) -> None:
+        """Roll back these applied migrations, the last one first."""
 
     def check(self, *, thorough: bool, retry_for: float) -> Iterator[Finding]:
         """Yield what is found when the database is checked."""

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,11 @@ class Migrated(ABC):
 
 
 class Migration(threading.Thread, ABC):
-    """Applies every pending migration of one database."""
+    """Applies every pending migration of one database, or rolls back those with the ids `undo`."""
 
-    def __init__(self, step: str) -> None:
+    def __init__(self, step: str, undo: Collection[str] = ()) -> None:
         super().__init__(name="migration", daemon=True)
+        self._undo = undo
         self.progress = Progress(step, time.monotonic())
         self.give_up = threading.Event()
         self._error: BaseException | None = None
@@ -109,9 +111,16 @@ class Migration(threading.Thread, ABC):
             self._error = error
 
     def apply_with(self, backend: Any, engine: str) -> None:
-        """Apply what is pending with yoyo's backend, whose lock is held."""
+        """Apply what is pending, or roll back, with yoyo's backend, whose lock is held."""
+        known = all_migrations(engine)
+        if self._undo:
+            for migration in backend.to_rollback(known):  # the last one first
+                if migration.id in self._undo:
+                    self.show(f"rolling back {migration.id}")
+                    backend.rollback_one(migration)
+            return
         # Inside the lock: another process may have applied a migration meanwhile.
-        pending = backend.to_apply(all_migrations(engine))
+        pending = backend.to_apply(known)
         for number, migration in enumerate(pending, 1):
             self.show(f"applying {migration.id} ({number} of {len(pending)})")
             backend.apply_one(migration)

@@ -1,6 +1,7 @@
 """What the rest of the program asks of a database as a whole; see `repo.open_database`."""
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 
 import psycopg
@@ -32,6 +33,10 @@ class Database(Server, Migrated):
     def migrate(self, watch: Watch = lambda _: False) -> None:
         """Apply every pending migration; see `migration.migrate`."""
         migrate(self, watch)
+
+    def roll_back(self, undo: Collection[str], watch: Watch = lambda _: False) -> None:
+        """Roll back these applied migrations, the last one first."""
+        migrate(self, watch, undo)
 
     def back_up(self, target: Path) -> Path:
         """Raise NotSupported."""

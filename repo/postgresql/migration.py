@@ -5,7 +5,7 @@ in a transaction that stays open meanwhile and is then undone: it excludes yoyo'
 and ends with its connection.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
@@ -27,9 +27,9 @@ _BEGIN = statement("begin_write", ENGINE)
 _ROLLBACK = statement("rollback", ENGINE)
 
 
-def migrate(server: Server, watch: Watch = lambda _: False) -> None:
-    """Apply every pending migration; `run_migration` has the rest."""
-    run_migration(_ServerMigration(server), watch)
+def migrate(server: Server, watch: Watch = lambda _: False, undo: Collection[str] = ()) -> None:
+    """Apply every pending migration, or roll back those in `undo`; `run_migration` has the rest."""
+    run_migration(_ServerMigration(server, undo), watch)
 
 
 class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
@@ -49,8 +49,8 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
 
 class _ServerMigration(Migration):
-    def __init__(self, server: Server) -> None:
-        super().__init__("connecting to the server")
+    def __init__(self, server: Server, undo: Collection[str]) -> None:
+        super().__init__("connecting to the server", undo)
         self._server = server
         self._opened: list[psycopg.Connection[Any]] = []
 

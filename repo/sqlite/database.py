@@ -3,6 +3,7 @@
 import logging
 import shutil
 import sqlite3
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
@@ -40,6 +41,10 @@ class Database(DatabaseFile, Migrated):
     def migrate(self, watch: Watch = lambda _: False) -> None:
         """Apply every pending migration, creating a missing file; see `migration.migrate`."""
         migrate(self, self.url, watch)
+
+    def roll_back(self, undo: Collection[str], watch: Watch = lambda _: False) -> None:
+        """Roll back these applied migrations, the last one first."""
+        migrate(self, self.url, watch, undo)
 
     def statements(self) -> list[Description]:
         """Return every statement of this engine with its comments."""

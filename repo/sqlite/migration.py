@@ -1,5 +1,6 @@
 """Apply the pending migrations to a database file; see `repo.migrations`."""
 
+from collections.abc import Collection
 from typing import Any
 
 import yoyo
@@ -14,17 +15,21 @@ from repo.sqlite.migration_lock import lock_row, sole_migration
 _STEPS_OF_A_STATEMENT = 10_000
 
 
-def migrate(file: DatabaseFile, url: str, watch: Watch = lambda _: False) -> None:
-    """Apply every pending migration, creating a missing file; `run_migration` has the rest.
+def migrate(
+    file: DatabaseFile, url: str, watch: Watch = lambda _: False, undo: Collection[str] = ()
+) -> None:
+    """Apply every pending migration, creating a missing file, or roll back those in `undo`.
+
+    `run_migration` has the rest.
 
     No connection of this process may be open: it would lose its locks at the end.
     """
-    run_migration(_FileMigration(file, url), watch)
+    run_migration(_FileMigration(file, url, undo), watch)
 
 
 class _FileMigration(Migration):
-    def __init__(self, file: DatabaseFile, url: str) -> None:
-        super().__init__("opening the database")
+    def __init__(self, file: DatabaseFile, url: str, undo: Collection[str]) -> None:
+        super().__init__("opening the database", undo)
         self._path = file.path
         self._url = url
 

@@ -454,6 +454,23 @@ def test_plain_yoyo_commands_go_up_and_down_and_agree_with_the_worker(tmp_path: 
     assert_migrated(db)
 
 
+def test_the_command_undoes_migrations_the_last_one_first(empty: Db, tmp_path: Path) -> None:
+    def command(*arguments: str) -> Done:
+        return run_projector("migrate", *arguments, "--database", empty.url, cwd=tmp_path)
+
+    first, second = known_migrations("sqlite")
+    command()
+    assert command("--rollback").code == 64
+    assert command("--rollback", "--list", "--yes").code == 64
+    assert command("--to", first).code == 64
+    assert command("--rollback", "--yes").output.split() == [second]
+    assert empty.database.applied_migrations() == [first]
+    assert [name for name in schema_of(empty) if "yoyo" not in name] == []
+    command()
+    assert command("--rollback", "--to", "0", "--yes").output.split() == [second, first]
+    assert command().output.split() == [first, second]
+
+
 def test_the_migrate_script_migrates_any_database(empty: Db, tmp_path: Path) -> None:
     run_command(ROOT / "scripts" / "migrate", "--database", empty.url, cwd=tmp_path)
     assert_migrated(empty)

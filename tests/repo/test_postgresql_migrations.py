@@ -67,6 +67,22 @@ def test_the_command_applies_each_migration_once_and_prints_it(empty: str) -> No
     assert command(empty).output == command(empty, "--dry-run").output == ""
 
 
+def test_the_command_undoes_the_last_one_or_all_after_another(empty: str) -> None:
+    command(empty)
+    before = objects(empty)
+    asked = command(empty, "--rollback")
+    assert (asked.code, objects(empty)) == (64, before)
+    assert "--yes" in asked.errors
+    assert command(empty, "--rollback", "--to", "unknown", "--yes").code == 64
+    assert command(empty, "--rollback", "--yes").output.splitlines() == [IDS[2]]
+    assert command(empty, "--list").output.splitlines()[-1] == f"pending  {IDS[2]}"
+    done = command(empty, "--rollback", "--to", "0", "--yes")
+    assert (done.output.splitlines(), objects(empty)) == ([IDS[1], IDS[0]], [])
+    assert command(empty, "--rollback", "--yes").output == ""
+    command(empty)
+    assert command(empty, "--rollback", "--to", IDS[0], "--yes").output.split() == IDS[:0:-1]
+
+
 def test_yoyo_takes_everything_back_and_applies_it_again(empty: str) -> None:
     open_database(cluster().url(empty)).migrate()
     before = objects(empty)

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from repo.reaper import count_unreadable
 from repo.statements import texts
 from tests.repo.rows import Db, rejected_event, run
 
@@ -196,3 +198,20 @@ def test_a_deadline_is_compared_with_and_without_fraction(db: Db, time: str, ove
         assert bool(connection.execute(STATEMENTS["overdue_runs"]).fetchall()) is overdue
         (by_job,) = connection.execute(STATEMENTS["runs_in_flight_by_job"]).fetchall()
         assert bool(by_job[-1]) is overdue
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the sqlite3 shell is missing")
+def test_the_sample_is_of_every_state_and_every_report_shows_it(db: Db, report: Report) -> None:
+    sample = Path(__file__).parents[2] / "sql" / "sqlite" / "sample.sql"
+    subprocess.run(
+        ["sqlite3", str(db.path), ".parameter set :runs 2000", f".read {sample}"],
+        check=True,
+        capture_output=True,
+    )
+    states = "SELECT count(*), sum(finished_at IS NULL), sum(reaped), min(recorded_at) > '2' FROM"
+    assert db.ask(f"{states} execution_results") == [(2000, 2, 10, 1)]
+    assert db.count("executions") == 20
+    with db.database.reading() as connection:
+        assert count_unreadable(connection, "9", "9") == 0
+    assert len(report("reaped_runs_by_job")) > 0
+    assert len(report("runs_in_flight_by_job")) == 1
