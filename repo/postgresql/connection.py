@@ -1,7 +1,8 @@
-"""Connections and transactions: one connection a thread, no state that outlives a transaction.
+"""Connections and transactions: one connection a thread.
 
-So it works behind a pooler that gives each transaction to another session of the server. A `Server`
-may be shared by threads; a `Connection` belongs to the thread that opened it.
+Behind a pooler, which gives each transaction to another session of the server, nothing outlives a
+transaction; a session of one's own keeps its settings and prepared statements. A `Server` may be
+shared by threads; a `Connection` belongs to the thread that opened it.
 """
 
 import re
