@@ -132,7 +132,11 @@ class BatchWriter(Generic[Row]):
     def write(self, batch: RowBatch[Row]) -> WriteResult:
         """Write a batch and return when it is committed; raises if it might not be."""
         before = self._held
-        written = self._write(batch)
+        try:
+            written = self._write(batch)
+        except RepositoryError:
+            self._held = set()  # one of them may be what the database refuses
+            raise
         if held := self._held - before:
             self._promote_held(held)
         return written
@@ -141,7 +145,7 @@ class BatchWriter(Generic[Row]):
         try:
             return self._write_together(batch)
         except (RowRejected, SchemaError):
-            pass  # at least one row, or the tables: find out which
+            self._held = set()  # as one of them may be: the sweep promotes and reports it
         parents: list[str] = []
 
         def postpone(accepted: Sequence[str]) -> list[PromotionFailure]:

@@ -90,6 +90,16 @@ class Connection(Protocol):
         UnavailableError otherwise. On an error everything is undone and that first error is raised.
         """
 
+    def hold_counts(self, exec_ids: Sequence[str]) -> bool:
+        """Until this transaction ends, let no other one count for the first time in executions.
+
+        Returns whether another one may have done so meanwhile. For executions whose rows do not
+        exist yet, or hold no counts: a row that exists and holds some is locked itself.
+        """
+
+    def try_hold_counts(self, exec_ids: Sequence[str]) -> list[str]:
+        """Do the same without waiting; return those that could be held, in order."""
+
     def exclude_other_upkeep(self) -> None:
         """Keep the upkeep of other workers waiting until the transaction ends."""
 

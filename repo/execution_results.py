@@ -62,7 +62,9 @@ def delete_old(connection: Connection, recorded_before: str, limit: int) -> int:
 def _probes(rejected: Run, last_inserted: Run | None) -> list[Run]:
     """Return the rejected run with plain texts, and the last inserted run under a new id."""
     probe = f"probe-{uuid.uuid4()}"
-    texts = dict.fromkeys(("result_id", "request_id", "exec_id", "pc_id", "job_id"), probe)
+    texts = dict.fromkeys(
+        ("result_id", "request_id", "exec_id", "pc_id", "version", "job_id"), probe
+    )
     probes = [rejected._replace(**texts)]
     if last_inserted is not None:
         # A CHECK that good data passes may still reject plain text; this row is known to fit.

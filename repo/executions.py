@@ -50,9 +50,10 @@ def promote(connection: Connection, exec_ids: Sequence[str]) -> Changed:
     SchemaError if one of them is rejected.
     """
     given = [(exec_id,) for exec_id in exec_ids]
-    pending = sorted(exec_id for (exec_id,) in connection.fetch_all(_FIND_PENDING, given))
-    held = [exec_id for exec_id in pending if not connection.execute(_PROMOTE, (exec_id,))]
-    return Changed(len(pending) - len(held), held)
+    pending = [exec_id for (exec_id,) in connection.fetch_all(_FIND_PENDING, given)]
+    free = connection.try_hold_counts(pending)
+    promoted = {exec_id for exec_id in free if connection.execute(_PROMOTE, (exec_id,))}
+    return Changed(len(promoted), [exec_id for exec_id in pending if exec_id not in promoted])
 
 
 class EndedRun(NamedTuple):
@@ -103,8 +104,11 @@ def count(connection: Connection, ended: Iterable[EndedRun]) -> None:
         elif run.exec_id:
             counts[run.exec_id].add(run)
     # Each once and in order, as every worker locks them.
-    given = [(exec_id,) for exec_id in sorted({*moved, *counts})]
-    statuses: dict[str, str] = dict(connection.fetch_all(_FIND_STATUSES, given))
+    exec_ids = sorted({*moved, *counts})
+    statuses = _statuses(connection, exec_ids)
+    first = [one for one in exec_ids if statuses.get(one, "pending") in _NOT_COUNTED]
+    if first and connection.hold_counts(first):
+        statuses |= _statuses(connection, first)
     # First, since the first count of an execution finds a late success in its row already.
     for exec_id, runs in moved.items():
         if statuses.get(exec_id, "pending") not in _NOT_COUNTED:
@@ -119,6 +123,12 @@ def count(connection: Connection, ended: Iterable[EndedRun]) -> None:
         if not connection.execute(name, values) and exec_id in statuses:
             # RAISE(IGNORE) drops a count without an error: the row would say what no count does.
             raise RowRejected("a trigger on executions ignored the count without an error")
+
+
+def _statuses(connection: Connection, exec_ids: Sequence[str]) -> dict[str, str]:
+    """Return the statuses of those executions that exist, and lock their rows."""
+    given = [(exec_id,) for exec_id in exec_ids]
+    return dict(connection.fetch_all(_FIND_STATUSES, given))
 
 
 def pending_after(

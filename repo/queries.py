@@ -82,8 +82,15 @@ def list_in_flight_after(
     return [InFlight(*row) for row in connection.fetch(_LIST_IN_FLIGHT_AFTER, values)]
 
 
+def can_have_row(connection: Connection, result_id: str) -> bool:
+    """Return whether the engine can store an id; it may refuse even to look for another one."""
+    return connection.storable_text(result_id) == result_id
+
+
 def find(connection: Connection, result_id: str) -> FoundRun | None:
     """Return a run's row, or None if it does not exist."""
+    if not can_have_row(connection, result_id):
+        return None
     rows = connection.fetch(_FIND, (result_id,))
     if not rows:
         return None
@@ -93,6 +100,8 @@ def find(connection: Connection, result_id: str) -> FoundRun | None:
 
 def find_end(connection: Connection, result_id: str) -> FoundEnd | None:
     """Return a run's row as far as results write it, or None if it does not exist."""
+    if not can_have_row(connection, result_id):
+        return None
     rows = connection.fetch(_FIND_ENDED, (result_id,))
     return FoundEnd(*rows[0]) if rows else None
 

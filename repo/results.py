@@ -15,6 +15,7 @@ from repo.checkpoint import Position
 from repo.errors import MustWait, RowRejected, TransientError
 from repo.execution_results import IGNORED, missing
 from repo.executions import EndedRun
+from repo.queries import can_have_row
 from repo.statements import statement
 
 _FIND_STATES = statement("find_ended_states")
@@ -107,7 +108,7 @@ def find_states(connection: Connection, result_ids: Sequence[str]) -> dict[str, 
 
     Another result of a run that has its result changes nothing.
     """
-    given = [(result_id,) for result_id in result_ids]
+    given = [(one,) for one in result_ids if can_have_row(connection, one)]
     found = connection.fetch_all(_FIND_STATES, given)
     return {result_id: bool(has_result) for result_id, has_result in found}
 
@@ -242,7 +243,8 @@ def _probes(rejected: Result, last_written: Result | None) -> list[Result]:
     """
     probe = f"probe-{uuid.uuid4()}"
     texts = rejected._replace(result_id=probe, request_id=probe, pc_id=probe, job_id=probe)
-    probes = [texts._replace(exec_id=probe, stdout="", stderr="")]
+    parent = None if rejected.parent_result_id is None else probe
+    probes = [texts._replace(exec_id=probe, parent_result_id=parent, stdout="", stderr="")]
     if last_written is not None:
         exec_id = last_written.exec_id or probe
         probes.append(last_written._replace(result_id=str(uuid.uuid4()), exec_id=exec_id))

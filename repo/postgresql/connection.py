@@ -36,6 +36,8 @@ _CAN_WRITE = statement("can_write", ENGINE)
 _FORCE_GENERIC_PLAN = statement("force_generic_plan", ENGINE)
 _FORGET_EXPLAINED = statement("forget_explained", ENGINE)
 _GET_SESSION = statement("get_session", ENGINE)
+_HOLD_COUNTS = statement("hold_counts", ENGINE)
+_TRY_HOLD_COUNTS = statement("try_hold_counts", ENGINE)
 _TAKE_UPKEEP_LOCK = statement("take_upkeep_lock", ENGINE)
 _GET_PLACE = statement("get_place", ENGINE)
 
@@ -239,6 +241,20 @@ class Connection:
             raise UnavailableError(f"the server answered {answer} to {_COMMITTED}")
         if self._warnings:  # committed, but a wait for the standby was cancelled
             raise UnavailableError(f"the commit is not certain: {'; '.join(self._warnings)}")
+
+    def hold_counts(self, exec_ids: Sequence[str]) -> bool:
+        """Until this transaction ends, let no other one count for the first time in executions.
+
+        Returns whether another one may have done so meanwhile.
+        """
+        self.fetch(_HOLD_COUNTS, (_array(exec_ids),))
+        return True
+
+    def try_hold_counts(self, exec_ids: Sequence[str]) -> list[str]:
+        """Do the same without waiting; return those that could be held, in order."""
+        if not exec_ids:
+            return []
+        return sorted(one for (one,) in self.fetch(_TRY_HOLD_COUNTS, (_array(exec_ids),)))
 
     def exclude_other_upkeep(self) -> None:
         """Keep the upkeep of other workers waiting until the transaction ends."""

@@ -20,6 +20,19 @@ _PARAMETERS = (
     "sslcrl", "sslcrldir", "sslkey", "sslmode", "sslnegotiation", "sslrootcert", "sslsni",
     "target_session_attrs", "tcp_user_timeout", "user",
 )  # fmt: skip
+_NUMBERS = (
+    "connect_timeout", "keepalives", "keepalives_count", "keepalives_idle", "keepalives_interval",
+    "tcp_user_timeout",
+)  # fmt: skip
+_WORDS = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "target_session_attrs": (
+        "any", "read-write", "read-only", "primary", "standby", "prefer-standby",
+    ),
+    "channel_binding": ("disable", "prefer", "require"),
+    "load_balance_hosts": ("disable", "random"),
+    "gssencmode": ("disable", "prefer", "require"),
+}  # fmt: skip
 _SECRET = ("password", "sslpassword")
 _ELSEWHERE = "passwords belong in a passfile, or in PGPASSWORD or PGSERVICEFILE, never in the URL"
 _FORM = "expected postgresql://USER@HOST:PORT/DATABASE"
@@ -57,6 +70,11 @@ def parse_url(url: str) -> dict[str, str]:
         if name in given:
             raise ValueError(f"{name} is given twice")
         given[name] = value
+    hosts, ports = given.get("host", given.get("hostaddr", "")), given.get("port", "")
+    if not re.fullmatch(r"(\d{1,5}(,\d{1,5})*)?", ports.replace(",,", ",0,").strip(",")):
+        raise ValueError("a port must be a number from 1 to 65535")
+    if ports and ports.count(",") not in (0, hosts.count(",")):
+        raise ValueError("expected one port, or one for each host")
     if "," in given.get("host", given.get("hostaddr", "")):
         given.setdefault("target_session_attrs", "primary")
     return _DEFAULTS | given
@@ -95,6 +113,10 @@ def _of_query(query: str) -> Iterator[tuple[str, str]]:
         if not equals or name not in _PARAMETERS:
             names = ", ".join(_PARAMETERS)
             raise ValueError(f"expected NAME=VALUE after the question mark, NAME one of {names}")
+        if name in _NUMBERS and not re.fullmatch(r"[0-9]{1,9}", value):
+            raise ValueError(f"{name} must be a whole number")
+        if value not in _WORDS.get(name, (value,)):
+            raise ValueError(f"{name} must be one of {', '.join(_WORDS[name])}")
         yield name, _decoded(value)
 
 

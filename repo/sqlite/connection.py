@@ -265,6 +265,15 @@ class Connection:
         self._verify_same_file()
         self._verify_same_log()
 
+    def hold_counts(self, exec_ids: Sequence[str]) -> bool:
+        """Do nothing: only one connection writes at a time."""
+        del exec_ids
+        return False
+
+    def try_hold_counts(self, exec_ids: Sequence[str]) -> list[str]:
+        """Return all of them, in order: only one connection writes at a time."""
+        return sorted(exec_ids)
+
     def exclude_other_upkeep(self) -> None:
         """Do nothing: only one connection writes at a time."""
 

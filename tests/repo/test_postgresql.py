@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from repo import execution_results, executions, open_database, reaper
+from repo import execution_results, executions, open_database, queries, reaper, results
 from repo.errors import (
     CorruptDatabaseError,
     DiskError,
@@ -29,6 +29,7 @@ from repo.postgresql.connection import Connection, Server
 from repo.postgresql.errors import TRANSLATED
 from repo.reaper import Reaping
 from repo.repository import Repository, Sweep
+from repo.results import write_all
 from repo.statements import statement
 from tests.repo.postgresql import PostgresDb
 from tests.repo.rows import reject_of, rejected_event, result, run, runs
@@ -162,6 +163,32 @@ def test_missing_values_and_numbers_in_an_array_are_stored_unchanged(pg: Postgre
     )
     found = pg.ask("SELECT exit_code, exec_id FROM execution_results ORDER BY result_id")
     assert found == [(code, None) for code in codes]
+
+
+@pytest.mark.parametrize(
+    "member", ["result_id", "request_id", "exec_id", "pc_id", "version", "job_id"]
+)
+def test_a_nul_in_any_text_of_a_lone_start_rejects_it(pg: PostgresDb, member: str) -> None:
+    written = pg.write([run("r1")._replace(**{member: "bad\0"})])
+    assert (written.inserted, written.rows_rejected) == (0, 1)
+    assert pg.count("rejected_events") == 1
+
+
+@pytest.mark.parametrize(
+    "member",
+    "result_id request_id exec_id pc_id stdout stderr job_id parent_result_id".split(),
+)
+def test_a_nul_in_any_text_of_a_lone_result_rejects_it(pg: PostgresDb, member: str) -> None:
+    written = pg.write_results(result("r1")._replace(**{member: "bad\0"}))
+    assert len(written.rejected) == 1
+    assert (pg.count(), pg.count("rejected_events")) == (0, 1)
+
+
+def test_an_id_that_cannot_be_stored_has_no_row(pg: PostgresDb) -> None:
+    pg.write_results(result("r1"))
+    with pg.server.reading() as connection:
+        assert results.find_states(connection, ["bad\0", "r1", "r2"]) == {"r1": True}
+        assert queries.find(connection, "bad\0") is queries.find_end(connection, "bad\0") is None
 
 
 def test_a_key_that_is_too_long_for_its_index_costs_one_row(pg: PostgresDb) -> None:
@@ -305,15 +332,69 @@ def test_a_held_row_that_must_be_changed_is_waited_for_and_retried(pg: PostgresD
     assert pg.counts() == "1/0 running"
 
 
+def test_a_promotion_that_the_database_refuses_is_not_tried_with_every_batch(
+    pg: PostgresDb,
+) -> None:
+    pg.add_executions(e_1="pending")
+    with other_transaction(pg, "UPDATE executions SET job_id = 'x' WHERE exec_id = 'e-1'"):
+        pg.write([run("r1", exec_id="e-1")])
+    pg.ask("ALTER TABLE executions ADD CHECK (status <> 'running') NOT VALID")
+    for name in ("r2", "r3"):
+        assert pg.write([run(name, exec_id="e-2")]).inserted == 1
+    batches = pg.repository._batches
+    assert batches is not None
+    assert batches._held == set()
+
+
+def end_and_count(pg: PostgresDb, one: Any, connection: Connection) -> None:
+    """End a run and count it, inside the caller's transaction."""
+    write_all(None, connection, [one], "~")
+
+
+def test_a_run_that_ends_while_its_execution_appears_is_counted(pg: PostgresDb) -> None:
+    pg.write([run("r1", exec_id="e-1"), run("r2", exec_id="e-1")])
+    with closing(pg.server.connect()) as ending, ending.write():
+        end_and_count(pg, result("r1", exec_id="e-1"), ending)
+        pg.add_executions(e_1="pending")
+        pg.write([run("r3", exec_id="e-1")])  # promotes, or leaves it for later
+    pg.write([run("r4", exec_id="e-1")])
+    pg.patient_results().write([result("r2", exec_id="e-1")], [], reject_of([]))
+    assert pg.counts("e-1") == "2/0 running"
+
+
+def test_a_late_success_beside_the_promotion_is_no_failure(pg: PostgresDb) -> None:
+    pg.write([run("r1", exec_id="e-1")])
+    pg.repository.reap(Reaping(NOW, NOW, NOW))
+    pg.add_executions(e_1="pending")
+    with closing(pg.server.connect()) as ending, ending.write():
+        end_and_count(pg, result("r1", exec_id="e-1"), ending)
+        pg.write([run("r2", exec_id="e-1")])
+    pg.write([run("r3", exec_id="e-1")])
+    assert pg.counts("e-1") == "1/0 running"
+
+
+def test_a_first_count_waits_for_that_of_another_worker(pg: PostgresDb) -> None:
+    pg.write([run("r1", exec_id="e-1"), run("r2", exec_id="e-1")])
+    pg.add_executions(e_1="pending")
+    results_of = pg.patient_results()
+    with closing(pg.server.connect()) as ending, ThreadPoolExecutor(1) as pool:
+        with ending.write():
+            end_and_count(pg, result("r1", exec_id="e-1"), ending)
+            other = pool.submit(results_of.write, [result("r2", exec_id="e-1")], [], reject_of([]))
+            eventually(lambda: pg.ask("SELECT 1 FROM pg_locks WHERE NOT granted"), 10)
+        other.result(10)
+    assert pg.counts("e-1") == "2/0 running"
+
+
 def test_a_start_that_another_worker_inserts_meanwhile_is_ended_and_counted_once(
     pg: PostgresDb,
 ) -> None:
     pg.add_executions(execution_1="running")
-    results = pg.patient_results()
+    own = pg.patient_results()
     with closing(pg.server.connect()) as starting, ThreadPoolExecutor(1) as pool:
         with starting.write():
             START_WRITER.write_all(starting, [run("r1")], "~")
-            ended = pool.submit(results.write, [result("r1")], [], reject_of([]))
+            ended = pool.submit(own.write, [result("r1")], [], reject_of([]))
             blocked = "SELECT 1 FROM pg_locks WHERE NOT granted"
             eventually(lambda: pg.ask(blocked), 10)
         assert ended.result(10).rejected == []

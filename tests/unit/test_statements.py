@@ -265,8 +265,8 @@ OF_POSTGRESQL = {
         "describe_server",
     ),
     *("list_invalid_indexes", "list_missing_rights", "get_database_size"),
-    *("take_migration_lock", "set_migration_lock_timeout"),
-    *("force_generic_plan", "forget_explained", "take_upkeep_lock"),
+    *("take_migration_lock", "set_migration_lock_timeout", "try_hold_counts"),
+    *("force_generic_plan", "forget_explained", "take_upkeep_lock", "hold_counts"),
 }
 SHARED_NAMES = sorted(set(ALL) - OF_SQLITE)
 

@@ -19,13 +19,36 @@ WHERE exec_id = ANY (?::text[])
 ORDER BY exec_id
 FOR NO KEY UPDATE;
 
+-- name: hold_counts
+-- Wait until no other transaction counts for the first time in any of these executions, and let none do so
+-- until the end of this one. Such a count reads the runs that have ended; a run that another transaction has
+-- ended and not committed would be missed by both. The locks are of 256 numbers, of which an execution has
+-- one, so that a large batch does not exhaust the server's table of locks; in their order.
+-- Frequency: once per batch of results or reaped runs that names an execution which is pending, expired or
+-- not there.
+-- Index: none; no table is read.
+SELECT pg_advisory_xact_lock(hashtext('start-projector counts'), bucket)
+FROM (
+    SELECT DISTINCT hashtext(exec_id) & 255 AS bucket
+    FROM unnest(?::text[]) AS given (exec_id)
+    ORDER BY bucket
+) AS buckets;
+
+-- name: try_hold_counts
+-- As hold_counts, before executions are promoted, without waiting: return those that are held now.
+-- Frequency: once per batch that names a pending execution.
+-- Index: none; no table is read.
+SELECT exec_id
+FROM unnest(?::text[]) AS given (exec_id)
+WHERE pg_try_advisory_xact_lock(hashtext('start-projector counts'), hashtext(exec_id) & 255);
+
 -- name: promote_execution
 -- Turn an execution from pending to running, and count its runs that have ended: nothing is counted
 -- while an execution is pending. It is completed if they are as many as its targets; without any, the
 -- counts stay as they are. Any other status is left unchanged, and so is an execution that another
 -- transaction holds: nobody is waited for, so that one execution that a program keeps in an open
 -- transaction does not hold up the runs of all. The worker then tries again after its commit, and with its
--- next batches.
+-- next batches. After try_hold_counts, in a statement of its own: it must see what others committed by then.
 -- Frequency: once for each execution that find_pending_executions returned.
 -- Index: executions_pending; execution_results_exec_id.
 UPDATE executions

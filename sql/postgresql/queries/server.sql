@@ -49,17 +49,32 @@ ORDER BY name;
 -- name: list_missing_rights
 -- Return what the worker must be allowed to do and this role is not. Frequency: once per `projector check`.
 -- Index: none; no table is read.
-SELECT needed.privilege || ' on ' || needed.name AS missing
+SELECT needed.privilege || coalesce(' (' || needed.columns || ')', '') || ' on ' || needed.name AS missing
 FROM (
     VALUES
-    ('execution_results', 'SELECT'), ('execution_results', 'INSERT'), ('execution_results', 'UPDATE'),
-    ('execution_results', 'DELETE'), ('executions', 'SELECT'), ('executions', 'UPDATE'),
-    ('executions', 'DELETE'), ('rejected_events', 'SELECT'), ('rejected_events', 'INSERT'),
-    ('checkpoints', 'SELECT'), ('checkpoints', 'INSERT'), ('checkpoints', 'UPDATE')
-) AS needed (name, privilege)
-WHERE NOT CASE needed.privilege
-    WHEN 'DELETE' THEN has_table_privilege(needed.name, 'DELETE')
-    ELSE has_any_column_privilege(needed.name, needed.privilege) END
+    ('execution_results', 'SELECT', NULL),
+    ('execution_results', 'INSERT',
+     'result_id request_id exec_id pc_id started_at version job_id recorded_at expires_at exit_code stdout'
+     ' stderr finished_at'),
+    ('execution_results', 'UPDATE',
+     'request_id job_id exit_code stdout stderr finished_at reaped skipped parent_result_id'),
+    ('execution_results', 'DELETE', NULL),
+    ('executions', 'SELECT', NULL),
+    ('executions', 'UPDATE', 'status success_count failure_count'),
+    ('executions', 'DELETE', NULL),
+    ('rejected_events', 'SELECT', NULL),
+    ('rejected_events', 'INSERT',
+     'stream stream_sequence recorded_at subject payload reason rejected_at'),
+    ('checkpoints', 'SELECT', NULL), ('checkpoints', 'INSERT', NULL), ('checkpoints', 'UPDATE', NULL),
+    ('_yoyo_migration', 'SELECT', NULL)
+) AS needed (name, privilege, columns)
+WHERE CASE
+    WHEN needed.columns IS NULL THEN NOT has_table_privilege(needed.name, needed.privilege)
+    ELSE EXISTS (
+        SELECT 1 FROM unnest(string_to_array(needed.columns, ' ')) AS given (column_name)
+        WHERE NOT has_column_privilege(needed.name, column_name, needed.privilege)
+    )
+END
 ORDER BY missing;
 
 -- name: get_database_size
