@@ -176,7 +176,10 @@ def test_a_nul_in_any_text_of_a_lone_start_rejects_it(pg: PostgresDb, member: st
 
 @pytest.mark.parametrize(
     "member",
-    "result_id request_id exec_id pc_id stdout stderr job_id parent_result_id".split(),
+    [
+        *("result_id", "request_id", "exec_id", "pc_id"),
+        *("stdout", "stderr", "job_id", "parent_result_id"),
+    ],
 )
 def test_a_nul_in_any_text_of_a_lone_result_rejects_it(pg: PostgresDb, member: str) -> None:
     written = pg.write_results(result("r1")._replace(**{member: "bad\0"}))
