@@ -12,7 +12,14 @@ from typing import Generic, NamedTuple, TypeVar
 
 from repo import Connection
 from repo.checkpoint import NO_CHECKPOINT, Checkpoint
-from repo.errors import RepositoryError, RowRejected, SchemaError, TransactionAborted
+from repo.errors import (
+    ExecutionsBusy,
+    RepositoryError,
+    RowRejected,
+    RowsHeld,
+    SchemaError,
+    TransactionAborted,
+)
 from repo.executions import Changed
 from repo.rejected import Key, RejectedEvent, change_reason, insert_all
 
@@ -63,7 +70,8 @@ class Writer(Generic[Row]):
     if the tables may reject every row, made of a rejected row and of the last row that was written,
     if any. `delete_rejected` deletes a message's rejected event if its row exists, and returns
     whether it was deleted. `parents` returns the ids of the rows' parents, each once; `promote`
-    promotes the parents with these ids.
+    promotes the parents with these ids. `counted_in` returns the id of the execution that a row is
+    counted in, if any.
     """
 
     write_all: Callable[[Connection, Sequence[Row], str], Outcomes]
@@ -71,6 +79,7 @@ class Writer(Generic[Row]):
     delete_rejected: Callable[[Connection, Key, Row], bool]
     parents: Callable[[Sequence[Row]], list[str]]
     promote: Change
+    counted_in: Callable[[Row], str | None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +143,10 @@ class BatchWriter(Generic[Row]):
         before = self._held
         try:
             written = self._write(batch)
+        except ExecutionsBusy:
+            if left_out := self._of_held_executions(batch.rows):
+                raise RowsHeld(left_out) from None
+            raise
         except RepositoryError:
             self._held = set()  # one of them may be what the database refuses
             raise
@@ -249,6 +262,14 @@ class BatchWriter(Generic[Row]):
         if the scope is a savepoint, and the transaction and its rows are lost already.
         """
         return self._change_each(self._promote_free, parents, scope)[1]
+
+    def _of_held_executions(self, rows: Sequence[Row]) -> frozenset[int]:
+        """Return the indexes of the rows whose executions other transactions hold right now."""
+        of_rows = [*map(self._writer.counted_in, rows)]
+        names = sorted({one for one in of_rows if one})
+        with self._transaction(self.connection, NO_CHECKPOINT):
+            held = self.connection.held_executions(names)
+        return frozenset(index for index, one in enumerate(of_rows) if one in held)
 
     def _promote_free(self, connection: Connection, parents: Sequence[str]) -> Changed:
         """Promote parents, and keep the ids of those that other transactions hold for later."""

@@ -100,6 +100,9 @@ class Connection(Protocol):
     def try_hold_counts(self, exec_ids: Sequence[str]) -> list[str]:
         """Do the same without waiting; return those that could be held, in order."""
 
+    def held_executions(self, exec_ids: Sequence[str]) -> set[str]:
+        """Return those of these executions that other transactions hold, in a transaction."""
+
     def exclude_other_upkeep(self) -> None:
         """Keep the upkeep of other workers waiting until the transaction ends."""
 

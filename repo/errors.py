@@ -18,6 +18,21 @@ class TransientError(RepositoryError):
     summary = "the database is locked by another program"
 
 
+class ExecutionsBusy(TransientError):
+    """Another transaction holds an execution that is to be counted in; which one is not known."""
+
+
+class RowsHeld(TransientError):
+    """Another transaction holds the executions of the rows with these indexes; none is written.
+
+    A batch is not tried again as it is: one execution must not hold up the runs of all.
+    """
+
+    def __init__(self, indexes: frozenset[int]) -> None:
+        super().__init__(f"another program holds the executions of {len(indexes)} runs")
+        self.indexes = indexes
+
+
 class UnavailableError(RepositoryError):
     """The database takes no row now: read-only, replaced, no rights. Reopen it later."""
 

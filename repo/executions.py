@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from repo import Connection
-from repo.errors import RowRejected
+from repo.errors import ExecutionsBusy, RowRejected, TransientError
 from repo.statements import statement
 
 _FIND_PENDING = statement("find_pending_executions")
@@ -105,10 +105,13 @@ def count(connection: Connection, ended: Iterable[EndedRun]) -> None:
             counts[run.exec_id].add(run)
     # Each once and in order, as every worker locks them.
     exec_ids = sorted({*moved, *counts})
-    statuses = _statuses(connection, exec_ids)
-    first = [one for one in exec_ids if statuses.get(one, "pending") in _NOT_COUNTED]
-    if first and connection.hold_counts(first):
-        statuses |= _statuses(connection, first)
+    try:
+        statuses = _statuses(connection, exec_ids)
+        first = [one for one in exec_ids if statuses.get(one, "pending") in _NOT_COUNTED]
+        if first and connection.hold_counts(first):
+            statuses |= _statuses(connection, first)
+    except TransientError as error:
+        raise ExecutionsBusy(str(error)) from error
     # First, since the first count of an execution finds a late success in its row already.
     for exec_id, runs in moved.items():
         if statuses.get(exec_id, "pending") not in _NOT_COUNTED:

@@ -61,7 +61,7 @@ def reap(connection: Connection, reaping: Reaping, limit: int) -> list[Overdue]:
     Inside the caller's transaction. Raises RowRejected or SchemaError if one of them, or a count,
     is rejected.
     """
-    return _give_up(connection, _page(connection, reaping, limit), reaping.now)
+    return _give_up(connection, page(connection, reaping, limit), reaping.now)
 
 
 def reap_each(connection: Connection, reaping: Reaping, limit: int) -> list[Overdue]:
@@ -71,7 +71,7 @@ def reap_each(connection: Connection, reaping: Reaping, limit: int) -> list[Over
     transaction.
     """
     reaped: list[Overdue] = []
-    for run in _page(connection, reaping, limit):
+    for run in page(connection, reaping, limit):
         try:
             with connection.savepoint():
                 reaped += _give_up(connection, [run], reaping.now)
@@ -83,7 +83,8 @@ def reap_each(connection: Connection, reaping: Reaping, limit: int) -> list[Over
     return reaped
 
 
-def _page(connection: Connection, reaping: Reaping, limit: int) -> list[Overdue]:
+def page(connection: Connection, reaping: Reaping, limit: int) -> list[Overdue]:
+    """Return the next runs to give up, the longest overdue first, without those that failed."""
     most = limit + len(reaping.failures)
     found = list_overdue(connection, reaping.expires_before, reaping.recorded_before, most)
     return [run for run in found if run.result_id not in reaping.failures][:limit]

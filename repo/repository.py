@@ -27,6 +27,7 @@ from repo.batch_writer import (
 )
 from repo.checkpoint import NO_CHECKPOINT, Checkpoint, CheckpointGuard, Lost, Recalled
 from repo.errors import (
+    ExecutionsBusy,
     RepositoryError,
     RowRejected,
     SchemaError,
@@ -203,6 +204,9 @@ class Repository(Generic[Row]):
                 with self._transaction(connection, NO_CHECKPOINT):
                     connection.exclude_other_upkeep()
                     reaped = reap_page(connection, reaping, _PAGE)
+            except ExecutionsBusy:
+                if not self._leave_out_held(connection, reaping):
+                    raise
             except (RowRejected, SchemaError):
                 if reap_page is reaper.reap_each:  # no single run, but the tables
                     raise
@@ -212,6 +216,19 @@ class Repository(Generic[Row]):
             else:
                 reaping.is_complete = not reaped
                 return reaped
+
+    def _leave_out_held(self, connection: Connection, reaping: Reaping) -> bool:
+        """Note the overdue runs whose executions other transactions hold; return whether any are.
+
+        The next tick tries them again.
+        """
+        with self._transaction(connection, NO_CHECKPOINT):
+            overdue = reaper.page(connection, reaping, _PAGE)
+            names = sorted({run.exec_id for run in overdue if run.exec_id})
+            held = connection.held_executions(names)
+        left_out = [run.result_id for run in overdue if run.exec_id in held]
+        reaping.failures |= dict.fromkeys(left_out, "another program holds its execution")
+        return bool(left_out)
 
     def _delete_old(self, delete: Delete, before: str) -> int:
         connection = self._open().connection

@@ -261,4 +261,5 @@ def result_writer(position: Position | None) -> Writer[Result]:
         ),
         parents=lambda _: [],
         promote=executions.promote,
+        counted_in=attrgetter("exec_id"),
     )

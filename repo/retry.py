@@ -7,7 +7,7 @@ from typing import NoReturn, TypeVar
 
 import tenacity
 
-from repo.errors import TransientError
+from repo.errors import RowsHeld, TransientError
 from repo.observer import NOBODY, Observer
 
 _Result = TypeVar("_Result")
@@ -23,7 +23,9 @@ def retry_policy(
     """
     give_up = give_up or threading.Event()
     return tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(TransientError),
+        retry=tenacity.retry_if_exception(
+            lambda error: isinstance(error, TransientError) and not isinstance(error, RowsHeld)
+        ),
         wait=tenacity.wait_random_exponential(multiplier=0.02, max=1.0),
         stop=tenacity.stop_after_delay(retry_for) | tenacity.stop_when_event_set(give_up),
         sleep=tenacity.sleep_using_event(give_up),

@@ -36,6 +36,8 @@ _CAN_WRITE = statement("can_write", ENGINE)
 _FORCE_GENERIC_PLAN = statement("force_generic_plan", ENGINE)
 _FORGET_EXPLAINED = statement("forget_explained", ENGINE)
 _GET_SESSION = statement("get_session", ENGINE)
+_LOCK_FREE_EXECUTIONS = statement("lock_free_executions", ENGINE)
+_FIND_EXECUTIONS = statement("find_executions", ENGINE)
 _HOLD_COUNTS = statement("hold_counts", ENGINE)
 _TRY_HOLD_COUNTS = statement("try_hold_counts", ENGINE)
 _TAKE_UPKEEP_LOCK = statement("take_upkeep_lock", ENGINE)
@@ -255,6 +257,12 @@ class Connection:
         if not exec_ids:
             return []
         return sorted(one for (one,) in self.fetch(_TRY_HOLD_COUNTS, (_array(exec_ids),)))
+
+    def held_executions(self, exec_ids: Sequence[str]) -> set[str]:
+        """Return those of these executions that other transactions hold, in a transaction."""
+        free = {one for (one,) in self.fetch(_LOCK_FREE_EXECUTIONS, (_array(exec_ids),))}
+        there = {one for (one,) in self.fetch(_FIND_EXECUTIONS, (_array(exec_ids),))}
+        return there - free
 
     def exclude_other_upkeep(self) -> None:
         """Keep the upkeep of other workers waiting until the transaction ends."""

@@ -274,6 +274,11 @@ class Connection:
         """Return all of them, in order: only one connection writes at a time."""
         return sorted(exec_ids)
 
+    def held_executions(self, exec_ids: Sequence[str]) -> set[str]:
+        """Return none: only one connection writes at a time."""
+        del exec_ids
+        return set()
+
     def exclude_other_upkeep(self) -> None:
         """Do nothing: only one connection writes at a time."""
 

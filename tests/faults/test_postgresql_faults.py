@@ -396,3 +396,26 @@ def test_an_execution_that_another_program_holds_delays_no_run_of_any(
         other.rollback()
     stream.publish_starts([events.start(result_id="free")])
     completes(stream, rows, [*(f"held-{at}" for at in range(100)), "free"], worker)
+
+
+def test_an_execution_that_another_program_holds_delays_the_results_of_no_other(
+    stream: Broker, cluster: Cluster, rows: PostgresRows, start_worker: StartWorker
+) -> None:
+    stream.make_results_stream()
+    stream.make_bucket()
+    name = rows.url.removeprefix("postgresql://tester@/").partition("?")[0]
+    for exec_id in ("held", "free"):
+        rows.insert_execution(exec_id, 1000, "running")
+    worker = start_worker(rows, "--busy-timeout", "0.2", pulling=True, results=True)
+    with psycopg.connect(host=str(cluster.folder), dbname=name, user="tester") as other:
+        other.execute("UPDATE executions SET job_id = 'x' WHERE exec_id = 'held'")
+        stream.publish_results(
+            events.result(result_id=f"r-{at}", exec_id=("held", "free")[at % 2]) for at in range(40)
+        )
+        worker.until(lambda: rows.execution("free") == "20/0 running", 15)
+        worker.wait_for("executions.held")
+        assert worker.logged("database.unavailable") == []
+        other.rollback()
+    worker.until(lambda: rows.execution("held") == "20/0 running", 30)
+    assert rows.count() == 40
+    assert worker.stop() == 0

@@ -19,6 +19,7 @@ from repo.errors import (
     ReadOnlyError,
     RepositoryError,
     RowRejected,
+    RowsHeld,
     SchemaError,
     TransientError,
     UnavailableError,
@@ -325,6 +326,30 @@ def test_an_execution_that_was_held_for_a_moment_is_promoted_after_the_commit(
     assert pg.statuses() == {"e-1": "running"}
 
 
+def test_a_held_execution_holds_up_no_result_of_another(pg: PostgresDb) -> None:
+    pg.add_executions(e_1="running", e_2="running")
+    batch = [result(f"r{at}", exec_id=f"e-{at % 2 + 1}") for at in range(6)]
+    with other_transaction(pg, "UPDATE executions SET job_id = 'x' WHERE exec_id = 'e-1'"):
+        with pytest.raises(RowsHeld) as held:
+            pg.write_results(*batch)
+        assert held.value.indexes == {0, 2, 4}
+        assert pg.count() == 0
+        pg.write_results(*batch[1::2])
+    pg.write_results(*batch)
+    assert (pg.counts("e-1"), pg.counts("e-2")) == ("3/0 completed", "3/0 completed")
+
+
+def test_a_held_execution_holds_up_no_overdue_run_of_another(pg: PostgresDb) -> None:
+    pg.add_executions(e_1="running", e_2="running")
+    pg.write([run(f"r{at}", exec_id=f"e-{at % 2 + 1}") for at in range(6)])
+    reaping = Reaping(NOW, NOW, NOW)
+    with other_transaction(pg, "UPDATE executions SET job_id = 'x' WHERE exec_id = 'e-1'"):
+        assert {one.exec_id for one in pg.repository.reap(reaping)} == {"e-2"}
+    assert set(reaping.failures) == {"r0", "r2", "r4"}
+    assert len(pg.repository.reap(Reaping(NOW, NOW, NOW))) == 3
+    assert (pg.counts("e-1"), pg.counts("e-2")) == ("0/3 completed", "0/3 completed")
+
+
 def test_a_held_row_that_must_be_changed_is_waited_for_and_retried(pg: PostgresDb) -> None:
     pg.add_executions(execution_1="running")
     pg.write([run("r1")])
@@ -409,7 +434,7 @@ def test_a_run_that_ends_while_it_is_given_up_is_not_reported_as_reaped(pg: Post
     pg.add_executions(execution_1="running")
     pg.write([run("r1"), run("r2")])
     with closing(pg.server.connect()) as reaping, closing(pg.server.connect()) as other:
-        page = reaper._page(reaping, Reaping(NOW, NOW, NOW), 10)
+        page = reaper.page(reaping, Reaping(NOW, NOW, NOW), 10)
         with other.write():
             other.driver.execute(
                 "UPDATE execution_results SET finished_at = recorded_at, exit_code = 0"

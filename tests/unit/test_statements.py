@@ -266,6 +266,7 @@ OF_POSTGRESQL = {
     ),
     *("list_invalid_indexes", "list_missing_rights", "get_database_size"),
     *("take_migration_lock", "set_migration_lock_timeout", "try_hold_counts"),
+    *("lock_free_executions", "find_executions"),
     *("force_generic_plan", "forget_explained", "take_upkeep_lock", "hold_counts"),
 }
 SHARED_NAMES = sorted(set(ALL) - OF_SQLITE)

@@ -4,14 +4,14 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
 from repo.batch_writer import ALWAYS, PromotionFailure, WriteResult
 from repo.checkpoint import NO_CHECKPOINT, Checkpoint
-from repo.errors import CorruptDatabaseError, MustWait, RepositoryError
+from repo.errors import CorruptDatabaseError, MustWait, RepositoryError, RowsHeld
 from repo.reader import Reader
 from repo.rejected import RejectedEvent
 from repo.repository import Repository
@@ -41,6 +41,13 @@ class Prepared:
     rejected: list[RejectedEvent]
     markers: list[Message]
     incomplete: dict[Message, Fetch]
+
+    def leave_out(self, indexes: Collection[int]) -> list[Message]:
+        """Remove rows; return the messages that they were made of."""
+        left_out = [self.sources[index] for index in sorted(indexes)]
+        for index in sorted(indexes, reverse=True):
+            del self.rows[index], self.sources[index]
+        return left_out
 
 
 class BatchProcessor:
@@ -84,36 +91,52 @@ class BatchProcessor:
             # Made before it was known that messages of an earlier batch wait. So the first of two
             # messages for one row stays the first, also across batches.
             ready, prepared = replace(batch, messages=()), self.prepare(())
+        naks: dict[Message, Nak] = {}
         try:
             while ready.messages:
                 try:
                     self._complete_ended(ready, prepared, repository)
-                    self._commit(ready, prepared, repository)
+                    self._commit(ready, prepared, repository, left_out=len(naks))
                     break
                 except MustWait as error:
                     self._waits_since = batch.number
                     ready = replace(ready, messages=ready.messages[: error.index])
-                    prepared = self.prepare(ready.messages, held)
+                    prepared, naks = self.prepare(ready.messages, held), {}
+                except RowsHeld as error:
+                    naks |= self._nak_held(prepared.leave_out(error.indexes), error)
         except CorruptDatabaseError:
             raise
         except RepositoryError as error:
             return self._nak_all(batch, error)
         if prepared.incomplete:
             self._fetches[batch.number] = {fetch.run for fetch in prepared.incomplete.values()}
-        return self._decided(batch, ready, prepared)
+        return self._decided(batch, ready, prepared, naks)
+
+    def _nak_held(self, messages: Sequence[Message], error: RowsHeld) -> dict[Message, Nak]:
+        """Return naks for messages whose executions another program holds."""
+        self._counters.add(naks=len(messages))
+        if self._repeats.due(RowsHeld):
+            log.warning("executions.held", extra={"runs": len(messages), "error": str(error)})
+        return {
+            one: Nak(nak_delay(one.delivery, random.random()))  # noqa: S311 (jitter, no secret)
+            for one in messages
+        }
 
     def _held(self, batch: Batch) -> set[str]:
         """Return the runs that earlier messages are fetched for, whichever batch they came in."""
         self._fetches = {n: runs for n, runs in self._fetches.items() if n > batch.after}
         return set(batch.fetching).union(*self._fetches.values())
 
-    def _decided(self, batch: Batch, ready: Batch, prepared: Prepared) -> BatchResult:
+    def _decided(
+        self, batch: Batch, ready: Batch, prepared: Prepared, naks: Mapping[Message, Nak]
+    ) -> BatchResult:
         """Return the decisions for a batch, of which the messages of `ready` are processed."""
         decisions: tuple[Decision, ...] = (Ack(),) * len(ready.messages)
-        if prepared.incomplete:
-            decisions = tuple(prepared.incomplete.get(message, Ack()) for message in ready.messages)
+        others: dict[Message, Decision] = {**prepared.incomplete, **naks}
+        if others:
+            decisions = tuple(others.get(message, Ack()) for message in ready.messages)
         waiting = (Wait(),) * (len(batch.messages) - len(ready.messages))
-        left = len(prepared.incomplete) + len(waiting)
+        left = len(others) + len(waiting)
         return BatchResult(batch, decisions + waiting, left=left)
 
     def missing_objects(
@@ -215,6 +238,8 @@ class BatchProcessor:
         prepared: Prepared,
         repository: Repository[Any],
         counter: str = "messages",
+        *,
+        left_out: int = 0,
     ) -> WriteResult:
         started = time.monotonic()
         try:
@@ -227,7 +252,8 @@ class BatchProcessor:
             )
         except MustWait as error:
             raise MustWait(batch.messages.index(prepared.sources[error.index])) from None
-        self._record(batch, prepared, written, time.monotonic() - started, counter)
+        seconds = time.monotonic() - started
+        self._record(batch, prepared, written, seconds, counter, left_out=left_out)
         return written
 
     def _record(
@@ -237,6 +263,8 @@ class BatchProcessor:
         written: WriteResult,
         seconds: float,
         counter: str = "messages",
+        *,
+        left_out: int = 0,
     ) -> None:
         """Count and log what a committed batch did; `counter` counts its messages."""
         outcomes = self.projection.outcomes
@@ -248,7 +276,7 @@ class BatchProcessor:
             log.info("database.recovered")
         self._counters.add(
             batches=1,
-            **{counter: len(batch.messages) - len(prepared.incomplete)},
+            **{counter: len(batch.messages) - len(prepared.incomplete) - left_out},
             redelivered=sum(message.delivery > 1 for message in batch.messages),
             **{counter: written.outcomes[name] for name, counter in counted.items()},
             **{self.projection.duplicates: len(prepared.rows) - written.rows_rejected - changed},

@@ -19,6 +19,23 @@ WHERE exec_id = ANY (?::text[])
 ORDER BY exec_id
 FOR NO KEY UPDATE;
 
+-- name: lock_free_executions
+-- Lock those of any number of executions that no other transaction holds, and return them.
+-- Frequency: once per batch whose wait in find_execution_statuses has timed out: its runs of executions that
+-- others hold are then left out, so that they do not hold up the rest.
+-- Index: primary key (exec_id), once for each execution.
+SELECT exec_id
+FROM executions
+WHERE exec_id = ANY (?::text[])
+ORDER BY exec_id
+FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: find_executions
+-- Return those of any number of executions that exist.
+-- Frequency: as lock_free_executions, after it.
+-- Index: primary key (exec_id), once for each execution.
+SELECT exec_id FROM executions WHERE exec_id = ANY (?::text[]);
+
 -- name: hold_counts
 -- Wait until no other transaction counts for the first time in any of these executions, and let none do so
 -- until the end of this one. Such a count reads the runs that have ended; a run that another transaction has
