@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from tenacity import Retrying
+
 from repo import Connection
 from repo.checkpoint import Checkpoint, CheckpointGuard, Lost, Position, record_lost
 from repo.errors import RowRejected
@@ -17,6 +19,7 @@ _LIST_EXECUTIONS = statement("list_executions_from")
 _LIST_RUNS = statement("list_runs_from")
 _LIST_MARKS = statement("list_marks_from")
 _LIST_REJECTED = statement("list_rejected_events_from")
+_COUNT_UNKEYED = statement("count_rows_without_key")
 _LIST_CHECKPOINTS = statement("list_checkpoints")
 _COPY_EXECUTION = statement("copy_execution")
 _COPY_RUN = statement("copy_run")
@@ -72,20 +75,28 @@ def has_checkpoints(connection: Connection) -> bool:
     return bool(connection.fetch(_LIST_CHECKPOINTS))
 
 
-def copy_tables(source: Connection, target: Connection) -> Iterator[tuple[Copied, int]]:
+def copy_tables(
+    source: Connection, target: Connection, retry: Retrying
+) -> Iterator[tuple[Copied, int]]:
     """Copy all but the checkpoints; yields a table, and how many rows, after each page.
+
+    `retry` is for locks.
 
     A row that is in the target stays as it is. Raises a RepositoryError if the target cannot be
     written to; what was copied by then is committed.
     """
+    without_key = dict(
+        zip(("executions", "execution_results"), source.fetch(_COUNT_UNKEYED)[0], strict=True)
+    )
     for table in _TABLES:
         copied = Copied(table.name)
+        if lost := without_key.get(table.name):
+            copied.refused.append(("NULL", f"{lost} rows without a key"))
         yield copied, 0
+        write = _run_writer(source, target) if table.list_from == _LIST_RUNS else table.write
         for page in _pages(source, table.list_from, table.first):
-            _write(target, table, page, copied)
+            retry(_write, target, write, page, copied)
             yield copied, len(page)
-        if table.list_from == _LIST_RUNS:
-            _copy_marks(source, target)
 
 
 def verify(
@@ -98,7 +109,9 @@ def verify(
     for name, list_from in lists:
         theirs = _Walk(target, list_from, "")
         for page in _pages(source, list_from, ""):
-            different = [str(row[0]) for row in page if theirs.find(row[0]) != row]
+            known = {key for key, _ in tables[name].refused} | {*tables[name].different}
+            keyed = [row for row in page if isinstance(row[0], str) and row[0] not in known]
+            different = [row[0] for row in keyed if theirs.find(row[0]) != row]
             yield _note(tables[name], different), len(page)
     stored = {row[1:4]: row for page in _pages(target, _LIST_REJECTED, 0) for row in page}
     for page in _pages(source, _LIST_REJECTED, 0):
@@ -158,21 +171,23 @@ def _pages(connection: Connection, list_from: Statement, first: Any) -> Iterator
         page = connection.fetch(list_from, (page[-1][0], _PAGE + 1))[1:]
 
 
-def _write(target: Connection, table: _Table, rows: Sequence[_Row], copied: Copied) -> None:
-    refused = len(copied.refused)
+def _write(target: Connection, write: _Write, rows: Sequence[_Row], copied: Copied) -> None:
+    keyed = [row for row in rows if isinstance(row[0], str | int)]
+    refused = [(repr(row[0]), "its key is no text") for row in rows if row not in keyed]
+    written = 0
     try:
         with target.write():
-            written = table.write(target, rows)
+            written = write(target, keyed)
     except RowRejected:
-        written = 0
-        for row in rows:
+        for row in keyed:
             try:
                 with target.write():
-                    written += table.write(target, [row])
+                    written += write(target, [row])
             except RowRejected as error:
-                copied.refused.append((str(row[0]), str(error)))
+                refused.append((str(row[0]), str(error)))
+    copied.refused += refused
     copied.copied += written
-    copied.present += len(rows) - written - (len(copied.refused) - refused)
+    copied.present += len(rows) - written - len(refused)
 
 
 def _have_marks(*connections: Connection) -> bool:
@@ -180,13 +195,24 @@ def _have_marks(*connections: Connection) -> bool:
     return all(len(one.fetch(_LIST_COLUMNS)) == 2 for one in connections)
 
 
-def _copy_marks(source: Connection, target: Connection) -> None:
+def _run_writer(source: Connection, target: Connection) -> _Write:
+    """Return what copies runs, with the columns that not every database has where both have them.
+
+    A run that is in the target stays as it is.
+    """
     if not _have_marks(source, target):
-        return
-    for page in _pages(source, _LIST_MARKS, ""):
-        skipped = [(result_id,) for result_id, is_skipped, _ in page if is_skipped]
-        children = [(parent, result_id) for result_id, _, parent in page if parent is not None]
-        if skipped or children:
-            with target.write():
-                target.execute_many(_MARK_SKIPPED, skipped)
-                target.execute_many(_LINK_PARENT, children)
+        return _copier(_COPY_RUN)
+
+    def write(connection: Connection, rows: Sequence[_Row]) -> int:
+        first = rows[0][0] if rows else ""
+        marks = {row[0]: row[1:] for row in source.fetch(_LIST_MARKS, (first, _PAGE))}
+        copied = [row[0] for row in rows if connection.execute(_COPY_RUN, row)]
+        for result_id in copied:
+            is_skipped, parent = marks[result_id]
+            if is_skipped:
+                connection.execute(_MARK_SKIPPED, (result_id,))
+            if parent is not None:
+                connection.execute(_LINK_PARENT, (parent, result_id))
+        return len(copied)
+
+    return write

@@ -8,12 +8,14 @@ import pytest
 
 from repo.checkpoint import Checkpoint, CheckpointGuard, Lost, Position, record_lost
 from repo.copying import Copied, copy_checkpoints, copy_tables, has_checkpoints, verify
+from repo.retry import retry_policy
 from tests.repo.postgresql import PostgresDb
 from tests.repo.rows import Db, rejected_event, result, run, runs
 from tests.support.commands import Done, run_projector
 from tests.support.postgresql import cluster
 
 COUNTS = {"executions": 3, "execution_results": 357, "rejected_events": 120}
+RETRY = retry_policy(1)
 CREATED = "2026-05-20T11:00:00+00:00"
 
 
@@ -47,7 +49,7 @@ def filled(db: Db) -> Db:
 
 def copied(source: Db, target: Db) -> dict[str, Copied]:
     with source.database.reading() as read, closing(target.database.connect()) as written:
-        tables = {table.table: table for table, _ in copy_tables(read, written)}
+        tables = {table.table: table for table, _ in copy_tables(read, written, RETRY)}
         for _ in verify(read, written, tables):
             pass
         if not any(one.refused or one.different for one in tables.values()):
@@ -90,7 +92,7 @@ def test_the_place_of_a_copied_checkpoint_is_that_of_the_target(
 
 def test_a_copy_that_was_interrupted_goes_on(filled: Db, target: PostgresDb) -> None:
     with filled.database.reading() as read, closing(target.database.connect()) as written:
-        steps = copy_tables(read, written)
+        steps = copy_tables(read, written, RETRY)
         for _ in range(5):
             next(steps)
         assert not has_checkpoints(written)
@@ -107,6 +109,25 @@ def test_a_row_that_is_there_already_stays_and_is_reported_if_it_differs(
     tables = copied(filled, target)
     assert tables["execution_results"].different == ["r1"]  # r200 is the same in both
     assert target.row_of("r1")["finished_at"] is None
+    assert target.count("checkpoints") == 0
+
+
+def test_the_marks_of_a_row_that_is_there_already_stay_as_well(
+    filled: Db, target: PostgresDb
+) -> None:
+    target.write_results(result("skipped-0", exec_id=None))
+    tables = copied(filled, target)
+    assert tables["execution_results"].different == ["skipped-0"]
+    assert target.row_of("skipped-0")["skipped"] == 0
+
+
+def test_rows_without_a_text_as_key_are_reported(filled: Db, target: PostgresDb) -> None:
+    columns = "result_id, request_id, pc_id"
+    filled.ask(
+        f"INSERT INTO execution_results ({columns}) VALUES (NULL, 'q', 'p'), (x'00', 'q', 'p')"
+    )
+    refused = copied(filled, target)["execution_results"].refused
+    assert refused == [("NULL", "1 rows without a key"), (repr(b"\0"), "its key is no text")]
     assert target.count("checkpoints") == 0
 
 

@@ -183,7 +183,8 @@ def test_a_nul_in_any_text_of_a_lone_start_rejects_it(pg: PostgresDb, member: st
     ],
 )
 def test_a_nul_in_any_text_of_a_lone_result_rejects_it(pg: PostgresDb, member: str) -> None:
-    written = pg.write_results(result("r1")._replace(**{member: "bad\0"}))
+    columns: dict[str, Any] = {member: "bad\0"}
+    written = pg.write_results(result("r1")._replace(**columns))
     assert len(written.rejected) == 1
     assert (pg.count(), pg.count("rejected_events")) == (0, 1)
 
@@ -192,7 +193,8 @@ def test_an_id_that_cannot_be_stored_has_no_row(pg: PostgresDb) -> None:
     pg.write_results(result("r1"))
     with pg.server.reading() as connection:
         assert results.find_states(connection, ["bad\0", "r1", "r2"]) == {"r1": True}
-        assert queries.find(connection, "bad\0") is queries.find_end(connection, "bad\0") is None
+        assert queries.find(connection, "bad\0") is None
+        assert queries.find_end(connection, "bad\0") is None
 
 
 def test_a_key_that_is_too_long_for_its_index_costs_one_row(pg: PostgresDb) -> None:
@@ -628,6 +630,14 @@ def test_the_role_of_a_worker_may_do_all_that_a_worker_does_and_no_more(pg: Post
 
 
 @pytest.mark.usefixtures("roles")
+def test_a_right_on_one_column_that_is_missing_is_named(pg: PostgresDb) -> None:
+    pg.ask("REVOKE UPDATE (skipped) ON execution_results FROM projector_worker")
+    with as_role(pg, "a_worker") as own:
+        found = {one.name: one for one in own.database.check(thorough=False, retry_for=1)}
+    assert (found["rights"].level, "UPDATE" in found["rights"].text) == (2, True)
+
+
+@pytest.mark.usefixtures("roles")
 def test_an_operator_retries_and_discards_and_a_reader_reads(pg: PostgresDb) -> None:
     pg.write([run("r1")], [rejected_event(1), rejected_event(2)])
     with as_role(pg, "a_operator") as own:
@@ -659,4 +669,6 @@ def test_the_views_show_each_state_and_no_instant_for_a_text_that_is_none(pg: Po
         "r6": "given up",
     }
     assert pg.ask("SELECT expires FROM readable_runs WHERE result_id = 'r2'") == [(None,)]
+    pg.write([run("r7", started_at="0000-01-01T00:00:00+00:00")])
+    assert pg.ask("SELECT started FROM readable_runs WHERE result_id = 'r7'") == [(None,)]
     assert pg.ask("SELECT outstanding FROM readable_executions") == [(-1,)]

@@ -63,7 +63,7 @@ def copy(*, source_url: str, target_url: str, as_json: bool, **chosen: Any) -> i
         if has_checkpoints(written):
             problem = "a worker has written to this database, or a copy was completed"
             raise SettingError("--to", problem)
-        tables = _follow("copying", copy_tables(read, written))
+        tables = _follow("copying", copy_tables(read, written, retry))
         _follow("comparing", verify(read, written, tables))
         faulty = [one for one in tables.values() if one.refused or one.different]
         checkpoints = 0 if faulty else retry(copy_checkpoints, read, written)

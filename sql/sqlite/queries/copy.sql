@@ -43,6 +43,13 @@ WHERE rejected_id >= ?
 ORDER BY rejected_id
 LIMIT ?;
 
+-- name: count_rows_without_key
+-- Count the executions and the runs whose key is NULL, which no page lists and SQLite allows.
+-- Index: primary keys (exec_id), (result_id).
+SELECT
+    (SELECT count(*) FROM executions WHERE exec_id IS NULL) AS executions,
+    (SELECT count(*) FROM execution_results WHERE result_id IS NULL) AS runs;
+
 -- name: list_checkpoints
 -- Return every checkpoint.
 -- Index: none; one row for each consumer.
