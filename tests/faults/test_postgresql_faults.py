@@ -63,9 +63,8 @@ def terminate_sessions(cluster: Cluster) -> None:
 
 def kill_a_session(cluster: Cluster) -> None:
     """Kill a session's process: the server then ends all others and recovers."""
-    pids = [int(str(pid)) for (pid,) in cluster.ask(f"SELECT pid {SESSIONS}")]
-    if pids:
-        os.kill(random.choice(pids), signal.SIGKILL)
+    pids = eventually(lambda: [pid for (pid,) in cluster.ask(f"SELECT pid {SESSIONS}")], 30)
+    os.kill(int(str(random.choice(pids))), signal.SIGKILL)
 
 
 def restart(cluster: Cluster) -> None:

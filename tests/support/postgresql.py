@@ -242,6 +242,16 @@ class PostgresRows(Rows):
         self._server = server
 
     def query(self, sql: str, *values: object) -> list[Row]:
+        return eventually(lambda: self._try_query(sql, values), 30)[0]
+
+    def _try_query(self, sql: str, values: Sequence[object]) -> tuple[list[Row]] | None:
+        """Return the rows, in a tuple; None where the server ends the session, as it recovers."""
+        try:
+            return (self._query(sql, values),)
+        except psycopg.OperationalError:
+            return None
+
+    def _query(self, sql: str, values: Sequence[object]) -> list[Row]:
         with self._open() as connection:
             cursor = connection.execute(translated(sql).encode(), values or None)
             assert cursor.description is not None
