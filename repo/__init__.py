@@ -7,7 +7,7 @@ one engine's own lives in its package (`repo.sqlite`, `repo.postgresql`) and its
 from repo.engine import Connection, Database, Progress
 from repo.errors import DriverMissing
 from repo.observer import NOBODY, Observer
-from repo.postgresql import url as postgresql
+from repo.postgresql import url as postgresql_url
 from repo.sqlite.database import Database as SQLite
 from repo.sqlite.database import parse_url as parse_sqlite_url
 
@@ -20,7 +20,7 @@ def open_database(url: str, *, busy_timeout: float = 1.0, observer: Observer = N
     `busy_timeout` is how many seconds one attempt waits for another process's lock. Raises
     ValueError as `check_url`, and DriverMissing where the engine's package is not installed.
     """
-    if not url.startswith(postgresql.URL_PREFIXES):
+    if not url.startswith(postgresql_url.URL_PREFIXES):
         return SQLite(url, busy_timeout=busy_timeout, observer=observer)
     try:
         # Not at the top: an installation that uses the other engine does without this driver.
@@ -34,8 +34,8 @@ def open_database(url: str, *, busy_timeout: float = 1.0, observer: Observer = N
 
 def check_url(url: str) -> str:
     """Return a URL as it is; raises ValueError, without repeating it, if no engine takes it."""
-    if url.startswith(postgresql.URL_PREFIXES):
-        postgresql.parse_url(url)
+    if url.startswith(postgresql_url.URL_PREFIXES):
+        postgresql_url.parse_url(url)
     else:
         parse_sqlite_url(url)
     return url

@@ -96,13 +96,17 @@ class Server:
                 client_encoding="utf8",
                 prepare_threshold=None,
             )
-            # A prepared statement belongs to a session, and saves half of a small transaction's
-            # time. A pooler, which shares sessions, tells its client a number of its own.
-            session = driver.execute(_code(_GET_SESSION)).fetchone()
-            if session == (driver.info.backend_pid,):
-                driver.prepare_threshold = 0
-            if not autocommit:
-                driver.rollback()
+            try:
+                # A prepared statement belongs to a session, and saves half of a small transaction's
+                # time. A pooler, which shares sessions, tells its client a number of its own.
+                session = driver.execute(_code(_GET_SESSION)).fetchone()
+                if session == (driver.info.backend_pid,):
+                    driver.prepare_threshold = 0
+                if not autocommit:
+                    driver.rollback()
+            except BaseException:
+                driver.close()
+                raise
         return driver
 
 

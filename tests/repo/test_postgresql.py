@@ -294,6 +294,16 @@ def test_a_server_that_is_away_is_unreachable_and_a_closed_connection_not_curren
         server.connect()
 
 
+def test_a_connection_whose_first_question_fails_is_closed(
+    pg: PostgresDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("repo.postgresql.connection._GET_SESSION", "begin_write")  # has no rows
+    with pytest.raises(psycopg.ProgrammingError):
+        pg.server.connect()
+    sessions = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'start-projector'"
+    eventually(lambda: not pg.ask(f"{sessions} AND datname = '{pg.name}'"), 10)
+
+
 # --- rows that other transactions hold ------------------------------------------------------------
 
 
