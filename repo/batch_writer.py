@@ -55,7 +55,7 @@ class PromotionFailure(NamedTuple):
 
 
 Change = Callable[[Connection, Sequence[str]], Changed]
-"""Changes the executions with these ids, and returns how many it changed."""
+"""Changes the executions with these ids."""
 
 _Promote = Callable[[Sequence[str]], list[PromotionFailure]]
 

@@ -48,28 +48,6 @@ class Copied:
     different: list[str] = field(default_factory=list)
 
 
-class _Table(NamedTuple):
-    name: str
-    list_from: Statement
-    first: Any
-    write: _Write
-
-
-def _copier(one: Statement) -> _Write:
-    return lambda connection, rows: connection.execute_many(one, rows)
-
-
-def _copy_rejected(connection: Connection, rows: Sequence[_Row]) -> int:
-    return len(insert_all(connection, [RejectedEvent(*row[1:]) for row in rows]))
-
-
-_TABLES = (
-    _Table("executions", _LIST_EXECUTIONS, "", _copier(_COPY_EXECUTION)),
-    _Table("execution_results", _LIST_RUNS, "", _copier(_COPY_RUN)),
-    _Table("rejected_events", _LIST_REJECTED, 0, _copy_rejected),
-)
-
-
 def has_checkpoints(connection: Connection) -> bool:
     """Return whether a worker has written to this database, or a copy was completed."""
     return bool(connection.fetch(_LIST_CHECKPOINTS))
@@ -80,10 +58,8 @@ def copy_tables(
 ) -> Iterator[tuple[Copied, int]]:
     """Copy all but the checkpoints; yields a table, and how many rows, after each page.
 
-    `retry` is for locks.
-
-    A row that is in the target stays as it is. Raises a RepositoryError if the target cannot be
-    written to; what was copied by then is committed.
+    A row that is in the target stays as it is, and `retry` waits for its locks. Raises a
+    RepositoryError if the target cannot be written to; what was copied by then is committed.
     """
     without_key = dict(
         zip(("executions", "execution_results"), source.fetch(_COUNT_UNKEYED)[0], strict=True)
@@ -93,7 +69,7 @@ def copy_tables(
         if lost := without_key.get(table.name):
             copied.refused.append(("NULL", f"{lost} rows without a key"))
         yield copied, 0
-        write = _run_writer(source, target) if table.list_from == _LIST_RUNS else table.write
+        write = table.writer(source, target)
         for page in _pages(source, table.list_from, table.first):
             retry(_write, target, write, page, copied)
             yield copied, len(page)
@@ -108,8 +84,8 @@ def verify(
         lists.append(("execution_results", _LIST_MARKS))
     for name, list_from in lists:
         theirs = _Walk(target, list_from, "")
+        known = {key for key, _ in tables[name].refused}.union(tables[name].different)
         for page in _pages(source, list_from, ""):
-            known = {key for key, _ in tables[name].refused} | {*tables[name].different}
             keyed = [row for row in page if isinstance(row[0], str) and row[0] not in known]
             different = [row[0] for row in keyed if theirs.find(row[0]) != row]
             yield _note(tables[name], different), len(page)
@@ -195,13 +171,14 @@ def _have_marks(*connections: Connection) -> bool:
     return all(len(one.fetch(_LIST_COLUMNS)) == 2 for one in connections)
 
 
-def _run_writer(source: Connection, target: Connection) -> _Write:
-    """Return what copies runs, with the columns that not every database has where both have them.
+def _write_executions(*_: Connection) -> _Write:
+    return lambda connection, rows: connection.execute_many(_COPY_EXECUTION, rows)
 
-    A run that is in the target stays as it is.
-    """
+
+def _write_runs(source: Connection, target: Connection) -> _Write:
+    """Copy the columns that not every database has as well, where both have them."""
     if not _have_marks(source, target):
-        return _copier(_COPY_RUN)
+        return lambda connection, rows: connection.execute_many(_COPY_RUN, rows)
 
     def write(connection: Connection, rows: Sequence[_Row]) -> int:
         first = rows[0][0] if rows else ""
@@ -216,3 +193,25 @@ def _run_writer(source: Connection, target: Connection) -> _Write:
         return len(copied)
 
     return write
+
+
+def _write_rejected_events(*_: Connection) -> _Write:
+    return lambda connection, rows: len(
+        insert_all(connection, [RejectedEvent(*row[1:]) for row in rows])
+    )
+
+
+class _Table(NamedTuple):
+    """How a table is read, from its first key on, and what `writer` makes to write its rows."""
+
+    name: str
+    list_from: Statement
+    first: str | int
+    writer: Callable[[Connection, Connection], _Write]
+
+
+_TABLES = (
+    _Table("executions", _LIST_EXECUTIONS, "", _write_executions),
+    _Table("execution_results", _LIST_RUNS, "", _write_runs),
+    _Table("rejected_events", _LIST_REJECTED, 0, _write_rejected_events),
+)

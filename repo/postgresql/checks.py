@@ -1,10 +1,10 @@
 """What `projector check` finds on a server and in its database."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from repo.errors import RepositoryError, SchemaError
-from repo.findings import Finding, Level
+from repo.findings import Finding, Level, attempt, failed
 from repo.postgresql.connection import Connection, Server
 from repo.retry import retry_policy
 from repo.statements import statement
@@ -27,58 +27,61 @@ def check(server: Server, *, thorough: bool, retry_for: float) -> Iterator[Findi
     try:
         retry_policy(retry_for)(server.check_writable)
     except RepositoryError as error:
-        yield _failed("database", error)
+        yield failed("database", error)
         return
     with server.reading() as connection:
-        row = connection.fetch(_DESCRIBE_SERVER)[0]
-        yield from _of_the_server(row)
-        yield _attempt("place", lambda: _check_place(connection))
-        yield _attempt("indexes", lambda: _check_indexes(connection))
-        yield _attempt("rights", lambda: _check_rights(connection))
+        yield from _of_the_server(_Described(*connection.fetch(_DESCRIBE_SERVER)[0]))
+        yield attempt("place", lambda: _check_place(connection))
+        yield attempt("indexes", lambda: _check_indexes(connection))
+        yield attempt("rights", lambda: _check_rights(connection))
 
 
-def _of_the_server(row: tuple[Any, ...]) -> Iterator[Finding]:
-    (
-        version,
-        number,
-        encoding,
-        fsync,
-        full_page_writes,
-        commits,
-        standby_names,
-        standbys,
-        left,
-    ) = row
-    level = Level.OK if number >= _OLDEST else Level.ERROR
-    yield Finding("database", level, f"PostgreSQL {version}, writable")
-    if encoding != "UTF8":
-        yield Finding("encoding", Level.ERROR, f"{encoding}: expected UTF8")
-    unsafe = [
-        f"{name} is off"
-        for name, value in (("fsync", fsync), ("full_page_writes", full_page_writes))
-        if value == "off"
-    ]
-    if unsafe:
-        text = f"{' and '.join(unsafe)}: a crash of the server loses commits or the database"
-        yield Finding("durability", Level.ERROR, text)
-    elif commits in ("off", "local"):
+class _Described(NamedTuple):
+    """The columns of describe_server."""
+
+    version: str
+    version_number: int
+    encoding: str
+    fsync: str
+    full_page_writes: str
+    synchronous_commit: str
+    synchronous_standby_names: str
+    standbys: int
+    connections_left: int
+
+
+def _of_the_server(found: _Described) -> Iterator[Finding]:
+    level = Level.OK if found.version_number >= _OLDEST else Level.ERROR
+    yield Finding("database", level, f"PostgreSQL {found.version}, writable")
+    if found.encoding != "UTF8":
+        yield Finding("encoding", Level.ERROR, f"{found.encoding}: expected UTF8")
+    yield Finding("durability", *_durability(found))
+    yield Finding("standbys", *_standbys(found))
+    level = Level.OK if found.connections_left >= _FEW_CONNECTIONS else Level.WARNING
+    yield Finding("connections", level, f"{found.connections_left} left")
+
+
+def _durability(found: _Described) -> tuple[Level, str]:
+    off = [name for name in ("fsync", "full_page_writes") if getattr(found, name) == "off"]
+    if off:
+        text = " and ".join(f"{name} is off" for name in off)
+        return Level.ERROR, f"{text}: a crash of the server loses commits or the database"
+    commits = found.synchronous_commit
+    if commits in ("off", "local"):
         text = f"synchronous_commit is {commits} for this role; the worker commits with 'on'"
-        yield Finding("durability", Level.WARNING, text)
-    else:
-        yield Finding("durability", Level.OK, f"synchronous_commit is {commits}")
-    if standby_names:
-        text = f"{standbys} connected, synchronous_standby_names is set: a failover loses nothing"
-        yield Finding("standbys", Level.OK if standbys else Level.WARNING, text)
-    elif standbys:
-        text = (
-            f"{standbys} connected, none of them synchronous: a failover loses commits, which the "
-            "worker then reads again from the streams"
-        )
-        yield Finding("standbys", Level.WARNING, text)
-    else:
-        yield Finding("standbys", Level.OK, "none connected, or this role may not see them")
-    level = Level.OK if left >= _FEW_CONNECTIONS else Level.WARNING
-    yield Finding("connections", level, f"{left} left")
+        return Level.WARNING, text
+    return Level.OK, f"synchronous_commit is {commits}"
+
+
+def _standbys(found: _Described) -> tuple[Level, str]:
+    connected = f"{found.standbys} connected"
+    if found.synchronous_standby_names:
+        level = Level.OK if found.standbys else Level.WARNING
+        return level, f"{connected}, synchronous_standby_names is set: a failover loses nothing"
+    if found.standbys:
+        text = "a failover loses commits, which the worker then reads again from the streams"
+        return Level.WARNING, f"{connected}, none of them synchronous: {text}"
+    return Level.OK, "none connected, or this role may not see them"
 
 
 def _check_place(connection: Connection) -> tuple[Level, str]:
@@ -104,14 +107,3 @@ def _check_rights(connection: Connection) -> tuple[Level, str]:
     if missing:
         return Level.ERROR, f"this role lacks {', '.join(missing)}"
     return Level.OK, "this role may do what the worker does"
-
-
-def _attempt(name: str, look: Callable[[], tuple[Level, str]]) -> Finding:
-    try:
-        return Finding(name, *look())
-    except RepositoryError as error:
-        return _failed(name, error)
-
-
-def _failed(name: str, error: RepositoryError) -> Finding:
-    return Finding(name, Level.ERROR, f"{error.summary}: {error}")

@@ -70,12 +70,9 @@ def parse_url(url: str) -> dict[str, str]:
         if name in given:
             raise ValueError(f"{name} is given twice")
         given[name] = value
-    hosts, ports = given.get("host", given.get("hostaddr", "")), given.get("port", "")
-    if not re.fullmatch(r"(\d{1,5}(,\d{1,5})*)?", ports.replace(",,", ",0,").strip(",")):
-        raise ValueError("a port must be a number from 1 to 65535")
-    if ports and ports.count(",") not in (0, hosts.count(",")):
-        raise ValueError("expected one port, or one for each host")
-    if "," in given.get("host", given.get("hostaddr", "")):
+    hosts = given.get("host", given.get("hostaddr", ""))
+    _check_ports(given.get("port", ""), hosts)
+    if "," in hosts:
         given.setdefault("target_session_attrs", "primary")
     return _DEFAULTS | given
 
@@ -95,14 +92,21 @@ def _of_location(location: str) -> Iterator[tuple[str, str]]:
         ports = [pair[2] or "" for pair in pairs if pair is not None]
         if len(names) < len(pairs):
             raise ValueError(_FORM)
-        if not all(port == "" or 0 < int(port) < 65536 for port in ports):
-            raise ValueError("a port must be a number from 1 to 65535")
         if any(names):
             yield "host", ",".join(map(_decoded, names))
         if any(ports):
             yield "port", ",".join(ports)
     if dbname:
         yield "dbname", _decoded(dbname)
+
+
+def _check_ports(ports: str, hosts: str) -> None:
+    """Raise ValueError for ports that libpq would take for a server that cannot be reached."""
+    for port in filter(None, ports.split(",")):  # an empty one stands for the default
+        if not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
+            raise ValueError("a port must be a number from 1 to 65535")
+    if ports.count(",") not in (0, hosts.count(",")):
+        raise ValueError("expected one port, or one for each host")
 
 
 def _of_query(query: str) -> Iterator[tuple[str, str]]:

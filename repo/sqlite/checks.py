@@ -2,12 +2,12 @@
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from repo.errors import RepositoryError
-from repo.findings import Finding, Level
+from repo.findings import Finding, Level, attempt, failed
 from repo.retry import retry_policy
 from repo.sqlite.connection import DatabaseFile
 from repo.sqlite.errors import TRANSLATED_OS_ERRORS
@@ -47,16 +47,16 @@ def check(file: DatabaseFile, *, thorough: bool, retry_for: float) -> Iterator[F
 
     `thorough` reads every page. `retry_for` is how many seconds a lock is waited for.
     """
-    yield _attempt("disk", lambda: _check_disk(file))
+    yield attempt("disk", lambda: _check_disk(file))
     try:
         if not exists(file.path):
             return  # the pending migrations already report it
     except RepositoryError as error:
-        yield _failed("database", error)
+        yield failed("database", error)
         return
-    yield _attempt("database", lambda: _check_writable(file, retry_for))
+    yield attempt("database", lambda: _check_writable(file, retry_for))
     if thorough:
-        yield _attempt("pages", lambda: _check_pages(file))
+        yield attempt("pages", lambda: _check_pages(file))
 
 
 def _check_disk(file: DatabaseFile) -> tuple[Level, str]:
@@ -87,17 +87,6 @@ def _check_pages(file: DatabaseFile) -> tuple[Level, str]:
     with file.reading() as connection:
         connection.check_pages()
     return Level.OK, "no corruption"
-
-
-def _attempt(name: str, look: Callable[[], tuple[Level, str]]) -> Finding:
-    try:
-        return Finding(name, *look())
-    except RepositoryError as error:
-        return _failed(name, error)
-
-
-def _failed(name: str, error: RepositoryError) -> Finding:
-    return Finding(name, Level.ERROR, f"{error.summary}: {error}")
 
 
 def disk_of(path: Path) -> Disk:

@@ -65,10 +65,9 @@ def _roll_back(database: Database, to: str | None, yes: bool) -> None:
     kept = 0 if to == "0" else applied.index(to) + 1 if to else max(len(applied) - 1, 0)
     undo = applied[kept:][::-1]
     if undo and not yes:
-        question = (
-            f"--yes is needed to undo {', '.join(undo)}; their tables are dropped with all rows"
-        )
-        raise SettingError("--rollback", question)
+        names = ", ".join(undo)
+        problem = f"pass --yes to undo {names}; what they created is dropped with all rows"
+        raise SettingError("--rollback", problem)
     if undo:
         database.roll_back(undo)
     for migration in undo:

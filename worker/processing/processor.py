@@ -117,10 +117,7 @@ class BatchProcessor:
         self._counters.add(naks=len(messages))
         if self._repeats.due(RowsHeld):
             log.warning("executions.held", extra={"runs": len(messages), "error": str(error)})
-        return {
-            one: Nak(nak_delay(one.delivery, random.random()))  # noqa: S311 (jitter, no secret)
-            for one in messages
-        }
+        return {message: _nak(message) for message in messages}
 
     def _held(self, batch: Batch) -> set[str]:
         """Return the runs that earlier messages are fetched for, whichever batch they came in."""
@@ -347,10 +344,7 @@ class BatchProcessor:
     def _nak_all(self, batch: Batch, error: RepositoryError) -> BatchResult:
         with self._lock:
             self._database_failed = True
-        decisions: list[Decision] = [
-            Nak(nak_delay(message.delivery, random.random()))  # noqa: S311 (jitter, no secret)
-            for message in batch.messages
-        ]
+        decisions: list[Decision] = [_nak(message) for message in batch.messages]
         self._counters.add(database_faults=1, naks=len(decisions))
         log.warning(
             "batch.failed",
@@ -378,6 +372,10 @@ def log_promotion_failures(failures: Iterable[PromotionFailure]) -> None:
 
 def _as_text(ready_until: int) -> str:
     return format_instant(ready_until) if is_representable(ready_until) else ALWAYS
+
+
+def _nak(message: Message) -> Nak:
+    return Nak(nak_delay(message.delivery, random.random()))  # noqa: S311 (jitter, no secret)
 
 
 def _checkpoint(batch: Batch) -> Checkpoint:
