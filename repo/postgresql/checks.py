@@ -26,14 +26,13 @@ def check(server: Server, *, thorough: bool, retry_for: float) -> Iterator[Findi
     del thorough
     try:
         retry_policy(retry_for)(server.check_writable)
+        with server.reading() as connection:
+            yield from _of_the_server(_Described(*connection.fetch(_DESCRIBE_SERVER)[0]))
+            yield attempt("place", lambda: _check_place(connection))
+            yield attempt("indexes", lambda: _check_indexes(connection))
+            yield attempt("rights", lambda: _check_rights(connection))
     except RepositoryError as error:
         yield failed("database", error)
-        return
-    with server.reading() as connection:
-        yield from _of_the_server(_Described(*connection.fetch(_DESCRIBE_SERVER)[0]))
-        yield attempt("place", lambda: _check_place(connection))
-        yield attempt("indexes", lambda: _check_indexes(connection))
-        yield attempt("rights", lambda: _check_rights(connection))
 
 
 class _Described(NamedTuple):

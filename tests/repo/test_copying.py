@@ -182,6 +182,13 @@ def test_the_command_lists_what_keeps_it_from_completing(filled: Db, target: Pos
     assert "not taken: execution_results bad\\x00" in command(filled, target).output
 
 
+def test_the_command_says_how_many_more_it_could_list(filled: Db, target: PostgresDb) -> None:
+    filled.write([run(f"bad{number}\0") for number in range(30)])
+    output = command(filled, target).output
+    assert output.count("not taken:") == 20
+    assert "and 10 more in execution_results" in output
+
+
 def test_the_command_needs_the_tables_and_two_databases(
     filled: Db, tmp_path: Path, target: PostgresDb
 ) -> None:

@@ -304,6 +304,16 @@ def test_a_connection_whose_first_question_fails_is_closed(
     eventually(lambda: not pg.ask(f"{sessions} AND datname = '{pg.name}'"), 10)
 
 
+def test_a_server_that_ends_during_a_check_is_a_finding(
+    own_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = open_database(own_cluster.url(own_cluster.create_database()))
+    monkeypatch.setattr(database, "check_writable", own_cluster.stop)
+    (found,) = database.check(thorough=False, retry_for=0.1)
+    assert (found.name, found.level) == ("database", 2)
+    assert "cannot be reached" in found.text
+
+
 # --- rows that other transactions hold ------------------------------------------------------------
 
 

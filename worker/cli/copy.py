@@ -98,8 +98,8 @@ def _print(tables: Iterable[Copied], faulty: list[Copied], checkpoints: int) -> 
             click.echo(safe(f"not taken: {one.table} {key}: {reason}"))
         for key in one.different[:_MOST_SHOWN]:
             click.echo(safe(f"differs: {one.table} {key}"))
-        more = len(one.refused) + len(one.different) - 2 * _MOST_SHOWN
-        if more > 0:
+        more = sum(max(len(keys) - _MOST_SHOWN, 0) for keys in (one.refused, one.different))
+        if more:
             click.echo(f"and {more} more in {one.table}; --json lists all")
     if faulty:
         click.echo("the checkpoints are not written; mend these rows and repeat", err=True)
