@@ -10,6 +10,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
+
 from tests.bench.broker import BenchBroker
 from tests.bench.contenders import PROJECTOR
 from tests.bench.data import BROADCAST, make_events
@@ -33,6 +35,7 @@ COMPARED = {
     FOUR: ON_POSTGRESQL,
 }
 _DURABLE: dict[str, str] = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "128MB"}
+_RUNS = "SELECT count(*), count(DISTINCT result_id), count(expires_at) FROM execution_results"
 _LONGEST = 600.0
 _RATE = 100
 _MOST_VISIBLE = 1000
@@ -84,7 +87,7 @@ class MeasureEngines:
             seen = broker.watch(count)
             with self._worker(url, 0, until_idle=False) as program:
                 broker.wait_for_request(seen, program)
-                place = path if what == ON_SQLITE else Path(url)
+                place = path if what == ON_SQLITE else url
                 seconds = probe(self.folder, self.nats, place, _RATE, count)
                 program.stop()
         return Latency(what, _RATE, seconds)
@@ -112,12 +115,9 @@ class MeasureEngines:
         if what == ON_SQLITE:
             check_tables(path, count)
             return
-        name = url.removeprefix("postgresql://tester@/").partition("?")[0]
-        found = self.postgresql.ask(
-            "SELECT count(*), count(DISTINCT result_id), count(expires_at) FROM execution_results",
-            name,
-        )
-        statuses = self.postgresql.ask("SELECT DISTINCT status FROM executions", name)
+        with psycopg.connect(url) as connection:
+            found = connection.execute(_RUNS).fetchall()
+            statuses = connection.execute("SELECT DISTINCT status FROM executions").fetchall()
         if found != [(count, count, count)] or statuses != [("running",)]:
             raise BenchFailed(f"{what}: {count} starts became {found}, executions {statuses}")
 

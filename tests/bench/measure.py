@@ -96,12 +96,12 @@ class Measure:
 
 
 def probe(
-    folder: Path, nats: str, path: Path, rate: float, count: int, *arguments: str
+    folder: Path, nats: str, database: Path | str, rate: float, count: int, *arguments: str
 ) -> list[float]:
     """Run the program that publishes and observes; return its figures in ascending order."""
     os.sync()
     command = [sys.executable, "-m", "tests.bench.probe", "--nats", nats, *arguments]
-    command += ["--database", str(path), "--rate", str(rate), "--events", str(count)]
+    command += ["--database", str(database), "--rate", str(rate), "--events", str(count)]
     return sorted(json.loads(run(command, folder / "probe.log", count / rate + 60)))
 
 

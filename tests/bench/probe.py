@@ -105,7 +105,7 @@ def measure_floor(
 def _looks(database: str, look: str) -> tuple[Callable[[], object], Callable[[object], bool]]:
     """Return what changes with each commit of others, and whether a run is visible."""
     if database.startswith("postgresql:"):
-        server = psycopg.connect(database.replace(":/", "://", 1), autocommit=True)
+        server = psycopg.connect(database, autocommit=True)
         numbers = itertools.count()
         query = look.replace("?", "%s").encode()
         return lambda: next(numbers), lambda one: bool(server.execute(query, (one,)).fetchone())

@@ -167,7 +167,7 @@ def test_a_failover_behind_a_pooler_whose_connections_survive_loses_nothing(
     standby, pooler = Cluster({"fsync": "on"}, copy_of=cluster), None
     try:
         pooler = Pooler(cluster)
-        url = pooler.url(rows.url.removeprefix("postgresql://tester@/").partition("?")[0])
+        url = pooler.url(rows.name)
         rows.insert_execution("execution-1", 10_000_000)
         first = start_worker(url, "--ack-wait", "2s", pulling=True)
         stream.publish_starts(events.start(result_id=f"before-{at}") for at in range(50))
@@ -196,8 +196,7 @@ def test_a_failover_behind_a_pooler_whose_connections_survive_loses_nothing(
 
 
 def _has_rows(standby: Cluster, rows: PostgresRows, count: int) -> bool:
-    name = rows.url.removeprefix("postgresql://tester@/").partition("?")[0]
-    return standby.ask("SELECT count(*) FROM execution_results", name) == [(count,)]
+    return standby.ask("SELECT count(*) FROM execution_results", rows.name) == [(count,)]
 
 
 def test_workers_share_the_sessions_of_a_pooler(
@@ -210,7 +209,7 @@ def test_workers_share_the_sessions_of_a_pooler(
 ) -> None:
     pooler = Pooler(cluster)
     try:
-        url = pooler.url(rows.url.removeprefix("postgresql://tester@/").partition("?")[0])
+        url = pooler.url(rows.name)
         rows.insert_execution("execution-1", 10_000_000)
         publisher = start_publisher(server.url, rest=0.1)
         workers = [start_worker(url, *QUICK, pulling=True) for _ in range(2)]
@@ -293,17 +292,16 @@ def test_a_database_that_takes_nothing_for_a_while_is_waited_for(
     fault: Callable[..., object],
     said: str,
 ) -> None:
-    name = rows.url.removeprefix("postgresql://tester@/").partition("?")[0]
     cluster.ask("CREATE ROLE limited LOGIN")
-    cluster.ask("GRANT ALL ON ALL TABLES IN SCHEMA public TO limited", name)
-    cluster.ask("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO limited", name)
+    cluster.ask("GRANT ALL ON ALL TABLES IN SCHEMA public TO limited", rows.name)
+    cluster.ask("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO limited", rows.name)
     rows.insert_execution("execution-1", 10_000_000)
     url = rows.url.replace("tester@", "limited@")
     options = (*QUICK, "--busy-timeout", "0.1", "--retry-for", "0.5")
     worker = start_worker(url, *options, pulling=True)
     stream.publish_starts(events.start(result_id=f"before-{at}") for at in range(10))
     worker.until(lambda: rows.count() == 10)
-    with fault(cluster, name):  # type: ignore[attr-defined]
+    with fault(cluster, rows.name):  # type: ignore[attr-defined]
         if fault in (no_connections, read_only, short_statements):
             terminate_sessions(cluster)
         stream.publish_starts(events.start(result_id=f"during-{at}") for at in range(10))
@@ -328,9 +326,8 @@ def test_a_disk_that_is_full_is_waited_for(
         place = disk / "space"
         place.mkdir()
         os.chown(place, cluster.as_user["user"], cluster.as_user["group"])
-        name = rows.url.removeprefix("postgresql://tester@/").partition("?")[0]
         cluster.ask(f"CREATE TABLESPACE small LOCATION '{place}'")
-        cluster.ask("ALTER TABLE execution_results SET TABLESPACE small", name)
+        cluster.ask("ALTER TABLE execution_results SET TABLESPACE small", rows.name)
         rows.insert_execution("execution-1", 10_000_000)
         text = "x" * 700  # does not fit for all of them
         wide = [f"r-{at}-{text}" for at in range(20_000)]
@@ -383,10 +380,9 @@ def test_a_standby_is_waited_for_until_it_is_promoted(
 def test_an_execution_that_another_program_holds_delays_no_run_of_any(
     stream: Broker, cluster: Cluster, rows: PostgresRows, start_worker: StartWorker
 ) -> None:
-    name = rows.url.removeprefix("postgresql://tester@/").partition("?")[0]
     rows.insert_execution("execution-1", 10_000_000)
     worker = start_worker(rows, *QUICK, pulling=True)
-    with psycopg.connect(host=str(cluster.folder), dbname=name, user="tester") as other:
+    with psycopg.connect(host=str(cluster.folder), dbname=rows.name, user="tester") as other:
         other.execute("UPDATE executions SET job_id = 'x'")
         stream.publish_starts(events.start(result_id=f"held-{at}") for at in range(100))
         worker.until(lambda: rows.count() == 100, 10)
@@ -402,11 +398,10 @@ def test_an_execution_that_another_program_holds_delays_the_results_of_no_other(
 ) -> None:
     stream.make_results_stream()
     stream.make_bucket()
-    name = rows.url.removeprefix("postgresql://tester@/").partition("?")[0]
     for exec_id in ("held", "free"):
         rows.insert_execution(exec_id, 1000, "running")
     worker = start_worker(rows, "--busy-timeout", "0.2", pulling=True, results=True)
-    with psycopg.connect(host=str(cluster.folder), dbname=name, user="tester") as other:
+    with psycopg.connect(host=str(cluster.folder), dbname=rows.name, user="tester") as other:
         other.execute("UPDATE executions SET job_id = 'x' WHERE exec_id = 'held'")
         stream.publish_results(
             events.result(result_id=f"r-{at}", exec_id=("held", "free")[at % 2]) for at in range(40)

@@ -396,7 +396,7 @@ def test_a_promotion_that_the_database_refuses_is_not_tried_with_every_batch(
     assert batches._held == set()
 
 
-def end_and_count(pg: PostgresDb, one: Any, connection: Connection) -> None:
+def end_and_count(one: Any, connection: Connection) -> None:
     """End a run and count it, inside the caller's transaction."""
     write_all(None, connection, [one], "~")
 
@@ -404,7 +404,7 @@ def end_and_count(pg: PostgresDb, one: Any, connection: Connection) -> None:
 def test_a_run_that_ends_while_its_execution_appears_is_counted(pg: PostgresDb) -> None:
     pg.write([run("r1", exec_id="e-1"), run("r2", exec_id="e-1")])
     with closing(pg.server.connect()) as ending, ending.write():
-        end_and_count(pg, result("r1", exec_id="e-1"), ending)
+        end_and_count(result("r1", exec_id="e-1"), ending)
         pg.add_executions(e_1="pending")
         pg.write([run("r3", exec_id="e-1")])  # promotes, or leaves it for later
     pg.write([run("r4", exec_id="e-1")])
@@ -417,7 +417,7 @@ def test_a_late_success_beside_the_promotion_is_no_failure(pg: PostgresDb) -> No
     pg.repository.reap(Reaping(NOW, NOW, NOW))
     pg.add_executions(e_1="pending")
     with closing(pg.server.connect()) as ending, ending.write():
-        end_and_count(pg, result("r1", exec_id="e-1"), ending)
+        end_and_count(result("r1", exec_id="e-1"), ending)
         pg.write([run("r2", exec_id="e-1")])
     pg.write([run("r3", exec_id="e-1")])
     assert pg.counts("e-1") == "1/0 running"
@@ -429,7 +429,7 @@ def test_a_first_count_waits_for_that_of_another_worker(pg: PostgresDb) -> None:
     results_of = pg.patient_results()
     with closing(pg.server.connect()) as ending, ThreadPoolExecutor(1) as pool:
         with ending.write():
-            end_and_count(pg, result("r1", exec_id="e-1"), ending)
+            end_and_count(result("r1", exec_id="e-1"), ending)
             other = pool.submit(results_of.write, [result("r2", exec_id="e-1")], [], reject_of([]))
             eventually(lambda: pg.ask("SELECT 1 FROM pg_locks WHERE NOT granted"), 10)
         other.result(10)

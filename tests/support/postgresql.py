@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psycopg
 import pytest
@@ -48,6 +48,14 @@ def programs() -> Path | None:
     return found[-1].parent if found else None
 
 
+def skip_without(program: str) -> NoReturn:
+    """Skip the test that needs a program; raises RuntimeError in continuous integration."""
+    problem = f"{program} is missing; run scripts/setup test"
+    if os.environ.get("CI"):
+        raise RuntimeError(problem)
+    pytest.skip(problem)
+
+
 class Cluster:
     """A server and its data, in a temporary folder.
 
@@ -59,10 +67,7 @@ class Cluster:
     ) -> None:
         bin_folder = programs()
         if bin_folder is None:
-            # Asked for where it must not be missing, as in continuous integration.
-            if os.environ.get("CI"):
-                raise RuntimeError("PostgreSQL is missing; run scripts/setup test")
-            pytest.skip("PostgreSQL is missing; run scripts/setup test")
+            skip_without("PostgreSQL")
         self._bin = bin_folder
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         self.as_user: dict[str, int] = {}
@@ -166,7 +171,7 @@ class Pooler:
     def __init__(self, server: Cluster) -> None:
         program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
         if program is None:
-            pytest.skip("pgbouncer is missing; run scripts/setup test")
+            skip_without("pgbouncer")
         self.folder = server.folder / "pooler"
         self.folder.mkdir()
         self._file = self.folder / "pgbouncer.ini"
@@ -231,11 +236,11 @@ class PostgresRows(Rows):
     def __init__(self, path: Path, server: Cluster, name: str) -> None:
         super().__init__(path)
         self._server = server
-        self._name = name
+        self.name = name
 
     @property
     def url(self) -> str:
-        return self._server.url(self._name)
+        return self._server.url(self.name)
 
     def move_to(self, server: Cluster) -> None:
         """Look at the same database of another server."""
@@ -292,7 +297,7 @@ class PostgresRows(Rows):
         """Connect; returns None while the server starts, or recovers."""
         try:
             return psycopg.connect(
-                host=str(self._server.folder), dbname=self._name, user="tester", autocommit=True
+                host=str(self._server.folder), dbname=self.name, user="tester", autocommit=True
             )
         except psycopg.OperationalError:
             return None
