@@ -280,9 +280,14 @@ class BatchWriter(Generic[Row]):
         return changed
 
     def _promote_held(self, held: Iterable[str]) -> None:
-        """Try once more, after the commit: most transactions are short."""
+        """Try once more, after the commit: most transactions are short.
+
+        Those of other workers are waited for now: without a later batch, the sweep would come next.
+        """
+        names = sorted(held)
         with suppress(RepositoryError), self._transaction(self.connection, NO_CHECKPOINT):
-            self._promote_free(self.connection, [*held])
+            self.connection.hold_counts(names)
+            self._promote_free(self.connection, names)
 
     def _change_each(
         self,

@@ -372,6 +372,22 @@ def test_a_held_execution_holds_up_no_overdue_run_of_another(pg: PostgresDb) -> 
     assert (pg.counts("e-1"), pg.counts("e-2")) == ("0/3 completed", "0/3 completed")
 
 
+def test_a_promotion_waits_for_a_count_of_another_worker_after_its_commit(pg: PostgresDb) -> None:
+    pg.add_executions(e_1="pending")
+    with (
+        PostgresDb(pg.cluster, pg.name, busy_timeout=20) as own,
+        closing(pg.server.connect()) as counting,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        with counting.write():
+            counting.hold_counts(["e-1"])
+            written = pool.submit(own.write, [run("r1", exec_id="e-1")])
+            eventually(lambda: pg.ask("SELECT 1 FROM pg_locks WHERE NOT granted"), 10)
+            assert (pg.count(), pg.statuses()) == (1, {"e-1": "pending"})
+        assert written.result(10).inserted == 1
+    assert pg.statuses() == {"e-1": "running"}
+
+
 def test_a_held_row_that_must_be_changed_is_waited_for_and_retried(pg: PostgresDb) -> None:
     pg.add_executions(execution_1="running")
     pg.write([run("r1")])
