@@ -317,7 +317,7 @@ def test_a_backup_that_is_restored_gets_the_missing_rows_back(
     worker.until(stream.is_acked)
     after, _ = everything(rows)
     assert [row for row in after if row in before] == before
-    assert read_again(worker) >= 10
+    worker.until(lambda: read_again(worker) >= 10)
     # The log of one file must never be applied to another one.
     assert bool(worker.logged("database.log_renamed")) == (how == "beside its old log")
     assert [worker.is_running(), worker.stop()] == [True, 0]
@@ -338,5 +338,5 @@ def test_a_database_that_is_wiped_under_the_worker_is_waited_for_and_filled_agai
     projected.migrate()
     worker.until(lambda: projected.count() == 101 and stream.is_acked(), 15)
     assert everything(projected)[0][:100] == before[0]
-    assert read_again(worker) >= 101
+    worker.until(lambda: read_again(worker) >= 101)
     assert worker.stop() == 0

@@ -429,7 +429,9 @@ class Publisher:
         client = await _connect(self._url, {})
         js = client.jetstream(timeout=1)
         number = 0
-        while not self._ending.is_set():
+        is_confirmed = True
+        # What is not confirmed may be stored all the same, so it is repeated also at the end.
+        while not self._ending.is_set() or (client.is_connected and not is_confirmed):
             group = [f"{self._prefix}-{number + i:06}" for i in range(200)]
             every = self._malformed_every
             malformed = group[every - 1 :: every] if every else []
@@ -440,8 +442,10 @@ class Publisher:
                     *(js.publish("events.started.e.pc", name.encode()) for name in malformed),
                 )
             except (nats.errors.Error, OSError, TimeoutError):
+                is_confirmed = False
                 await asyncio.sleep(0.05)
                 continue
+            is_confirmed = True
             self.result_ids += starts
             self.malformed += [name.encode() for name in malformed]
             number += len(group)
