@@ -12,7 +12,7 @@ from worker.cli.context import chosen_settings
 from worker.cli.doubts import find_doubts
 from worker.cli.options import PREFIX, json_option
 from worker.cli.output import Members, json_text
-from worker.cli.tables import print_table
+from worker.cli.tables import Cut, member, print_table, terminal
 from worker.cli.worker_options import worker_options
 from worker.errors import EXIT_OK
 
@@ -21,6 +21,11 @@ _SOURCES: dict[ParameterSource | None, str] = {
     ParameterSource.DEFAULT: "default",
 }
 _HIDDEN = "(hidden)"
+_COLUMNS = (
+    member("OPTION", "option"),
+    member("VALUE", "value", Cut.MIDDLE),
+    member("SOURCE", "source"),
+)
 
 
 @click.command(short_help="Show the settings in effect and their sources.")
@@ -47,7 +52,7 @@ def config(context: click.Context, /, *, as_json: bool, **options: Any) -> int:
     if as_json:
         click.echo(json_text({"settings": found, "doubts": doubts}))
     else:
-        print_table(("option", "value", "source"), found)
+        print_table(terminal(), _COLUMNS, found)
         for doubt in doubts:
             click.echo(f"Warning: {doubt}", err=True)
     return EXIT_OK

@@ -1,51 +1,66 @@
 """`projector executions`: how far executions are, and who is missing."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import click
+from rich.console import Console
 
 from repo import reports
 from repo.queries import Filters
 from repo.reader import Reader
 from repo.reports import Execution
-from worker.cli.context import open_database
-from worker.cli.options import database_command, list_all_option
+from worker.cli.context import CheckedDatabase, open_database
+from worker.cli.lists import Listing, View, list_options, pop_view, show_list
+from worker.cli.options import database_options
 from worker.cli.output import Members, paragraph, safe
-from worker.cli.runs import in_flight
-from worker.cli.tables import print_list
+from worker.cli.runs import MISSING, in_flight, shortened, time_column
+from worker.cli.short import short_execution, whole_execution
+from worker.cli.tables import Column, Cut, member, number
 from worker.codec.timestamps import format_instant
 from worker.errors import EXIT_OK, EXIT_PARTLY
 
 _PAGE_ROWS = 500
 _STATUSES = ("pending", "running", "completed", "expired")
-_COLUMNS = (
-    *("initiated_at", "exec_id", "job_id", "status", "target_count#", "success_count#"),
-    *("failure_count#", "missing#"),
+
+_EXECUTIONS = Listing(
+    "executions",
+    "exec_id",
+    (
+        *(time_column("INITIATED UTC", "initiated_at"), member("JOB", "job_id", Cut.MIDDLE)),
+        Column("STATUS", lambda item: (item["status"], "")),
+        *(number("TARGETS", "target_count"), number("OK", "success_count")),
+        *(number("FAILED", "failure_count", bad=True), number("MISSING", "missing")),
+        member("EXECUTION", "short_id"),
+    ),
+    (
+        *("initiated_at", "job_id", "version", "initiated_by", "status", "target_count"),
+        *("success_count", "failure_count", "missing", "exec_id"),
+    ),
+    "no matching executions",
 )
-_MISSING_COLUMNS = ("started_at", "pc_id", "result_id", "expires_at", "overdue")
+_SORTS: Mapping[str, Callable[[Members], Any]] = {
+    "job": lambda execution: execution["job_id"],
+    "missing": lambda execution: -execution["missing"],
+    "failed": lambda execution: -execution["failure_count"],
+}
 
 
 @click.command(short_help="List executions with their counts, or show who is missing in one.")
 @click.argument("exec_id", required=False)
 @click.option("--status", type=click.Choice(_STATUSES), help="List the executions in this status.")
 @click.option("--job", metavar="ID", help="List the executions of this job (manifest).")
-@list_all_option
-@database_command
-def executions(
-    *,
-    exec_id: str | None,
-    status: str | None,
-    job: str | None,
-    everything: bool,
-    as_json: bool,
-    **options: Any,
-) -> int:
+@list_options(_SORTS)
+@database_options
+def executions(*, exec_id: str | None, status: str | None, job: str | None, **options: Any) -> int:
     """List executions with status, targets and counts, newest first; or show one of them.
 
+    EXEC_ID may be short, as the list shows it.
+
     \b
-    projector executions --status running
+    projector executions --status running --watch
+    projector executions --sort failed --limit 10
     projector executions 7f3e
     projector executions 7f3e --all --json | jq -r '.missing[].pc_id'
 
@@ -54,25 +69,28 @@ def executions(
     known.
 
     With --json: {"executions": [{"exec_id": …, "status": "running", "target_count": 5,
-    "success_count": 2, "failure_count": 1, "missing": 2, …}, …], "more": false}, or with EXEC_ID
-    {"missing": [{"pc_id": …, "result_id": …, "overdue": false, …}, …], "more": false, "execution":
-    {…}, "runs": {"in_flight": 1, "succeeded": 2, "failed": 1, "reaped": 0}, "never_started": 1}.
+    "success_count": 2, "failure_count": 1, "missing": 2, …}, …], "more": false, "remaining": 0}, or
+    with EXEC_ID {"missing": [{"pc_id": …, "result_id": …, "overdue": false, …}, …], "execution":
+    {…}, "runs": {"in_flight": 1, "succeeded": 2, "failed": 1, "reaped": 0}, "never_started": 1,
+    "more": false, "remaining": 0}.
 
     Exit codes: 0, even if no execution matches; 1 EXEC_ID does not exist.
     """
-    with open_database(options).reader() as reader:
-        if exec_id is not None:
-            if status or job:
-                raise click.UsageError("--status and --job select from the list; pass no EXEC_ID")
-            return _show(reader, exec_id, everything=everything, as_json=as_json)
-        print_list(
-            "executions",
-            _newest_first(reader, status, job),
-            _COLUMNS,
-            everything=everything,
-            as_json=as_json,
-            nothing="no matching executions",
-        )
+    view = pop_view(options)
+    if exec_id is not None and (status or job or view.sort):
+        raise click.UsageError("--status, --job and --sort are for the list; pass no EXEC_ID")
+    database = open_database(options)
+    if exec_id is not None:
+        return _show(database, exec_id, view)
+
+    def find() -> Iterator[Members]:
+        with database.reader() as reader:
+            for execution in _newest_first(reader, status, job):
+                if view.is_table:
+                    execution["short_id"] = short_execution(reader, execution["exec_id"])
+                yield execution
+
+    show_list(view, _EXECUTIONS, find, sorts=_SORTS)
     return EXIT_OK
 
 
@@ -88,33 +106,42 @@ def _members(execution: Execution) -> Members:
     return {**execution._asdict(), "missing": max(0, execution.target_count - ended)}
 
 
-def _show(reader: Reader, exec_id: str, *, everything: bool, as_json: bool) -> int:
+def _show(database: CheckedDatabase, given: str, view: View) -> int:
+    with database.reader() as reader:
+        exec_id = whole_execution(reader, given)
+        if reader.read(reports.find_execution, exec_id) is None:
+            runs = sum(reader.read(reports.count_runs, exec_id))
+            known = f"; {runs} runs name it" if runs else ""
+            click.echo(f"Error: execution {safe(exec_id)} does not exist{known}", err=True)
+            return EXIT_PARTLY
+
+    def find() -> Iterator[Members]:
+        with database.reader() as reader:
+            now = format_instant(time.time_ns())
+            found = in_flight(reader, Filters(exec_id=exec_id), now)
+            yield from shortened(reader, found) if view.is_table else found
+
+    def about() -> Members:
+        with database.reader() as reader:
+            return _about(reader, exec_id)
+
+    def head(console: Console) -> None:
+        facts = about()
+        execution = facts["execution"] or {"exec_id": exec_id}
+        members = {**execution, **facts["runs"], "never_started": facts["never_started"]}
+        title = f"execution {members.pop('exec_id')}"
+        console.print(paragraph(title, members), no_wrap=True, overflow="ignore", crop=False)
+
+    show_list(view, MISSING, find, about=about, head=head)
+    return EXIT_OK
+
+
+def _about(reader: Reader, exec_id: str) -> Members:
     execution = reader.read(reports.find_execution, exec_id)
     counts = reader.read(reports.count_runs, exec_id)
-    if execution is None:
-        known = f"; {sum(counts)} runs name it" if any(counts) else ""
-        click.echo(f"Error: execution {safe(exec_id)} does not exist{known}", err=True)
-        return EXIT_PARTLY
-    never_started = max(0, execution.target_count - sum(counts))
-    about = {
-        "execution": _members(execution),
+    targets = 0 if execution is None else execution.target_count
+    return {
+        "execution": None if execution is None else _members(execution),
         "runs": counts._asdict(),
-        "never_started": never_started,
+        "never_started": max(0, targets - sum(counts)),
     }
-    if not as_json:
-        shown = {**_members(execution), **counts._asdict(), "never_started": never_started}
-        click.echo(paragraph(f"execution {shown.pop('exec_id')}", shown))
-        if not counts.in_flight:
-            return EXIT_OK
-    now = format_instant(time.time_ns())
-    print_list(
-        "missing",
-        in_flight(reader, Filters(exec_id=exec_id), now),
-        _MISSING_COLUMNS,
-        everything=everything,
-        as_json=as_json,
-        nothing="no run is in flight",
-        complete=lambda run: {**run, "overdue": bool(run["overdue"])},
-        about=about,
-    )
-    return EXIT_OK

@@ -33,6 +33,7 @@ from worker.jetstream.client import BrokerClient
 from worker.jetstream.manifest_sync import read_manifests
 from worker.jetstream.stream import is_subject
 from worker.processing import rejections
+from worker.processing.rejections import Filters
 from worker.projections.manifests import ManifestCache
 from worker.projections.results import RESULTS
 from worker.projections.starts import STARTS, EventStarted
@@ -185,7 +186,7 @@ def _calculation(
 def _rejected(reader: Reader, result_id: str) -> list[int]:
     """Return the newest rejected events whose payload contains the run's id."""
     wanted = result_id.encode("utf-8", "replace")
-    newest = islice(rejections.newest_first(reader, None), _MOST_REJECTED)
+    newest = islice(rejections.newest_first(reader, Filters()), _MOST_REJECTED)
     read = ((one.rejected_id, reader.read(rejected_events.find, one.rejected_id)) for one in newest)
     found = (id_ for id_, event in read if event is not None and wanted in event.payload)
     return list(islice(found, _MOST_EVENTS))

@@ -14,7 +14,6 @@ import click
 
 from repo import check_url
 from worker import settings
-from worker.cli.output import MOST_LISTED
 from worker.errors import SettingError
 from worker.logs import JSON, TEXT
 
@@ -69,7 +68,7 @@ _DOMAIN = _Parsed("name", settings.parse_domain)
 _INBOX_PREFIX = _Parsed("prefix", settings.parse_inbox_prefix)
 _HOST = _Parsed("host", settings.parse_host)
 _NAME = _Parsed("name", settings.parse_name)
-_SINCE = _Parsed("time", settings.parse_since)
+SINCE = _Parsed("time", settings.parse_since)
 _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 SECONDS = _Parsed("seconds", settings.parse_seconds)
 RETENTION = _Parsed("duration", settings.parse_retention)
@@ -213,10 +212,6 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
 )
 
-list_all_option = click.option(
-    "--all", "everything", is_flag=True, help=f"List all of them, not only {MOST_LISTED}."
-)
-
 # For a command that needs the database only; with --json for one that reports, and with the broker.
 database_options = together(database, patience, logs("warning"))
 database_command = together(json_option, database_options)
@@ -229,7 +224,7 @@ broker_command = together(
 # It has no variable: one left in a shell would select events for a later command.
 since_option = click.option(
     "--since",
-    type=_SINCE,
+    type=SINCE,
     metavar="TIME",
     help="Read from TIME on: an RFC 3339 time, or a duration before now, such as 2h.",
 )

@@ -19,7 +19,6 @@ Shown = Callable[[Members], str]
 Extent = Callable[[], tuple[int, int]]
 """Returns how many of the expected events are done."""
 
-MOST_LISTED = 100
 _NAME_WIDTH = 18
 
 
@@ -68,25 +67,38 @@ def paragraph(title: str, members: Mapping[str, object]) -> str:
 
 @contextmanager
 def report(
-    name: str, summary: Members, line: Shown, ending: Shown, extent: Extent | None, *, as_json: bool
+    name: str,
+    summary: Members,
+    line: Callable[[Members], str | None],
+    ending: Shown,
+    extent: Extent | None,
+    *,
+    as_json: bool,
+    ends_on_stderr: bool = False,
 ) -> Iterator[Add]:
     """Yield a function that prints an item at once, and print `summary` as it is at the end.
 
-    The output is a JSON document with the list `name`, or lines made by `line` and `ending`. If an
-    error cuts it short, it says after how much: what `extent` returns, if that is known.
+    The output is a JSON document with the list `name`, or what `line` makes of each item, unless
+    that is None, and `ending`, which may go to standard error. If an error cuts it short, it says
+    after how much: what `extent` returns, if that is known.
     """
     if as_json:
         with json_document(name, summary, extent) as add:
             yield add
         return
+
+    def print_line(item: Members) -> None:
+        if (text := line(item)) is not None:
+            click.echo(text)
+
     try:
-        yield lambda item: click.echo(line(item))
+        yield print_line
     except BaseException as error:
         if extent is not None:
-            click.echo(cut_short(error, *extent()))
+            click.echo(cut_short(error, *extent()), err=ends_on_stderr)
         raise
     finally:
-        click.echo(ending(summary))
+        click.echo(ending(summary), err=ends_on_stderr)
 
 
 def cut_short(error: BaseException, done: int, expected: int) -> str:

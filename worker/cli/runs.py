@@ -1,7 +1,7 @@
 """`projector runs`: which runs are in flight, which are overdue, and how runs have ended."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import click
@@ -10,30 +10,101 @@ from repo.queries import Filters, InFlight, list_in_flight_after
 from repo.reader import Reader
 from repo.reports import Ended, EndedFilters, list_ended_before
 from worker.cli.context import open_database
-from worker.cli.options import database_command, list_all_option
-from worker.cli.output import Members, json_text
-from worker.cli.tables import print_list, print_table
+from worker.cli.lists import Listing, View, list_options, pop_view, show_list
+from worker.cli.options import database_options
+from worker.cli.output import Members
+from worker.cli.short import short_run, whole_execution
+from worker.cli.tables import BAD, Column, Cut, member, number
+from worker.cli.times import short_time, span, until
 from worker.codec.timestamps import NANOSECONDS, format_instant, parse_stored
 from worker.errors import EXIT_OK
 
 _PAGE_ROWS = 500
 _GROUPS = {"job": "job_id", "pc": "pc_id", "execution": "exec_id"}
-_PLACES = ("job_id", "pc_id", "exec_id", "result_id")
+
+
+def time_column(heading: str, name: str) -> Column:
+    """Return the column of a stored time, in UTC."""
+    return Column(heading, lambda item: (short_time(item[name], time.time_ns()), ""))
+
+
+def _deadline(run: Members) -> tuple[str, str]:
+    text, has_passed = until(run["expires_at"], time.time_ns())
+    return text, BAD if has_passed else ""
+
+
+def _exit_code(run: Members) -> tuple[str, str]:
+    code = run["exit_code"]
+    text = "-" if code is None else str(code)
+    return f"{text} reaped" if run["reaped"] else text, "" if code == 0 else BAD
+
+
+def _took(run: Members) -> tuple[str, str]:
+    seconds = run["duration_seconds"]
+    return "-" if seconds is None else span(seconds), ""
+
+
+_JOB = member("JOB", "job_id", Cut.MIDDLE)
+_PC = member("PC", "pc_id", Cut.MIDDLE)
+_RUN = member("RUN", "short_id")
+_DEADLINE = Column("DEADLINE", _deadline)
+
+IN_FLIGHT = Listing(
+    "runs",
+    "result_id",
+    (time_column("STARTED UTC", "started_at"), _JOB, _PC, _DEADLINE, _RUN),
+    (
+        *("started_at", "job_id", "pc_id", "exec_id", "version", "recorded_at", "expires_at"),
+        *("overdue", "result_id"),
+    ),
+    "no matching runs in flight",
+)
+MISSING = IN_FLIGHT._replace(
+    name="missing",
+    columns=(time_column("STARTED UTC", "started_at"), _PC, _DEADLINE, _RUN),
+    nothing="no run is in flight",
+)
+_ENDED = Listing(
+    "runs",
+    "result_id",
+    (
+        *(time_column("ENDED UTC", "finished_at"), _JOB, _PC, Column("EXIT CODE", _exit_code)),
+        *(Column("TOOK", _took, right=True), _RUN),
+    ),
+    (
+        *("finished_at", "job_id", "pc_id", "exec_id", "version", "started_at", "recorded_at"),
+        *("exit_code", "duration_seconds", "reaped", "result_id"),
+    ),
+    "no matching runs that have ended",
+)
+
+_SORTS: Mapping[str, Callable[[Members], Any]] = {
+    "job": lambda run: run["job_id"],
+    "pc": lambda run: run["pc_id"],
+    "execution": lambda run: run["exec_id"],
+    "deadline": lambda run: run["expires_at"],
+    "duration": lambda run: None if (took := run["duration_seconds"]) is None else -took,
+    "exit-code": lambda run: run["exit_code"],
+}
+_OF_FLIGHT, _OF_ENDED = ("deadline",), ("duration", "exit-code")
 
 
 class _Kind(NamedTuple):
-    """How runs are shown: `flag` is a word in a table and a boolean in JSON, `add_up` adds a run to
-    the counts of its group.
-    """
+    """How runs in flight, or ended ones, are shown and added up; `counts` are those of a group."""
 
-    columns: tuple[str, ...]
-    nothing: str
-    flag: str
+    listing: Listing
+    counts: Sequence[str]
+    group_columns: Sequence[Column]
     add_up: Callable[[Members, Members], None]
+
+    def groups(self, by: str) -> Listing:
+        """Return how groups of these runs are shown."""
+        columns = member(by.upper(), by, Cut.MIDDLE), number("RUNS", "runs"), *self.group_columns
+        return Listing("groups", by, columns, (by, "runs", *self.counts), self.listing.nothing)
 
 
 def _count_in_flight(group: Members, run: Members) -> None:
-    group["overdue"] = group.get("overdue", 0) + bool(run["overdue"])
+    group["overdue"] = group.get("overdue", 0) + run["overdue"]
     without = group.get("without_deadline", 0)
     group["without_deadline"] = without + (run["expires_at"] is None)
     group.setdefault("first_started_at", run["started_at"])
@@ -41,20 +112,28 @@ def _count_in_flight(group: Members, run: Members) -> None:
 
 def _count_ended(group: Members, run: Members) -> None:
     group["failed"] = group.get("failed", 0) + (run["exit_code"] != 0)
-    group["reaped"] = group.get("reaped", 0) + bool(run["reaped"])
+    group["reaped"] = group.get("reaped", 0) + run["reaped"]
     group.setdefault("last_recorded_at", run["recorded_at"])
 
 
-_IN_FLIGHT = _Kind(
-    ("started_at", *_PLACES, "expires_at", "overdue"),
-    "no matching runs in flight",
-    "overdue",
+_IN_FLIGHT_KIND = _Kind(
+    IN_FLIGHT,
+    ("overdue", "without_deadline", "first_started_at"),
+    (
+        number("OVERDUE", "overdue", bad=True),
+        number("NO DEADLINE", "without_deadline"),
+        time_column("FIRST STARTED UTC", "first_started_at"),
+    ),
     _count_in_flight,
 )
-_ENDED = _Kind(
-    ("finished_at", *_PLACES, "exit_code#", "duration_seconds#", "reaped"),
-    "no matching runs that have ended",
-    "reaped",
+_ENDED_KIND = _Kind(
+    _ENDED,
+    ("failed", "reaped", "last_recorded_at"),
+    (
+        number("FAILED", "failed", bad=True),
+        number("REAPED", "reaped", bad=True),
+        time_column("LAST STORED UTC", "last_recorded_at"),
+    ),
     _count_ended,
 )
 
@@ -62,61 +141,81 @@ _ENDED = _Kind(
 @click.command(short_help="List runs in flight, by job and PC, and those overdue or ended.")
 @click.option("--job", metavar="ID", help="List the runs of this job (manifest).")
 @click.option("--pc", metavar="ID", help="List the runs on this PC.")
-@click.option("--execution", metavar="ID", help="List the runs of this execution.")
+@click.option(
+    "--execution", metavar="ID", help="List the runs of this execution; a short id will do."
+)
 @click.option("--overdue", is_flag=True, help="List the runs whose deadline has passed.")
 @click.option("--without-deadline", is_flag=True, help="List the runs that have no deadline.")
 @click.option("--ended", is_flag=True, help="List runs that have ended, with their exit codes.")
 @click.option("--failed", is_flag=True, help="List ended runs with another exit code than 0.")
 @click.option("--by", type=click.Choice(list(_GROUPS)), help="Count runs by job, PC or execution.")
-@list_all_option
-@database_command
-def runs(*, by: str | None, everything: bool, as_json: bool, **options: Any) -> int:
+@list_options(_SORTS)
+@database_options
+def runs(*, by: str | None, **options: Any) -> int:
     """List the runs in flight, earliest start first. A run must match every filter.
 
-    A deadline has passed where this machine's clock says so: the broker is not asked.
+    A deadline has passed where this machine's clock says so: the broker is not asked. RUN is the
+    beginning of the run's id; `projector explain` takes it.
 
     \b
     projector runs --by job
-    projector runs --overdue --pc pc-17
-    projector runs --failed --execution 7f3e
-    projector runs --all --json | jq -r '.runs[].result_id'
+    projector runs --overdue --pc pc-17 --watch
+    projector runs --failed --execution 7f3e --sort duration --limit 20
+    projector runs --overdue --all -o ids
 
     With --ended or --failed it lists runs that have ended, newest first by the time at which the
     broker stored them. The duration is by the agent's clock; that of a run that was given up at
     its deadline is unknown. A skipped run has failed, unless its exit code is 0.
 
     With --json: {"runs": [{"result_id": …, "pc_id": …, "expires_at": …, "overdue": false, …}, …],
-    "more": false}, or with --by {"by": "job", "groups": [{"job": …, "runs": 3, "overdue": 0,
-    "without_deadline": 0, "first_started_at": …}, …]}. Ended runs have "finished_at", "exit_code",
-    "duration_seconds" and "reaped", their groups "runs", "failed", "reaped" and "last_recorded_at".
+    "more": false, "remaining": 0}, or with --by {"groups": [{"job": …, "runs": 3, "overdue": 0,
+    "without_deadline": 0, "first_started_at": …}, …], "by": "job", …}. Ended runs have
+    "finished_at", "exit_code", "duration_seconds" and "reaped", their groups "runs", "failed",
+    "reaped" and "last_recorded_at". "remaining" is how many more there are, null from 10 000 on.
 
     Exit codes: 0, even if no run matches.
     """
-    places = options.pop("job"), options.pop("pc"), options.pop("execution")
+    view = pop_view(options)
+    job, pc, execution = (options.pop(name) for name in ("job", "pc", "execution"))
     overdue, without_deadline = options.pop("overdue"), options.pop("without_deadline")
     ended, failed = options.pop("ended"), options.pop("failed")
-    if (ended or failed) and (overdue or without_deadline):
+    is_ended = ended or failed
+    if is_ended and (overdue or without_deadline):
         raise click.UsageError("--overdue and --without-deadline are for runs in flight")
-    now = format_instant(time.time_ns())
-    with open_database(options).reader() as reader:
-        if ended or failed:
-            kind, found = _ENDED, _ended(reader, EndedFilters(*places, failed))
-        else:
-            filters = Filters(*places, now if overdue else None, without_deadline)
-            kind, found = _IN_FLIGHT, in_flight(reader, filters, now)
-        if by is not None:
-            _print_groups(by, _groups(by, found, kind.add_up), kind.nothing, as_json=as_json)
-            return EXIT_OK
-        print_list(
-            "runs",
-            found,
-            kind.columns,
-            everything=everything,
-            as_json=as_json,
-            nothing=kind.nothing,
-            complete=lambda run: {**run, kind.flag: bool(run[kind.flag])},
-        )
+    _check_sort(view, by, is_ended=is_ended)
+    database = open_database(options)
+
+    def find() -> Iterator[Members]:
+        with database.reader() as reader:
+            places = job, pc, execution and whole_execution(reader, execution)
+            now = format_instant(time.time_ns())
+            if is_ended:
+                found = _ended(reader, EndedFilters(*places, failed))
+            else:
+                filters = Filters(*places, now if overdue else None, without_deadline)
+                found = in_flight(reader, filters, now)
+            if by is not None:
+                found = _groups(by, found, kind.add_up)
+            elif view.is_table:
+                found = shortened(reader, found)
+            yield from found
+
+    kind = _ENDED_KIND if is_ended else _IN_FLIGHT_KIND
+    if by is None:
+        show_list(view, kind.listing, find, sorts=_SORTS)
+    else:
+        show_list(view, kind.groups(by), find, about=lambda: {"by": by})
     return EXIT_OK
+
+
+def _check_sort(view: View, by: str | None, *, is_ended: bool) -> None:
+    if view.sort is None:
+        return
+    if by is not None:
+        raise click.UsageError("--sort is for runs; groups are sorted by their size")
+    if view.sort in (_OF_FLIGHT if is_ended else _OF_ENDED):
+        kind = "in flight" if is_ended else "that have ended"
+        raise click.UsageError(f"--sort {view.sort} is for runs {kind}")
 
 
 def in_flight(reader: Reader, filters: Filters, now: str) -> Iterator[Members]:
@@ -125,15 +224,21 @@ def in_flight(reader: Reader, filters: Filters, now: str) -> Iterator[Members]:
     while page := reader.read(list_in_flight_after, last, filters, _PAGE_ROWS):
         for last in page:
             is_overdue = last.expires_at is not None and last.expires_at < now
-            yield {**last._asdict(), "overdue": "overdue" if is_overdue else ""}
+            yield {**last._asdict(), "overdue": is_overdue}
+
+
+def shortened(reader: Reader, found: Iterator[Members]) -> Iterator[Members]:
+    """Yield runs with the shortest beginning of their id that no other run has."""
+    for run in found:
+        yield {**run, "short_id": short_run(reader, run["result_id"])}
 
 
 def _ended(reader: Reader, filters: EndedFilters) -> Iterator[Members]:
     last: Ended | None = None
     while page := reader.read(list_ended_before, last, filters, _PAGE_ROWS):
         for last in page:
-            reaped = "reaped" if last.reaped else ""
-            yield {**last._asdict(), "duration_seconds": _duration(last), "reaped": reaped}
+            flags = {"duration_seconds": _duration(last), "reaped": bool(last.reaped)}
+            yield {**last._asdict(), **flags}
 
 
 def _duration(run: Ended) -> float | None:
@@ -147,24 +252,14 @@ def _duration(run: Ended) -> float | None:
     return round(nanoseconds / NANOSECONDS, 3)
 
 
-def _print_groups(by: str, groups: list[Members], nothing: str, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json_text({"by": by, "groups": groups}))
-    elif groups:
-        names = [name for name in groups[0] if name != by]
-        print_table([by, *(f"{n}#" if not n.endswith("_at") else n for n in names)], groups)
-    else:
-        click.echo(nothing, err=True)
-
-
 def _groups(
-    by: str, found: Iterator[Members], count: Callable[[Members, Members], None]
-) -> list[Members]:
-    """Return the counts of each group, largest first; memory grows with the number of groups."""
+    by: str, found: Iterator[Members], add_up: Callable[[Members, Members], None]
+) -> Iterator[Members]:
+    """Yield the counts of each group, largest first; memory grows with the number of groups."""
     groups: dict[str, Members] = {}
     for run in found:
         name = run[_GROUPS[by]] or ""
         group = groups.setdefault(name, {by: name, "runs": 0})
         group["runs"] += 1
-        count(group, run)
-    return sorted(groups.values(), key=lambda group: (-group["runs"], group[by]))
+        add_up(group, run)
+    yield from sorted(groups.values(), key=lambda group: (-group["runs"], group[by]))

@@ -4,6 +4,7 @@ Pages are bounded in rows and bytes, and no transaction stays open between two p
 never waits long for a lock.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,12 +15,18 @@ from repo.batch_writer import WriteResult
 from repo.reader import Reader
 from repo.rejected import AFTER_ALL, Key, Listed, RejectedEvent
 from repo.repository import Repository
+from worker.codec.jsontext import parse_json
 from worker.codec.timestamps import parse_stored
 from worker.messages import Fetch, Message
 from worker.processing.processor import BatchProcessor
 
 _PAGE_ROWS = 500
 _PAGE_BYTES = 8 * 1024 * 1024
+
+# The subject of a start: events.started.<execution>.<PC>.
+_STARTS = "events.started."
+_TOKENS_BEFORE_PC = 3
+_NUMBER = re.compile(r"-?\d+")
 
 # Outcomes of a retry.
 WRITTEN = "written"
@@ -40,6 +47,17 @@ class Destination:
     complete: Complete
 
 
+class Filters(NamedTuple):
+    """Which rejected events: None lets every event through.
+
+    `reason` is contained in theirs, literally; `since` is stored text.
+    """
+
+    reason: str | None = None
+    pc_id: str | None = None
+    since: str | None = None
+
+
 class Outcome(NamedTuple):
     """The outcome of a retry; `reason` is why the event is still rejected."""
 
@@ -48,12 +66,41 @@ class Outcome(NamedTuple):
     reason: str | None = None
 
 
-def newest_first(reader: Reader, reason: str | None) -> Iterator[Listed]:
-    """Yield rejected events without their payloads, if their reason contains `reason` literally."""
+def newest_first(reader: Reader, filters: Filters) -> Iterator[Listed]:
+    """Yield the rejected events that match every filter, without their payloads."""
     before = AFTER_ALL
     while page := reader.read(rejected_events.list_before, before, _PAGE_ROWS):
-        yield from (listed for listed in page if reason is None or reason in listed.reason)
+        yield from (listed for listed in page if _matches(reader, listed, filters))
         before = page[-1].rejected_id
+
+
+def _matches(reader: Reader, listed: Listed, filters: Filters) -> bool:
+    return (
+        (filters.reason is None or filters.reason in listed.reason)
+        and (filters.since is None or listed.rejected_at >= filters.since)
+        and (filters.pc_id is None or filters.pc_id == pc_of(reader, listed))
+    )
+
+
+def pc_of(reader: Reader, listed: Listed) -> str | None:
+    """Return the PC that an event came from, if it names one.
+
+    The subject of a start ends in it; for any other event its payload is read.
+    """
+    parts = listed.subject.split(".", _TOKENS_BEFORE_PC)
+    if listed.subject.startswith(_STARTS) and len(parts) > _TOKENS_BEFORE_PC:
+        return parts[-1]
+    event = reader.read(rejected_events.find, listed.rejected_id)
+    try:
+        pc_id = parse_json(event.payload)["pc_id"] if event is not None else None
+    except (ValueError, TypeError, KeyError):
+        return None
+    return pc_id if isinstance(pc_id, str) else None
+
+
+def kind_of_reason(reason: str) -> str:
+    """Return a reason without its numbers, which are positions and bounds."""
+    return _NUMBER.sub("#", reason)
 
 
 def pages(
