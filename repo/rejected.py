@@ -1,5 +1,6 @@
 """The table rejected_events: messages that could not become a row, stored as they came."""
 
+import re
 from collections.abc import Iterable
 from operator import attrgetter
 from typing import NamedTuple
@@ -19,6 +20,9 @@ AFTER_ALL = 2**63 - 1
 
 Key = tuple[str, int, str]
 """Identifies a message: its stream, its sequence there, and when the broker stored it."""
+
+
+_NUMBER = re.compile(r"-?\d+")
 
 
 class RejectedEvent(NamedTuple):
@@ -49,6 +53,11 @@ class Listed(NamedTuple):
     subject: str
     bytes: int
     reason: str
+
+
+def kind_of_reason(reason: str) -> str:
+    """Return a reason without its numbers, which are positions and bounds."""
+    return _NUMBER.sub("#", reason)
 
 
 def insert_all(connection: Connection, events: Iterable[RejectedEvent]) -> list[RejectedEvent]:

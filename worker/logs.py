@@ -204,6 +204,41 @@ class Repeats:
             return True
 
 
+Group = tuple[int, dict[str, Any]]
+"""How many events of one key there were, and the fields of the first of them."""
+
+
+class Grouped:
+    """Count log events by key, so that each key is logged once per `seconds`. Thread-safe."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._logged_at: dict[Hashable, float] = {}
+        self._held: dict[Hashable, Group] = {}
+
+    def add(self, key: Hashable, count: int, fields: dict[str, Any]) -> None:
+        """Add events; they wait until `due` returns them."""
+        with self._lock:
+            before, first = self._held.get(key, (0, fields))
+            self._held[key] = before + count, first
+
+    def due(self, *, at_end: bool = False) -> list[Group]:
+        """Return what to log now: the keys not logged for so long, or all at the end."""
+        now = time.monotonic()
+        with self._lock:
+            # Keys come from the stream: bound the memory.
+            everything = at_end or len(self._held) >= _MAX_KEYS
+            keys = [key for key in self._held if everything or self._is_due(key, now)]
+            if len(self._logged_at) >= _MAX_KEYS:
+                self._logged_at.clear()
+            self._logged_at |= dict.fromkeys(keys, now)
+            return [self._held.pop(key) for key in keys]
+
+    def _is_due(self, key: Hashable, now: float) -> bool:
+        return now - self._logged_at.get(key, -self._seconds) >= self._seconds
+
+
 def set_up_logging(level: str, form: str) -> None:
     """Send all logs of the process to standard error; `form` is JSON or TEXT."""
     handler = _StandardError()

@@ -80,6 +80,8 @@ class Service:
         self._manifests = ManifestCache()
         self._exporter = Exporter(settings, status, self._supervisor)
         self._pool = RepositoryPool(settings, self._database, self._supervisor)
+        self._pools: list[ProjectionPool] = []
+        self._is_started = False
         self._consumer_thread = ConsumerThread(self._sessions(), status, self._supervisor)
 
     def _sessions(self) -> Sessions:
@@ -130,6 +132,7 @@ class Service:
             status=status,
             shared=shared,
         )
+        self._pools.append(pool)
         return _Line(session, pool)
 
     def stop(self) -> None:
@@ -147,6 +150,7 @@ class Service:
                 self._exporter.open(self._database, self._manifests, self._versions)
                 self._check_schema()
                 if not self._supervisor.stop_requested:
+                    self._is_started = True
                     self._pool.start()
                     self._consumer_thread.start()
                     self._exporter.running()
@@ -198,10 +202,14 @@ class Service:
         timeout = self._settings.drain_timeout
         deadline = time.monotonic() + max(timeout - _LEAVE_TIMEOUT, timeout / 2)
         self._exporter.draining()
+        if not self._is_started:
+            return
         log.info("worker.draining", extra={"drain_timeout": timeout})
         self._consumer_thread.stop_pulling(deadline - time.monotonic())
         finished = self._pool.stop(deadline)
         outstanding = self._consumer_thread.close(_LEAVE_TIMEOUT)
+        for pool in self._pools:
+            pool.report(at_end=True)
         if outstanding or not finished:
             # They stay unacked on the broker, which delivers them to the next worker.
             log.warning("worker.drain_incomplete", extra={"outstanding": outstanding})
@@ -219,14 +227,15 @@ class Service:
     def _log_stop(self) -> int:
         error = self._supervisor.error
         code = EXIT_OK if error is None else exit_code(error)
-        counters = self._status.counters.as_dict()
-        log.info("worker.stopped", extra={"exit_code": code, "counters": counters})
+        if error is None or self._is_started:
+            counters = self._status.counters.as_dict()
+            log.info("worker.stopped", extra={"exit_code": code, "counters": counters})
         if error is not None:
             # Last, where a person who looks for the cause begins to read.
             expected = isinstance(error, ConfigurationError | RepositoryError)
             log.critical(
                 "worker.failed",
-                extra={"error": describe(error)},
+                extra={"exit_code": code, "error": describe(error)},
                 exc_info=None if expected else error,
             )
         return code

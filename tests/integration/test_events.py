@@ -152,6 +152,19 @@ def test_a_malformed_event_is_logged_kept_and_acked_once_even_if_it_is_replayed(
     assert stream.is_acked()
 
 
+def test_thousands_of_events_of_one_reason_are_two_warnings_that_count_them(
+    stream: Broker, rows: Rows, run_until_idle: RunUntilIdle
+) -> None:
+    malformed = [("events.started.e.p", b'{"number": %d,}' % n) for n in range(3_000)]
+    stream.publish_many(malformed)
+    worker = run_until_idle(rows)
+    warnings = worker.logged("event.rejected", level="warning")
+    assert sum(warning["events"] for warning in warnings) == len(rows.rejected()) == 3_000
+    assert len(warnings) == 2  # the first at once, the rest at the end
+    assert warnings[0]["stream_sequence"] == 1
+    assert warnings[0]["stream"] == "EVENTS"
+
+
 def test_the_servers_note_of_an_expired_message_is_acked_and_makes_no_row(
     stream: Broker, rows: Rows, run_until_idle: RunUntilIdle, projector: Projector
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from worker.logs import JSON, TEXT, Repeats, set_up_logging
+from worker.logs import JSON, TEXT, Grouped, Repeats, set_up_logging
 
 HOSTILE = "pc\n12:00:00 ERROR   worker.failed\r\u2028\x1b[31m\x00 x=y"
 Capture = pytest.CaptureFixture[str]
@@ -153,3 +153,19 @@ def test_logs_follow_a_replaced_stderr(capsys: Capture, monkeypatch: pytest.Monk
 def test_a_repeated_event_is_due_once_per_interval_and_key() -> None:
     repeats = Repeats(3600)
     assert [repeats.due(key) for key in ("a", "a", "b", "a")] == [True, False, True, False]
+
+
+def test_events_of_a_key_are_logged_at_once_and_then_counted_until_their_time() -> None:
+    grouped = Grouped(3600)
+    grouped.add("a", 2, {"number": 1})
+    grouped.add("b", 1, {"number": 2})
+    assert grouped.due() == [(2, {"number": 1}), (1, {"number": 2})]
+    for number in (3, 4):
+        grouped.add("a", 5, {"number": number})
+        assert grouped.due() == []
+    assert grouped.due(at_end=True) == [(10, {"number": 3})]
+    assert grouped.due(at_end=True) == []
+    at_once = Grouped(0)
+    for _ in range(2):
+        at_once.add("a", 1, {})
+        assert at_once.due() == [(1, {})]

@@ -12,6 +12,7 @@ from rich.progress import Progress, TaskID
 
 from repo import rejected as rejected_events
 from repo.reader import Reader
+from repo.rejected import kind_of_reason
 from worker.cli.context import (
     CheckedDatabase,
     CommandBroker,
@@ -165,7 +166,7 @@ def retry(*, without_deadlines: bool, as_json: bool, **options: Any) -> int:
                 counts.update({name: _sum(counters, of) for name, of in _RETRY_COUNTS.items()})
                 members = outcome._asdict()
                 if outcome.reason is not None:
-                    reasons[rejections.kind_of_reason(outcome.reason)] += 1
+                    reasons[kind_of_reason(outcome.reason)] += 1
                 add({name: value for name, value in members.items() if value is not None})
                 bar.advance(TaskID(0))
     missed = counts[REJECTED] + (counts[UNKNOWN] if selection.ids else 0)

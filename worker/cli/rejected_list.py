@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from repo import rejected as rejected_events
-from repo.rejected import AFTER_ALL, RejectedEvent
+from repo.rejected import AFTER_ALL, RejectedEvent, kind_of_reason
 from worker.cli.context import open_database
 from worker.cli.lists import JSON, Listing, list_options, pop_view, show_list
 from worker.cli.options import SINCE, Whole, database_command, database_options, together
@@ -134,7 +134,7 @@ def _groups(by: str, found: Iterator[Members]) -> Iterator[Members]:
     groups: dict[str, Members] = {}
     for event in found:
         shown = event[_GROUPS[by]] or ""
-        key = rejections.kind_of_reason(shown) if by == "reason" else shown
+        key = kind_of_reason(shown) if by == "reason" else shown
         group = groups.setdefault(
             key,
             {

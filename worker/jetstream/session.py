@@ -94,6 +94,7 @@ class Session:
         self._prerequisite = prerequisite
         self._outputs = outputs
         self.dispatcher = Dispatcher(settings, pool, results, prerequisite, status, outputs=outputs)
+        self._pool = pool
         self._presence = Presence(settings)
         self._recovery = Recovery(
             settings=settings,
@@ -332,6 +333,7 @@ class Session:
     async def _record_progress(self) -> None:
         while True:
             self._status.health.session_progressed()
+            self._pool.report()
             await asyncio.sleep(_RECORD_EVERY)
 
     async def _bind(self, consumer: Consumer) -> Binding:

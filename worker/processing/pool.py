@@ -81,6 +81,10 @@ class ProjectionPool:
         """Ask what has to be fetched before these messages can be written."""
         return self.ask(lambda repository: self._processor.missing_objects(messages, repository))
 
+    def report(self, *, at_end: bool = False) -> None:
+        """Log what has been held back to be counted; from any thread."""
+        self._processor.report(at_end=at_end)
+
     def ask(self, question: Callable[[GuardedRepository[Any]], _Answer]) -> "Future[_Answer]":
         """Queue a question about the database; its error, too, becomes the future's."""
         return self._work.ask(lambda thread: question(thread.repository(self._repositories)))

@@ -13,11 +13,11 @@ from repo.batch_writer import ALWAYS, PromotionFailure, WriteResult
 from repo.checkpoint import NO_CHECKPOINT, Checkpoint
 from repo.errors import CorruptDatabaseError, MustWait, RepositoryError, RowsHeld
 from repo.reader import Reader
-from repo.rejected import RejectedEvent
+from repo.rejected import RejectedEvent, kind_of_reason
 from repo.repository import Repository
 from worker.codec.timestamps import format_instant, is_representable, present_second
 from worker.errors import describe
-from worker.logs import Repeats
+from worker.logs import Grouped, Repeats
 from worker.messages import Ack, Batch, BatchResult, Decision, Fetch, Message, Nak, Wait, nak_delay
 from worker.projections.base import MalformedEvent, Projection, rejected_event
 from worker.projections.manifests import Deadlines, ManifestCache, NoTimeout
@@ -73,6 +73,8 @@ class BatchProcessor:
         # By batch: the runs whose output has to be fetched, until a later batch lists them.
         self._fetches: dict[int, set[str]] = {}
         self._repeats = Repeats(_REPEAT_WARNING_AFTER)
+        self._rejected = Grouped(_REPEAT_WARNING_AFTER)
+        self._missing_deadlines = Grouped(_REPEAT_WARNING_AFTER)
 
     def process(
         self, batch: Batch, repository: Repository[Any], wait_for_turn: Callable[[], None]
@@ -222,7 +224,7 @@ class BatchProcessor:
             rows.append(row)
             sources.append(message)
         for (manifest_id, no_timeout), count in deadlines.missing.items():
-            self._log_missing_deadline(manifest_id, no_timeout, count)
+            self._count_missing_deadline(manifest_id, no_timeout, count)
         return prepared
 
     def rejected(self, message: Message, reason: str) -> RejectedEvent:
@@ -285,25 +287,34 @@ class BatchProcessor:
             promotions_failed=len(written.promotion_failures),
         )
         self._log_rejected(batch, written)
+        self.report()
         log_promotion_failures(written.promotion_failures)
         if log.isEnabledFor(logging.DEBUG):
             self._log_rows(batch, prepared, written, seconds)
 
     def _log_rejected(self, batch: Batch, written: WriteResult) -> None:
-        if not written.rejected:
-            return
         deliveries = {message.stream_sequence: message.delivery for message in batch.messages}
         for event in written.rejected:
-            log.warning(
-                "event.rejected",
-                extra={
-                    "stream_sequence": event.stream_sequence,
-                    "delivery": deliveries[event.stream_sequence],
-                    "subject": event.subject,
-                    "payload_bytes": len(event.payload),
-                    "error": event.reason,
-                },
-            )
+            fields = {
+                "stream": self.stream,
+                "stream_sequence": event.stream_sequence,
+                "delivery": deliveries[event.stream_sequence],
+                "subject": event.subject,
+                "payload_bytes": len(event.payload),
+                "error": event.reason,
+            }
+            log.debug("event.rejected", extra=fields)
+            self._rejected.add(kind_of_reason(event.reason), 1, fields)
+
+    def report(self, *, at_end: bool = False) -> None:
+        """Warn of rejected events and missing deadlines: each cause once a minute, and at the end.
+
+        The first of a cause is logged at once, with how many there were since the last warning.
+        """
+        for count, fields in self._rejected.due(at_end=at_end):
+            log.warning("event.rejected", extra={**fields, "events": count})
+        for count, fields in self._missing_deadlines.due(at_end=at_end):
+            log.warning("deadline.missing", extra={**fields, "runs": count})
 
     def _log_rows(
         self, batch: Batch, prepared: Prepared, written: WriteResult, seconds: float
@@ -326,20 +337,12 @@ class BatchProcessor:
             },
         )
 
-    def _log_missing_deadline(self, manifest_id: str, no_timeout: NoTimeout, runs: int) -> None:
-        """Count runs without a deadline; a warning once a minute for each manifest."""
+    def _count_missing_deadline(self, manifest_id: str, no_timeout: NoTimeout, runs: int) -> None:
         self._counters.add(**{f"deadline_missing_{no_timeout.reason}": runs})
-        due = self._repeats.due((manifest_id, no_timeout.reason))
-        log.log(
-            logging.WARNING if due else logging.DEBUG,
-            "deadline.missing",
-            extra={
-                "manifest_id": manifest_id,
-                "reason": no_timeout.reason,
-                "runs": runs,
-                **({"error": no_timeout.problem} if no_timeout.problem else {}),
-            },
-        )
+        fields = {"manifest_id": manifest_id, "reason": no_timeout.reason}
+        if no_timeout.problem:
+            fields["error"] = no_timeout.problem
+        self._missing_deadlines.add((manifest_id, no_timeout.reason), runs, fields)
 
     def _nak_all(self, batch: Batch, error: RepositoryError) -> BatchResult:
         with self._lock:

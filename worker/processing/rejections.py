@@ -4,7 +4,6 @@ Pages are bounded in rows and bytes, and no transaction stays open between two p
 never waits long for a lock.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -26,7 +25,6 @@ _PAGE_BYTES = 8 * 1024 * 1024
 # The subject of a start: events.started.<execution>.<PC>.
 _STARTS = "events.started."
 _TOKENS_BEFORE_PC = 3
-_NUMBER = re.compile(r"-?\d+")
 
 # Outcomes of a retry.
 WRITTEN = "written"
@@ -96,11 +94,6 @@ def pc_of(reader: Reader, listed: Listed) -> str | None:
     except (ValueError, TypeError, KeyError):
         return None
     return pc_id if isinstance(pc_id, str) else None
-
-
-def kind_of_reason(reason: str) -> str:
-    """Return a reason without its numbers, which are positions and bounds."""
-    return _NUMBER.sub("#", reason)
 
 
 def pages(
