@@ -15,7 +15,7 @@ import pytest
 
 from repo.reaper import count_unreadable
 from repo.statements import texts
-from tests.repo.rows import Db, rejected_event, run
+from tests.repo.rows import Db, rejected_event, run, runs
 
 STATEMENTS = {str(name): text for name, text in texts("sqlite").items()}
 REPORTS = (
@@ -23,6 +23,9 @@ REPORTS = (
     "latest_rejected_events",
     "overdue_runs",
     "reaped_runs_by_job",
+    "rejected_events_by_reason",
+    "row_counts",
+    "runs_ended_per_hour",
     "runs_in_flight",
     "runs_in_flight_by_job",
     "runs_of_pc",
@@ -78,6 +81,7 @@ def test_every_report_runs_on_an_empty_database(report: Report) -> None:
     assert empty == {
         **{name: [] for name in REPORTS},
         "executions_by_status": ["pending|0", "running|0", "completed|0", "expired|0"],
+        "row_counts": ["execution_results|0", "executions|0", "rejected_events|0"],
     }
 
 
@@ -99,6 +103,35 @@ def test_the_latest_rejected_events_are_a_hundred_newest_first(report: Report, d
     assert len(lines) == 100
     assert lines[0] == "130|2026-05-20T12:00:02+00:00|EVENTS|130|s130|r|130"
     assert [line.split("|")[0] for line in lines] == [str(number) for number in range(130, 30, -1)]
+
+
+def test_rejected_events_are_counted_by_reason(report: Report, db: Db) -> None:
+    db.write([], [rejected_event(n, reason=reason) for n, reason in enumerate("abb", 1)])
+    at = "2026-05-20T12:00:02+00:00"
+    assert report("rejected_events_by_reason") == [f"b|2|{at}", f"a|1|{at}"]
+
+
+def test_rows_are_counted_by_table(report: Report, db: Db) -> None:
+    db.write(runs(3), [rejected_event()])
+    db.add_executions(e1="running", e2="pending")
+    expected = ["execution_results|3", "executions|2", "rejected_events|1"]
+    assert report("row_counts") == expected
+
+
+def test_runs_are_counted_by_the_hour_of_their_end_and_how_they_ended(
+    report: Report, db: Db
+) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    ends = [(0, 0), (0, 0), (1, 0), (None, 0), (-1, 1), (0, 1)]
+    for number, (exit_code, reaped) in enumerate(ends):
+        at = (now - timedelta(hours=number // 4)).isoformat()
+        given = {"exit_code": exit_code, "reaped": reaped, "finished_at": at, "recorded_at": at}
+        insert_run(db, str(number), **given)
+    long_ago = (now - timedelta(hours=25)).isoformat()
+    insert_run(db, "old", exit_code=0, finished_at=long_ago, recorded_at=long_ago)
+    insert_run(db, "in flight", recorded_at=now.isoformat())
+    hours = [(now - timedelta(hours=back)).isoformat()[:13] + ":00+00:00" for back in (0, 1)]
+    assert report("runs_ended_per_hour") == [f"{hours[0]}|2|2|0", f"{hours[1]}|1|0|1"]
 
 
 def test_overdue_runs_are_open_and_past_their_deadline_oldest_first(report: Report, db: Db) -> None:
