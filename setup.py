@@ -31,6 +31,7 @@ setup(
             "postgresql/*.sql",
         ],
         "worker": ["py.typed"],
+        "worker.observability": ["page.*"],
         "repo": ["py.typed"],
     },
     install_requires=[

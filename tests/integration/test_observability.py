@@ -170,7 +170,7 @@ def test_no_series_names_a_run_or_pc(stream: Broker, rows: Rows, start_worker: S
     eventually(lambda: port.metrics()['projector_messages_total{outcome="rejected"}'] == 1, 10)
     for path in ("/metrics", "/livez", "/readyz"):
         assert "secret" not in port.get(path)[1]
-    assert port.get("/")[0] == 404
+    assert port.get("/other")[0] == 404
 
 
 def test_a_worker_listens_on_no_port_by_default_and_a_used_port_is_exit_78(

@@ -24,6 +24,7 @@ from worker.codec.timestamps import present_second
 from worker.errors import PullLost, no_response
 from worker.jetstream.connection import Connection
 from worker.settings import Settings
+from worker.status.peers import Worker
 
 SERVICE = "projector"
 ASK = f"$SRV.INFO.{SERVICE}"
@@ -68,6 +69,11 @@ class Peer:
         except (ValueError, TypeError, KeyError):
             return None
 
+    @property
+    def worker(self) -> Worker:
+        """What is shown of it."""
+        return Worker(self.host, self.pid, self.version, self.started, self.state, self.database)
+
     def __str__(self) -> str:
         return f"host {self.host}, pid {self.pid}, database {self.database}"
 
@@ -111,6 +117,7 @@ class Presence:
         self._own_ids: set[str] = set()
         self._seen: dict[str, tuple[Peer, float, float]] = {}
         self._asked_at = 0.0
+        self._own_answer_at = float("-inf")
 
     async def open(self, connection: Connection) -> None:
         """Ask over a connection who is there; raises PullLost, as all of these do without it."""
@@ -165,9 +172,18 @@ class Presence:
         }
         return [peer for peer, first, last in self._seen.values() if last - first >= present_for]
 
+    def others(self) -> tuple[Worker, ...] | None:
+        """Return the other workers of this consumer; None where not even this one answers."""
+        if time.monotonic() - self._own_answer_at > _PRESENT_FOR:
+            return None
+        return tuple(peer.worker for peer in self.peers())
+
     async def _take(self, message: Msg) -> None:
         peer = Peer.read(message.data)
-        if peer is None or peer.service_id in self._own_ids:
+        if peer is None:
+            return
+        if peer.service_id in self._own_ids:
+            self._own_answer_at = time.monotonic()
             return
         if not self._shares_consumer(peer):
             return

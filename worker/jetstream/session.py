@@ -388,6 +388,7 @@ class Session:
             async with self._helpers.beside(watch, self._recovery.run()):
                 await pull.run()
         finally:
+            self._status.record_other_workers(None)  # nobody asks them meanwhile
             if pull.is_answered:
                 self._unanswered = 0
             await cancel(stop, failed)
@@ -409,6 +410,7 @@ class Session:
                 pull.clear_doubt()
                 self._log_differences(binding)
                 await self._recovery.look(binding)
+                self._status.record_other_workers(self._presence.others())
                 await self._measure(connection, binding, asked_at)
             except (TransientError, UnavailableError) as error:
                 dispatcher.fail(describe(error))

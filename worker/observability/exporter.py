@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from repo import Database
 from worker.observability.http import HealthServer
 from worker.observability.metrics import Metrics
+from worker.observability.overview import Overview
 from worker.observability.systemd import Notifier, extend
 from worker.projections.manifests import ManifestCache
 from worker.settings import Settings
@@ -25,6 +26,7 @@ class Exporter:
     def __init__(self, settings: Settings, status: WorkerStatus, supervisor: Supervisor) -> None:
         self._settings = settings
         self._status = status
+        self._supervisor = supervisor
         self._notifier = Notifier(status, supervisor)
         self._server: HealthServer | None = None
         self._extended_at = float("-inf")
@@ -42,7 +44,14 @@ class Exporter:
         if settings.metrics_port is not None:
             metrics = Metrics(self._status, manifests, database, versions)
             place = settings.metrics_host, settings.metrics_port
-            self._server = HealthServer(*place, self._status.health, metrics.registry)
+            overview = Overview(settings, self._status, database)
+            self._server = HealthServer(
+                *place,
+                self._status.health,
+                metrics.registry,
+                overview=overview,
+                supervisor=self._supervisor,
+            )
             self._server.start()
         self._notifier.start()
 

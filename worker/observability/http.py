@@ -1,4 +1,4 @@
-"""`/livez`, `/readyz` and `/metrics` on one port.
+"""`/livez`, `/readyz`, `/metrics` and the page for the browser, `/`, on one port.
 
 Each request has a thread of its own, so that a slow reader holds up no other request.
 """
@@ -9,6 +9,7 @@ import socket
 import socketserver
 import sys
 import threading
+from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -17,16 +18,23 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from worker.errors import ConfigurationError, describe
+from worker.observability.overview import Overview
+from worker.observability.page import HEADERS, page
 from worker.status.worker_health import WorkerHealth
+from worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
 _SLOWEST_CLIENT = 5.0
 _POLL = 0.1
+_NO_HEADERS: Mapping[str, str] = {}
 
 
 class HealthServer(socketserver.ThreadingTCPServer):
-    """Answers from what `health` and `registry` hold; asks neither broker nor database."""
+    """Answers from what `health` and `registry` hold; only `overview` asks the database.
+
+    Its thread also samples the history of the page. The error that ends it goes to the supervisor.
+    """
 
     # Not http.server's: that one looks up its own host name, which can take for ever.
     allow_reuse_address = True
@@ -34,11 +42,20 @@ class HealthServer(socketserver.ThreadingTCPServer):
     block_on_close = False
 
     def __init__(
-        self, host: str, port: int, health: WorkerHealth, registry: CollectorRegistry
+        self,
+        host: str,
+        port: int,
+        health: WorkerHealth,
+        registry: CollectorRegistry,
+        *,
+        overview: Overview,
+        supervisor: Supervisor,
     ) -> None:
         """Listen at once, on a free port for 0; raises ConfigurationError where that fails."""
         self.health = health
         self.registry = registry
+        self.overview = overview
+        self._supervisor = supervisor
         address: Any
         try:
             self.address_family, _, _, _, address = socket.getaddrinfo(
@@ -49,9 +66,7 @@ class HealthServer(socketserver.ThreadingTCPServer):
             raise ConfigurationError(
                 f"--metrics-port: cannot listen on {host} port {port}: {error}"
             ) from error
-        self._thread = threading.Thread(
-            target=self.serve_forever, args=(_POLL,), name="health", daemon=True
-        )
+        self._thread = threading.Thread(target=self._serve, name="health", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -62,6 +77,16 @@ class HealthServer(socketserver.ThreadingTCPServer):
         self.shutdown()
         self.server_close()
         self._thread.join()
+
+    def service_actions(self) -> None:
+        """Take a sample if one is due; called after each poll."""
+        self.overview.sample()
+
+    def _serve(self) -> None:
+        try:
+            self.serve_forever(_POLL)
+        except BaseException as error:  # noqa: BLE001 (no thread may end unseen)
+            self._supervisor.fail(error)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """Log the error, unless the client has only gone or is too slow."""
@@ -78,7 +103,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        if path == "/metrics":
+        if path == "/":
+            body = page(self.server.overview.facts())
+            self._answer(HTTPStatus.OK, "text/html; charset=utf-8", body, HEADERS)
+        elif path == "/metrics":
             encode, content_type = choose_encoder(self.headers.get("Accept", ""))
             self._answer(HTTPStatus.OK, content_type, encode(self.server.registry))
         elif path == "/livez":
@@ -86,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/readyz":
             self._answer_health("ready")
         else:
-            self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"/livez, /readyz or /metrics\n")
+            self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"/, /livez, /readyz or /metrics\n")
 
     do_HEAD = do_GET  # noqa: N815 (the base class's name)
 
@@ -111,11 +139,20 @@ class _Handler(BaseHTTPRequestHandler):
         status = HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE
         self._answer(status, "application/json", json.dumps(document).encode() + b"\n")
 
-    def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+    def _answer(
+        self,
+        status: HTTPStatus,
+        content_type: str,
+        body: bytes,
+        headers: Mapping[str, str] = _NO_HEADERS,
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)

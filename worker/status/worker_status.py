@@ -9,6 +9,8 @@ from repo.observer import Observer
 from worker.status.broker_clock import BrokerClock
 from worker.status.counters import Counters
 from worker.status.health import Health
+from worker.status.history import History
+from worker.status.peers import Worker, merged
 from worker.status.readiness import Readiness
 from worker.status.worker_health import WorkerHealth, if_known
 
@@ -38,6 +40,7 @@ class WorkerStatus(Observer):
         self.executions: dict[str, int] | None = None
         self.runs: dict[str, int] | None = None
         self.counters = Counters()
+        self.history = History()
         self.broker_clock = BrokerClock()
         self._reported: str | None = None
         self.projections = {
@@ -59,6 +62,20 @@ class WorkerStatus(Observer):
     def expected(self) -> int | None:
         """How many messages this process has projected once it is idle; None while unknown."""
         return if_known(sum, [one.expected for one in self.projections.values()])
+
+    @property
+    def other_workers(self) -> tuple[Worker, ...] | None:
+        """The other workers of the consumers; None while that is unknown."""
+        known = if_known(list, [one.other_workers for one in self.projections.values()])
+        if known is None or self.health.pending is None:  # the broker is silent
+            return None
+        return merged(worker for some in known for worker in some)
+
+    def sample(self) -> None:
+        """Take a sample of lag and rate if one is due; called often, by one thread."""
+        counts = self.counters
+        messages = counts["messages"] + counts["catch_up_messages"]
+        self.history.record(self.health.lag, messages)
 
     def report_ready(self) -> None:
         """Log that the worker is ready, once every projection is."""
@@ -118,7 +135,8 @@ class WorkerStatus(Observer):
 class ProjectionStatus:
     """Readiness and health of one projection.
 
-    `expected` is how many messages this process has projected of it once it is idle.
+    `expected` is how many messages this process has projected of it once it is idle,
+    `other_workers` who else announces itself for its consumer; None while that is unknown.
     """
 
     def __init__(self, worker: WorkerStatus, *, patience: float, busy_timeout: float) -> None:
@@ -132,12 +150,17 @@ class ProjectionStatus:
             busy_timeout=busy_timeout,
         )
         self.expected: int | None = None
+        self.other_workers: tuple[Worker, ...] | None = None
         self._messages = 0
         self._worker = worker
 
     def expect(self, more: int) -> None:
         """Record how many messages are still to be projected."""
         self.expected = self._messages + more
+
+    def record_other_workers(self, workers: tuple[Worker, ...] | None) -> None:
+        """Record who else announces itself for the consumer; None where that is unknown."""
+        self.other_workers = workers
 
     def projected(self, messages: int, seconds: float) -> None:
         """Record a committed batch and how long it took; called in commit order."""
