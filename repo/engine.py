@@ -34,6 +34,13 @@ class Usage(NamedTuple):
     size: int | None
 
 
+class LockHolder(NamedTuple):
+    """Who prevents others from writing: a process or session, and its program where known."""
+
+    pid: int
+    program: str | None
+
+
 class Connection(Protocol):
     """One thread's connection. It takes statements by name; errors are those of `repo.errors`.
 
@@ -168,6 +175,9 @@ class Database(Protocol):
 
     def log_warnings(self) -> None:
         """Log what works, but not as it should."""
+
+    def lock_holders(self) -> list[LockHolder]:
+        """Return who has a lock that keeps others waiting at this moment, where that is known."""
 
     def usage(self) -> list[Usage]:
         """Return the sizes that metrics show of this engine."""

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from io import TextIOWrapper
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -20,6 +20,8 @@ JSON = "json"
 TEXT = "text"
 _MAX_KEYS = 10_000
 _MOST_QUEUED = 10_000
+_MOST_PROBLEMS = 3
+_LONGEST_ERROR = 200
 _FLUSH_TIMEOUT = 1.0
 _TICK = 0.01
 
@@ -121,6 +123,31 @@ def _write(text: str) -> None:
             data = data[os.write(descriptor, data) :]
         except BlockingIOError:  # another program has made it non-blocking
             select.select([], [descriptor], [])
+
+
+class Problem(NamedTuple):
+    """A warning or an error that was logged: when (stored text), its level, event and cause."""
+
+    at: str
+    level: str
+    event: str
+    error: str
+
+
+class RecentProblems(logging.Handler):
+    """Keeps the last warnings and errors; any thread may read `problems`, oldest first."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.problems: tuple[Problem, ...] = ()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record; the lock of the handler is held."""
+        cause = getattr(record, "error", None) or getattr(record, "reason", "")
+        error = str(cause)[:_LONGEST_ERROR]
+        at = format_instant(int(record.created) * NANOSECONDS)
+        problem = Problem(at, record.levelname.lower(), record.getMessage(), error)
+        self.problems = (*self.problems[1 - _MOST_PROBLEMS :], problem)
 
 
 class _Json(JsonFormatter):

@@ -144,6 +144,7 @@ class Service:
         gc.set_threshold(*_COLLECT_AFTER)
         counters = self._status.counters
         log_in_background(lambda lines: counters.add(log_lines_dropped=lines))
+        logging.root.addHandler(self._status.recent)
         self._log_starting()
         with stopping_on_signals(self.stop):
             try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psycopg
 
-from repo.engine import Usage, Watch
+from repo.engine import LockHolder, Usage, Watch
 from repo.errors import NotSupported, RepositoryError
 from repo.migrations import Migrated
 from repo.postgresql import checks, schema
@@ -16,6 +16,7 @@ from repo.statements import Description, describe, statement
 
 log = logging.getLogger(__name__)
 
+_LIST_LOCK_HOLDERS = statement("list_lock_holders", ENGINE)
 _GET_SIZE = statement("get_database_size", ENGINE)
 
 
@@ -59,6 +60,11 @@ class Database(Server, Migrated):
             log.warning("database.place_unknown", extra={"place": place})
         if unknown := self.unknown_migrations():
             log.warning("database.newer", extra={"migrations": unknown})
+
+    def lock_holders(self) -> list[LockHolder]:
+        """Return the sessions on the server that others in this database wait for."""
+        with self.reading() as connection:
+            return [LockHolder(*row) for row in connection.fetch(_LIST_LOCK_HOLDERS)]
 
     def usage(self) -> list[Usage]:
         """Return the sizes that metrics show of this engine."""

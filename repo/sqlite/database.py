@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
-from repo.engine import Usage, Watch
+from repo.engine import LockHolder, Usage, Watch
 from repo.migrations import Migrated
 from repo.observer import NOBODY, Observer
-from repo.sqlite import backup, checks, schema
+from repo.sqlite import backup, checks, locks, schema
 from repo.sqlite.connection import ENGINE, DatabaseFile
 from repo.sqlite.migration import migrate
 from repo.statements import Description, describe
@@ -58,6 +58,10 @@ class Database(DatabaseFile, Migrated):
             log.warning("database.not_wal", extra={"expected": "wal", "found": mode})
         if unknown := self.unknown_migrations():
             log.warning("database.newer", extra={"migrations": unknown})
+
+    def lock_holders(self) -> list[LockHolder]:
+        """Return the processes of this machine that have the write lock at this moment."""
+        return locks.holders(self.path, self.log.path("-shm"))
 
     def usage(self) -> list[Usage]:
         """Return the sizes that metrics show of this engine."""

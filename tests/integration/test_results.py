@@ -205,8 +205,8 @@ def test_status_and_check_show_both_streams_and_up_to_when_everything_is_in_the_
     assert shown["results"]["finding"].startswith("caught up")
     assert shown["results"]["checkpoint"]["caught_up_to"] == 5
     text = projector("status", results=True).output
-    assert "results: no results waiting" in text
-    assert f"projected up to: {shown['projected_up_to'][:13]}" in text
+    assert "results    caught up\n" in text
+    assert "ago, all is projected" in text
     checked = projector("check", "--json", results=True).document["findings"]
     streams = [one["text"] for one in checked if one["name"] == "stream"]
     assert streams == ["EVENTS has 5 messages", "RESULTS has 5 messages"]

@@ -1,12 +1,16 @@
 """`projector status` with a real broker and a real file, and without either."""
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from tests.integration.conftest import Projector, StartWorker
 from tests.support import events
@@ -14,6 +18,7 @@ from tests.support.broker import Broker
 from tests.support.nats_server import NatsServer
 from tests.support.restoring import copy, hold_ack_floor_back, publish, put_back
 from tests.support.rows import Rows
+from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually
 from worker.cli.main import main
 
@@ -41,10 +46,13 @@ def test_status_shows_that_the_database_has_caught_up_and_what_is_pending_since(
     assert (found["consumer"]["pending"], found["consumer"]["ack_pending"]) == (2, 1)
     assert 0 < found["behind_seconds"] < 30
     assert found["problems"] == []
-    text = projector("status").output
-    assert "state: caught up" in text
-    assert "without deadline   1\n" in text
-    assert "none: no worker is pulling" in text
+    assert (found["caught_up"], found["finding"]) == (False, "behind; no worker runs")
+    done = projector("status")
+    assert done.code == 1
+    assert re.search(r"starts +behind; no worker runs; 3 waiting, the oldest for", done.output)
+    assert "1 in flight, 0 overdue, 1 without a deadline\n" in done.output
+    assert "none: no program pulls" in done.output
+    assert "rejected   1 events" in done.output
 
 
 def test_status_reports_acked_events_that_are_missing_from_the_database_and_changes_nothing(
@@ -128,3 +136,64 @@ def test_status_watch_ends_when_interrupted(broker: Broker, rows: Rows, server: 
 def test_status_refuses_invalid_options() -> None:
     assert main(["status", "--stream", "a.b"]) == 64
     assert main(["status", "--watch", "never"]) == 64
+
+
+@pytest.mark.every_engine
+def test_status_shows_a_worker_with_its_reason_its_rate_and_its_last_errors(
+    broker: Broker, rows: Rows, start_worker: StartWorker, projector: Projector
+) -> None:
+    broker.make_stream()
+    worker = start_worker(rows, pulling=True)
+    broker.publish(b"not JSON")
+    worker.wait_for("event.rejected")
+
+    def shown() -> dict[str, Any]:
+        found: list[dict[str, Any]] = projector("status", "--json").document["workers"]
+        assert len(found) == 1
+        return found[0]
+
+    worker.until(lambda: shown()["per_second"] is not None)
+    found = shown()
+    expected = {"state": "idle", "reason": "", "restart_helps": False, "same_database": True}
+    assert found.items() >= expected.items()
+    worker.until(lambda: [one["event"] for one in shown()["errors"]][-1:] == ["event.rejected"])
+    assert "not JSON" in shown()["errors"][-1]["error"]
+    text = projector("status").output
+    assert re.search(rf"pid {found['pid']} .* idle +[0-9]+ +no +0", text)
+    assert "event.rejected  not JSON" in text
+    assert projector("status", "--details").output.count("consumer backend_events_projector") == 1
+
+
+def test_status_shows_why_a_worker_waits_and_which_process_has_the_lock(
+    broker: Broker, rows: Rows, start_worker: StartWorker, projector: Projector
+) -> None:
+    broker.make_stream()
+    worker = start_worker(rows, pulling=True)
+    with rows.locked():
+        broker.publish()
+        for _ in range(50):
+            found = projector("status", "--json").document
+            if found["workers"][0]["state"] == "database_blocked":
+                break
+        (holder,) = found["lock_holders"]
+        assert holder["pid"] == os.getpid()
+        assert found["finding"] == "behind"
+        text = projector("status").output
+        assert f"process {os.getpid()} (" in text
+        assert re.search(rf"pid {found['workers'][0]['pid']}: .*lock", text)
+    worker.until(lambda: rows.count() == 1)
+    assert projector("status", "--json").document["lock_holders"] == []
+
+
+def test_a_watched_status_is_drawn_in_place_and_fits_80_columns(
+    broker: Broker, rows: Rows, server: NatsServer, start_worker: StartWorker
+) -> None:
+    broker.make_stream()
+    start_worker(rows, pulling=True)
+    place = {"PROJECTOR_NATS_URL": server.url, "PROJECTOR_PROJECTION": "starts"}
+    with on_terminal("status", "--watch", "0.2s", database=rows, **place) as terminal:
+        terminal.wait_for(lambda text: text.count("WORKER") > 2)
+        assert "\x1b[1A" in terminal.text  # up one line
+        assert max(map(cell_len, terminal.plain.splitlines())) <= 80
+        terminal.interrupt()
+        assert terminal.exit_code() == 0

@@ -81,6 +81,26 @@ def setting(connection: Connection, name: str) -> str:
     return str(row[0])
 
 
+def test_the_session_that_another_one_waits_for_is_a_lock_holder(pg: PostgresDb) -> None:
+    assert pg.database.lock_holders() == []
+    lock = "LOCK TABLE execution_results IN EXCLUSIVE MODE"
+    with other_transaction(pg, lock) as other, psycopg.connect(**pg.parameters) as waiting:
+        waiter = threading.Thread(target=lambda: _ignoring_errors(waiting, lock))
+        waiter.start()
+        eventually(lambda: pg.database.lock_holders() != [], 10)
+        (holder,) = pg.database.lock_holders()
+        assert holder.pid == other.info.backend_pid
+        assert holder.program is not None
+        assert "tester" in holder.program
+        waiting.cancel()
+        waiter.join()
+
+
+def _ignoring_errors(connection: psycopg.Connection[Any], sql: str) -> None:
+    with suppress(psycopg.Error):
+        connection.execute(sql.encode())
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 

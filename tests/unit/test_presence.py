@@ -1,8 +1,10 @@
 """What another program answers to the question for other workers."""
 
+import json
+
 import pytest
 
-from worker.jetstream.presence import Peer
+from worker.jetstream.presence import SERVICE, Peer
 
 
 @pytest.mark.parametrize(
@@ -12,3 +14,23 @@ from worker.jetstream.presence import Peer
 )
 def test_an_answer_that_describes_no_worker_is_none(answer: bytes) -> None:
     assert Peer.read(answer) is None
+
+
+NAMES = ("domain", "stream", "consumer", "place", "database", "host", "version", "started")
+METADATA = {**dict.fromkeys(NAMES, "x"), "state": "idle", "pid": "7"}
+
+
+def answer(**metadata: str) -> bytes:
+    document = {"name": SERVICE, "id": "i", "metadata": {**METADATA, **metadata}}
+    return json.dumps(document).encode()
+
+
+def test_a_worker_of_a_version_without_health_is_known_by_its_state_alone() -> None:
+    peer = Peer.read(answer())
+    assert peer is not None
+    assert (peer.state, peer.restart_helps, peer.per_second) == ("idle", None, None)
+
+
+@pytest.mark.parametrize("health", ["", "no JSON", "[]", "{}", '{"per_second": "fast"}'])
+def test_health_that_cannot_be_read_makes_no_worker(health: str) -> None:
+    assert Peer.read(answer(health=health)) is None

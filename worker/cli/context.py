@@ -119,6 +119,16 @@ class CommandBroker:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
+    @contextmanager
+    def connected(self) -> Iterator[BrokerClient]:
+        """Run the body with the open connection; raises as `client`. An error closes it."""
+        try:
+            yield self.client()
+        except BrokerError:
+            self._opened.close()
+            self._client = None
+            raise
+
     def client(self) -> BrokerClient:
         """Return the open connection; raises BrokerError or ConfigurationError without one."""
         if self._client is None:

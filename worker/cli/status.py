@@ -1,20 +1,26 @@
 """`projector status`: how far the projection is, whether a worker runs or not."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import click
+from rich.console import Console
 
 from repo import checkpoint as checkpoints
+from repo import open_database
 from repo import queries as runs
 from repo.checkpoint import Checkpoint, Position, Stored
+from repo.engine import LockHolder
 from repo.errors import RepositoryError
 from repo.queries import Counted
-from worker.cli.context import chosen_settings, database_of, told_time
+from worker.cli.context import CommandBroker, chosen_settings, database_of, told_time
 from worker.cli.options import SECONDS, broker_command, projections
-from worker.cli.output import Members, json_text, paragraph, safe, user_message
+from worker.cli.output import Members, json_text, user_message
+from worker.cli.status_text import print_status
+from worker.cli.tables import terminal
+from worker.cli.tables import watch as redraw
 from worker.codec.timestamps import NANOSECONDS, format_instant, parse_instant
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError, exit_code
 from worker.jetstream.client import BrokerClient
@@ -31,57 +37,70 @@ from worker.status.health import CATCHING_UP, CONSUMER_SHARED
 
 # Counting stops here; `rejected list --all` lists the rest.
 _MOST_REJECTED = 10_000
+_BETWEEN_LOOKS = 0.3
 # What of a checkpoint is shown beside the consumer that it belongs to.
 _OF_CHECKPOINT = ("committed_at", "caught_up_to", "last_sequence", "lost_sequences", "lost_at")
 
 
 @click.command(short_help="Show how far behind the projection is.")
+@click.option("--details", is_flag=True, help="Show streams, consumers and checkpoints as well.")
 @click.option(
     "--watch",
     type=SECONDS,
     is_flag=False,
     flag_value="2",
     metavar="[SECONDS]",
-    help="Repeat at this interval, by default every 2 s, until Ctrl-C.",
+    help="Draw it again at this interval, by default every 2 s, until Ctrl-C.",
 )
 @projections
 @broker_command
-def status(*, watch: float | None, as_json: bool, **options: Any) -> int:
-    """Show how far the projection is, from the broker and the database.
+def status(*, watch: float | None, details: bool, as_json: bool, **options: Any) -> int:
+    """Show how far the projection is, which workers run, and what hinders them.
 
     \b
     projector status --watch
     projector status --json | jq .consumer.pending
 
-    It works with and without a running worker, and shows what it can if one of the two is
-    unavailable.
+    It works with and without a running worker, and shows what it can if broker or database is
+    unavailable. With --projection starts it shows these alone.
 
-    With --projection starts it shows these alone. `projected_up_to` is the time up to which
-    everything that the broker stored is in the database; only runs whose deadline is earlier are
-    given up.
+    "projected up to" is the time up to which everything that the broker stored is in the database;
+    only runs whose deadline is earlier are given up. Workers announce themselves on the broker,
+    with the state and the reason of their /readyz and the last warnings that they logged. The write
+    lock is that of SQLite on this machine, or a session of PostgreSQL that others wait for.
 
     With --json: {"stream": {…}, "consumer": {"pending": 0, "ack_pending": 0, "pull_requests": 1,
     …}, "database": {"committed_at": …, "rejected": 0, …}, "workers": [{"host": …, "pid": …,
-    "state": …, "database": …, "same_database": true}], "caught_up": true, "finding": …,
-    "behind_seconds": 0.0, "problems": [], "results": {"stream": {…}, …}, "projected_up_to": …,
-    "unknown_because": null}.
+    "state": …, "reason": …, "restart_helps": false, "per_second": 0.0, "errors": [{"at": …,
+    "level": …, "event": …, "error": …}], "database": …, "same_database": true}], "caught_up": true,
+    "finding": …, "behind_seconds": 0.0, "seconds_left": null, "problems": [], "results": {"stream":
+    {…}, …}, "projected_up_to": …, "unknown_because": null, "lock_holders": [{"pid": …, "program":
+    …}]}.
 
-    Exit codes: 0 the database has caught up with the broker; 1 it has not, or the stream or the
+    Exit codes: 0 everything in the streams is in the database; 1 it is not, or a stream or a
     consumer does not exist.
     """
     settings = chosen_settings(options)
-    try:
-        while True:
-            answers = {one: _ask(settings.of(one), one) for one in settings.chosen}
-            members = _all_members(settings, answers)
-            if watch is not None and not as_json:
-                click.clear()
-            click.echo(json_text(members) if as_json else _text(members))
-            if watch is None:
-                return max(map(_code, answers.values()))
-            time.sleep(watch)
-    except KeyboardInterrupt:
-        return EXIT_OK
+    if watch is None:
+        answers = _ask_all(settings)
+        _print(terminal(), settings, answers, as_json=as_json, details=details)
+        return max(_code(one) for one in answers.projections.values())
+
+    def draw(console: Console) -> None:
+        _print(console, settings, _ask_all(settings), as_json=as_json, details=details)
+
+    redraw(watch, draw, in_place=not as_json)
+    return EXIT_OK
+
+
+def _print(
+    console: Console, settings: Settings, answers: "_AllAnswers", *, as_json: bool, details: bool
+) -> None:
+    members = _all_members(settings, answers)
+    if as_json:
+        click.echo(json_text(members))
+    else:
+        print_status(console, members, details=details)
 
 
 @dataclass(slots=True)
@@ -111,20 +130,59 @@ class _Answers:
 
     @property
     def is_caught_up(self) -> bool | None:
-        """Whether the database holds what the consumer handed out; None if that is unknown."""
+        """Whether the database holds everything in the stream; None if that is unknown."""
         if self.consumer is None or not self.is_read:
             return None
+        if self.consumer.has_work:
+            return False
         states = {one.state for one in self.workers if one.place == self.place}
         if self.went_back or self.foreign or states & {CATCHING_UP, CONSUMER_SHARED}:
             return False
-        return self.unread is None or bool(states)  # a running worker advances the checkpoint soon
+        # A running worker advances the checkpoint soon.
+        return self.unread is None or self.runs_here
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether a worker projects the consumer into this database."""
+        return any(one.place == self.place for one in self.workers)
 
 
-def _ask(settings: Settings, projection: Projection[Any, Any]) -> _Answers:
+@dataclass(frozen=True, slots=True)
+class _AllAnswers:
+    """The answers for each projection; up to when all is projected, or why that is not known."""
+
+    projections: dict[Projection[Any, Any], _Answers]
+    projected_up_to: int | None
+    unknown_because: str | None
+    lock_holders: list[LockHolder]
+
+
+def _ask_all(settings: Settings) -> _AllAnswers:
+    with CommandBroker(settings) as broker:
+        answers = {one: _ask(broker, settings.of(one), one) for one in settings.chosen}
+        up_to, because = _projected_up_to(broker, settings) if RESULTS in answers else (None, None)
+    workers_here = {one.pid for each in answers.values() for one in each.workers}
+    return _AllAnswers(answers, up_to, because, _lock_holders(settings, workers_here))
+
+
+def _lock_holders(settings: Settings, workers_here: Collection[int]) -> list[LockHolder]:
+    """Return who has the lock at two looks; a worker has it often, and never for long."""
+    database = open_database(settings.database, busy_timeout=settings.busy_timeout)
+    try:
+        first = database.lock_holders()
+        if first:
+            time.sleep(_BETWEEN_LOOKS)
+        again = database.lock_holders() if first else []
+    except RepositoryError:
+        return []  # what the database answers is among the problems
+    return [one for one in first if one in again and one.pid not in workers_here]
+
+
+def _ask(broker: CommandBroker, settings: Settings, projection: Projection[Any, Any]) -> _Answers:
     """Ask about one projection, whose stream and consumer are those of the settings."""
     answers = _Answers()
     try:
-        with BrokerClient(settings) as client:
+        with broker.connected() as client:
             # The broker first: otherwise a running worker could ack in between, and the broker
             # would seem to be ahead of the database.
             answers.broker = inspect_broker(client, settings)
@@ -188,28 +246,32 @@ def _code(answers: _Answers) -> int:
     return EXIT_OK if answers.is_caught_up else EXIT_PARTLY
 
 
-def _all_members(settings: Settings, answers: Mapping[Projection[Any, Any], _Answers]) -> Members:
+def _all_members(settings: Settings, answers: _AllAnswers) -> Members:
     """Return the members of the starts, with those of the results as one of them."""
-    members = _members(settings, answers[STARTS])
-    if RESULTS in answers:
-        results = _members(settings.of(RESULTS), answers[RESULTS])
+    members = _members(settings, answers.projections[STARTS])
+    if RESULTS in answers.projections:
+        results = _members(settings.of(RESULTS), answers.projections[RESULTS])
         checkpoint = results.pop("database")
         shown = {name: checkpoint[name] for name in _OF_CHECKPOINT} if checkpoint else None
         del results["server"]
         members["results"] = {**results, "checkpoint": shown}
-        members |= _projected_up_to(settings)
+        up_to = answers.projected_up_to
+        members["projected_up_to"] = None if up_to is None else format_instant(up_to)
+        members["unknown_because"] = answers.unknown_because
+    members["lock_holders"] = [one._asdict() for one in answers.lock_holders]
     return members
 
 
-def _projected_up_to(settings: Settings) -> Members:
-    """Return up to when everything that the broker stored is in the database, or why not known."""
+def _projected_up_to(broker: CommandBroker, settings: Settings) -> tuple[int | None, str | None]:
+    """Return up to when everything that the broker stored is in the database, or why unknown."""
     database = database_of(settings)
     try:
-        with BrokerClient(settings) as client, database.reader() as reader:
-            known = ask_limits(client, settings, reader, database.place())
+        with database.reader() as reader:
+            return ask_limits(
+                broker.client(), settings, reader, database.place()
+            ).limits.known, None
     except (BrokerError, ConfigurationError, RepositoryError) as error:
-        return {"projected_up_to": None, "unknown_because": user_message(error)}
-    return {"projected_up_to": format_instant(known.limits.known), "unknown_because": None}
+        return None, user_message(error)
 
 
 def _members(settings: Settings, answers: _Answers) -> Members:
@@ -224,6 +286,7 @@ def _members(settings: Settings, answers: _Answers) -> Members:
         "caught_up": answers.is_caught_up,
         "finding": _finding(settings, answers),
         "behind_seconds": _seconds_behind(answers),
+        "seconds_left": _seconds_left(answers),
         "problems": [user_message(error) for error in answers.errors],
     }
 
@@ -238,11 +301,23 @@ def _seconds_behind(answers: _Answers) -> float | None:
     return None if now is None else max(0.0, round((now - answers.oldest) / NANOSECONDS, 3))
 
 
+def _seconds_left(answers: _Answers) -> float | None:
+    """Return how long what waits will take at the present rate of this database's workers."""
+    if answers.consumer is None or not answers.consumer.has_work:
+        return None
+    rate = sum(one.per_second or 0 for one in answers.workers if one.place == answers.place)
+    return round(answers.consumer.not_acked / rate, 1) if rate else None
+
+
 def _worker_members(worker: Peer, answers: _Answers) -> Members:
     members = {
         name: getattr(worker, name)
-        for name in ("host", "pid", "version", "started", "state", "database")
+        for name in (
+            *("host", "pid", "version", "started", "state", "reason", "restart_helps"),
+            *("per_second", "database"),
+        )
     }
+    members["errors"] = [error._asdict() for error in worker.errors]
     return {**members, "same_database": worker not in answers.foreign if answers.place else None}
 
 
@@ -298,61 +373,17 @@ def _worker_finding(answers: _Answers) -> str | None:
         )
     for state in (CONSUMER_SHARED, CATCHING_UP):
         if any(one.state == state for one in answers.workers):
-            return f"{state}: see the log of the worker"
+            return state
     return None
 
 
 def _position_finding(answers: _Answers, binding: Binding) -> str:
     if answers.went_back or binding.is_ahead:
         return "the stream went back to an older state; a worker reads it again"
-    if answers.unread is None:
-        return "caught up" if answers.stored else "new: no checkpoint yet"
-    if answers.is_caught_up:
+    if answers.unread is not None and not answers.runs_here:
+        return f"a worker will read the stream again from sequence {answers.unread}"
+    if binding.has_work:
+        return "behind" if answers.workers or binding.pull_requests else "behind; no worker runs"
+    if answers.unread is not None:
         return "caught up; the checkpoint follows"
-    return f"a worker will read the stream again from sequence {answers.unread}"
-
-
-def _text(members: Members) -> str:
-    results = members.pop("results", None)
-    parts = [*_summary(members, "events")]
-    if results is not None:
-        parts += [f"results: {line}" for line in _summary(results, "results")]
-        unknown = members["unknown_because"]
-        up_to = f"unknown, so no run is given up: {safe(unknown)}" if unknown else None
-        parts.append(f"projected up to: {up_to or members['projected_up_to']}")
-    parts += _paragraphs(members)
-    if results is not None:
-        parts += _paragraphs({**results, "server": None, "database": None})
-        if checkpoint := results["checkpoint"]:
-            parts.append(paragraph("checkpoint of results", checkpoint))
-    return "\n".join(parts)
-
-
-def _summary(members: Members, what: str) -> Iterator[str]:
-    """Yield what matters most of one projection."""
-    yield from (f"problem: {safe(problem)}" for problem in members["problems"])
-    behind = members["behind_seconds"]
-    if behind is not None:
-        yield f"{behind:.1f} s behind" if behind else f"no {what} waiting"
-    elif members["consumer"]:
-        yield f"{what} wait; since when is unknown: the broker does not tell its time"
-    yield f"state: {members['finding']}"
-
-
-def _paragraphs(members: Members) -> list[str]:
-    parts = []
-    if members["server"]:
-        parts.append(f"server: nats-server {members['server']}")
-    if stream := members["stream"]:
-        parts.append(paragraph(f"stream {stream.pop('name')}", stream))
-    if consumer := members["consumer"]:
-        consumer["pull_requests"] = consumer["pull_requests"] or "none: no worker is pulling now"
-        parts.append(paragraph(f"consumer {consumer.pop('name')}", consumer))
-    for number, worker in enumerate(members["workers"], 1):
-        parts.append(paragraph(f"worker {number}", worker))
-    if database := members["database"]:
-        if database.pop("rejected_more"):
-            database["rejected"] = f"at least {database['rejected']}"
-        database["committed_at"] = database["committed_at"] or "never: no checkpoint yet"
-        parts.append(paragraph(f"database {database.pop('url')}", database))
-    return parts
+    return "caught up" if answers.stored else "new: no checkpoint yet"

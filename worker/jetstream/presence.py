@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import json
 import os
 import socket
 import time
@@ -23,7 +24,9 @@ from worker.codec.jsontext import parse_json
 from worker.codec.timestamps import present_second
 from worker.errors import PullLost, no_response
 from worker.jetstream.connection import Connection
+from worker.logs import Problem
 from worker.settings import Settings
+from worker.status.health import Verdict
 from worker.status.peers import Worker
 
 SERVICE = "projector"
@@ -41,6 +44,7 @@ class Peer:
     """Another worker, as it announces itself. `place` names its database (see `checkpoints`).
 
     `domain` is the JetStream domain of the stream, or empty where the server does not say it.
+    The members after `started` are those of its health: None or empty from an older version.
     """
 
     service_id: str
@@ -54,6 +58,10 @@ class Peer:
     version: str
     state: str
     started: str
+    reason: str = ""
+    restart_helps: bool | None = None
+    per_second: float | None = None
+    errors: tuple[Problem, ...] = ()
 
     @classmethod
     def read(cls, answer: bytes) -> Self | None:
@@ -61,11 +69,11 @@ class Peer:
         try:
             document = parse_json(answer)
             metadata: Mapping[str, Any] = document["metadata"]
-            texts = {name: str(metadata[name]) for name in _METADATA}
+            texts: dict[str, Any] = {name: str(metadata[name]) for name in _METADATA}
             pid = int(texts.pop("pid"))
             if document["name"] != SERVICE:
                 return None
-            return cls(service_id=str(document["id"]), pid=pid, **texts)
+            return cls(str(document["id"]), pid=pid, **texts, **_health(metadata))
         except (ValueError, TypeError, KeyError):
             return None
 
@@ -92,6 +100,20 @@ _METADATA = (
         "started",
     ),
 )
+
+
+def _health(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members of a Peer that are about its health; raises ValueError and the like."""
+    if "health" not in metadata:
+        return {}
+    health = parse_json(str(metadata["health"]).encode())
+    rate = health["per_second"]
+    return {
+        "reason": str(health["reason"]),
+        "restart_helps": bool(health["restart_helps"]),
+        "per_second": None if rate is None else float(rate),
+        "errors": tuple(Problem(*map(str, one)) for one in health["errors"]),
+    }
 
 
 class Presence:
@@ -141,9 +163,15 @@ class Presence:
         """Forget the connection, whose end also ends the announcement."""
         self._connection = self._service = None
 
-    def show(self, state: str) -> None:
-        """Announce another state from now on."""
-        self._metadata["state"] = state
+    def show(self, verdict: Verdict, per_second: float | None, errors: Iterable[Problem]) -> None:
+        """Announce this health from now on."""
+        health = {
+            "reason": verdict.reason,
+            "restart_helps": verdict.restart_helps,
+            "per_second": per_second,
+            "errors": list(errors),
+        }
+        self._metadata |= {"state": verdict.state, "health": json.dumps(health)}
 
     async def ask(self) -> None:
         """Ask who is there; the answers arrive later."""

@@ -1,11 +1,14 @@
 """Everything that the worker knows of itself: written by the thread that knows, read by any."""
 
 import logging
+import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 from prometheus_client import Histogram
 
 from repo.observer import Observer
+from worker.logs import Problem, RecentProblems
 from worker.status.broker_clock import BrokerClock
 from worker.status.counters import Counters
 from worker.status.health import Health
@@ -16,6 +19,7 @@ from worker.status.worker_health import WorkerHealth, if_known
 
 log = logging.getLogger(__name__)
 
+_MOST_RATES = 11
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -41,6 +45,7 @@ class WorkerStatus(Observer):
         self.runs: dict[str, int] | None = None
         self.counters = Counters()
         self.history = History()
+        self.recent = RecentProblems()
         self.broker_clock = BrokerClock()
         self._reported: str | None = None
         self.projections = {
@@ -150,6 +155,7 @@ class ProjectionStatus:
             busy_timeout=busy_timeout,
         )
         self.expected: int | None = None
+        self._rates: deque[tuple[float, int]] = deque(maxlen=_MOST_RATES)
         self.other_workers: tuple[Worker, ...] | None = None
         self._messages = 0
         self._worker = worker
@@ -157,6 +163,20 @@ class ProjectionStatus:
     def expect(self, more: int) -> None:
         """Record how many messages are still to be projected."""
         self.expected = self._messages + more
+
+    def per_second(self) -> float | None:
+        """Return how many messages a second were projected since up to ten earlier calls, if any.
+
+        Called about once a second, by one thread.
+        """
+        now, messages = time.monotonic(), self._messages
+        self._rates.append((now, messages))
+        since, before = self._rates[0]
+        return round((messages - before) / (now - since), 1) if now > since else None
+
+    def problems(self) -> tuple[Problem, ...]:
+        """Return the last warnings and errors that the process has logged, oldest first."""
+        return self._worker.recent.problems
 
     def record_other_workers(self, workers: tuple[Worker, ...] | None) -> None:
         """Record who else announces itself for the consumer; None where that is unknown."""

@@ -92,3 +92,16 @@ SELECT set_config('plan_cache_mode', 'force_generic_plan', true);
 -- Forget the statement that was prepared to be explained: a pooler shares the session.
 -- Frequency: as force_generic_plan.
 DEALLOCATE explained;
+
+-- name: list_lock_holders
+-- Return the sessions that others in this database wait for: number, and program and role where this role
+-- may see them (pg_read_all_stats). Frequency: once per `projector status`.
+-- Index: none; pg_stat_activity has one row for each session.
+SELECT DISTINCT
+    blocker.pid,
+    nullif(concat_ws(' of ', nullif(blocker.application_name, ''), blocker.usename), '') AS program
+FROM pg_stat_activity AS waiting
+CROSS JOIN LATERAL unnest(pg_blocking_pids(waiting.pid)) AS blocking (pid)
+JOIN pg_stat_activity AS blocker ON blocker.pid = blocking.pid
+WHERE waiting.datname = current_database() AND waiting.wait_event_type = 'Lock'
+ORDER BY blocker.pid;
