@@ -1,4 +1,4 @@
-"""The queries of commands: runs, rejected events, query plans; nothing here writes."""
+"""The queries of commands and metrics: runs, rejected events, query plans; nothing here writes."""
 
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from repo.statements import Statement, statement
 
 _LIST_IN_FLIGHT_AFTER = statement("list_runs_in_flight_after")
 _COUNT = statement("count_runs_and_rejected_events")
+_COUNT_WITHOUT_DEADLINE = statement("count_runs_without_deadline")
 _FIND = statement("find_run")
 _FIND_ENDED = statement("find_ended_run")
 _REJECTION_REASON = statement("rejection_reason")
@@ -116,6 +117,11 @@ def count(connection: Connection, now: str, most_rejected: int) -> Counted:
     """Count the runs in flight, `now` being stored text, and the rejected events up to a bound."""
     with_deadline, overdue, without, rejected = connection.fetch(_COUNT, (now, most_rejected))[0]
     return Counted(with_deadline + without, overdue, without, rejected)
+
+
+def count_without_deadline(connection: Connection, limit: int) -> dict[str | None, int]:
+    """Count the runs in flight without a deadline by job, up to `limit` runs altogether."""
+    return dict(connection.fetch(_COUNT_WITHOUT_DEADLINE, (limit,)))
 
 
 class Plan(NamedTuple):

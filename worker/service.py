@@ -98,7 +98,7 @@ class Service:
             settings=settings,
             sessions=sessions,
             manifests=manifests,
-            upkeep=Upkeep(settings, sessions, starts.pool, status),
+            upkeep=Upkeep(settings, sessions, starts.pool, self._manifests, status),
             status=status,
             supervisor=self._supervisor,
             shared=shared,

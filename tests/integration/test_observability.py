@@ -20,7 +20,12 @@ from tests.support.proxy import Proxy
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
 from tests.support.worker_process import UNCLOSED
-from worker.projections.manifests import REASONS
+from worker.projections.manifests import (
+    MANIFEST_UNKNOWN,
+    REASONS,
+    RECOMPUTABLE,
+    TIMEOUT_INVALID,
+)
 
 IMPATIENT = (*OBSERVED, "--stalled-after", "1s", "--busy-timeout", "100ms", "--retry-for", "500ms")
 
@@ -131,23 +136,30 @@ def test_the_metrics_show_how_runs_ended_and_executions_by_status(
 
 
 @pytest.mark.every_engine
-def test_runs_in_flight_are_counted_by_their_deadline(
+def test_runs_in_flight_are_counted_by_their_deadline_or_why_they_have_none(
     deployment: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
     deployment.make_results_stream()
-    port = Port(start_worker(rows, *IMPATIENT, "--upkeep-every", "0.2s", results=True))
+    port = Port(start_worker(rows, *IMPATIENT, "--upkeep-every", "20ms", results=True))
     deployment.publish_starts(events.start(result_id=f"in-time-{at}") for at in range(3))
-    deployment.publish(result_id="unknown", manifest_id="no such manifest")
+    deployment.publish(result_id="unknown", manifest_id="late")
 
-    def shown() -> dict[str, float]:
+    def shown(name: str = "runs_in_flight") -> dict[str, float]:
         return {
-            name.partition('"')[2].partition('"')[0]: value
-            for name, value in port.metrics().items()
-            if name.startswith("projector_runs_in_flight{")
+            label.partition('"')[2].partition('"')[0]: value
+            for label, value in port.metrics().items()
+            if label.startswith(f"projector_{name}{{")
         }
 
     expected = {"in_time": 3, "overdue": 0, "without_deadline": 1}
     eventually(lambda: shown() == expected, 10, lambda: str(shown()))
+    none = dict.fromkeys((*REASONS, RECOMPUTABLE), 0)
+    eventually(lambda: shown("runs_without_deadline") == {**none, MANIFEST_UNKNOWN: 1}, 10)
+    for timeout, reason in (("soon", TIMEOUT_INVALID), ("60s", RECOMPUTABLE)):
+        deployment.put_manifest("late", {"execute": {"timeout": timeout}})
+        eventually(lambda: shown("runs_without_deadline") == {**none, reason: 1}, 10)  # noqa: B023
+    # A tick that counts again leaves no gap.
+    assert all(shown() == expected for _ in range(100))
     # A trigger keeps the reaper from giving it up.
     rows.refuse_updates("execution_results")
     rows.insert(
@@ -160,6 +172,9 @@ def test_runs_in_flight_are_counted_by_their_deadline(
         ],
     )
     eventually(lambda: shown() == {**expected, "overdue": 1}, 10, lambda: str(shown()))
+    with rows.locked():  # no tick looks at a database that takes no batch
+        deployment.publish()
+        eventually(lambda: shown() == shown("runs_without_deadline") == {}, 10)
 
 
 def test_no_series_names_a_run_or_pc(stream: Broker, rows: Rows, start_worker: StartWorker) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from repo import queries
 from repo.execution_results import insert_all
 from repo.sqlite.connection import Connection
 from tests.repo.rows import Db, run
@@ -74,3 +75,14 @@ def test_an_empty_batch_writes_nothing(connection: Connection, db: Db) -> None:
     written = db.write([])
     assert (written.inserted, written.rows_rejected, written.rejected) == (0, 0, [])
     assert db.count() == db.count("rejected_events") == 0
+
+
+def test_runs_in_flight_without_a_deadline_are_counted_by_job_up_to_a_bound(
+    connection: Connection, db: Db
+) -> None:
+    jobs = ("a", "a", "a", "b", None)
+    without = [run(f"r{n}", job_id=job, expires_at=None) for n, job in enumerate(jobs)]
+    db.write([*without, run("with"), run("ended", expires_at=None)])
+    db.ask("UPDATE execution_results SET finished_at = recorded_at WHERE result_id = 'ended'")
+    assert queries.count_without_deadline(connection, 10) == {"a": 3, "b": 1, None: 1}
+    assert sum(queries.count_without_deadline(connection, 4).values()) == 4

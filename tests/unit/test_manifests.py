@@ -111,6 +111,21 @@ def test_a_snapshot_replaces_all_manifests_even_if_it_is_empty() -> None:
     assert len(cache) == 0
 
 
+def test_runs_without_a_deadline_are_counted_by_why_they_would_have_none_today() -> None:
+    runs = {"fixed": 5, "bad": 3, "worse": 1, "nowhere": 2, None: 4}
+    bad = Manifest(1, NoTimeout(manifests.TIMEOUT_INVALID), 0)
+    counts = cached(fixed=THIRTY, bad=bad, worse=bad).count_reasons(runs)
+    assert counts == {
+        manifests.RECOMPUTABLE: 5,
+        manifests.TIMEOUT_INVALID: 4,
+        manifests.MANIFEST_UNKNOWN: 6,
+        manifests.MANIFESTS_UNAVAILABLE: 0,
+        manifests.MANIFEST_UNREADABLE: 0,
+        manifests.TIMEOUT_MISSING: 0,
+    }
+    assert ManifestCache().count_reasons(runs)[manifests.MANIFESTS_UNAVAILABLE] == 15
+
+
 def test_a_deleted_and_an_expired_manifest_leave_nothing_behind() -> None:
     old, new = Manifest(5, Timeout(1), 0), Manifest(7, Timeout(2), 0)
     cache = cached(deleted=old, expired=old, kept=new)

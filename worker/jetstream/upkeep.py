@@ -1,14 +1,14 @@
 """Upkeep: what no message triggers. Consumer thread only; the pool does it, page by page.
 
 One tick is the sweep, the reaper and retention, in this order; each fails by itself. Then
-executions are counted for metrics.
+executions and runs in flight are counted for metrics.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from repo import execution_results, executions, queries
 from repo.errors import CorruptDatabaseError, RepositoryError
@@ -21,11 +21,14 @@ from worker.jetstream.session import Session
 from worker.logs import Repeats
 from worker.processing.pool import ProjectionPool
 from worker.processing.processor import log_promotion_failures
+from worker.projections.manifests import ManifestCache
 from worker.settings import Settings
 from worker.status.worker_health import if_known
 from worker.status.worker_status import WorkerStatus
 
 log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
 
 _USABLE_CHECK = 0.1
 _KNOWN_CHECK = 1.0
@@ -36,6 +39,8 @@ HOUR = 3600 * NANOSECONDS
 EXPIRES_AFTER = HOUR
 OVERDUE_AFTER = 24 * HOUR
 MOST_DELETIONS = 10
+# More say no more to an alert; counting so many takes about ten milliseconds.
+_MOST_WITHOUT_DEADLINE = 20_000
 
 # Executions before their runs: a run without its execution is less odd than the reverse.
 OLD_ROWS: tuple[tuple[str, Delete], ...] = (
@@ -63,6 +68,7 @@ class Upkeep:
         settings: Settings,
         sessions: Sequence[Session],
         pool: ProjectionPool,
+        manifests: ManifestCache,
         status: WorkerStatus,
     ) -> None:
         self.is_done = False
@@ -70,6 +76,7 @@ class Upkeep:
         self._retention = settings.retention
         self._sessions = sessions
         self._pool = pool
+        self._manifests = manifests
         self._status = status
         self._counters = status.counters
         self._was_caught_up = False
@@ -79,7 +86,7 @@ class Upkeep:
         """Repeat the upkeep until cancelled; raises CorruptDatabaseError."""
         while True:
             if not self._is_usable():
-                self._status.executions = self._status.runs = None
+                self._status.forget_counts()
                 await asyncio.sleep(_USABLE_CHECK)
                 continue
             limits = self._limits()
@@ -161,8 +168,7 @@ class Upkeep:
     async def _warn_of_unreadable(self, reaping: Reaping) -> None:
         """Warn of runs that are never given up, since their time is no time in stored form."""
         times = reaping.expires_before, reaping.recorded_before
-        count = self._pool.ask(lambda repository: repository.read(count_unreadable, *times))
-        runs = await asyncio.wrap_future(count)
+        runs = await self._read(count_unreadable, *times)
         if runs and self._repeats.due("unreadable"):
             problem = "another program wrote their deadline, which is not in the stored form"
             log.warning("deadline.unreadable", extra={"runs": runs, "error": problem})
@@ -190,19 +196,29 @@ class Upkeep:
         status = self._status
         if not status.is_observed:
             return
-        status.executions = status.runs = None
-        count = self._pool.ask(lambda repository: repository.read(executions.count_by_status))
-        status.executions = await asyncio.wrap_future(count)
+        try:
+            # Each replaces what was known at once: a gap would reset alerts that wait for hours.
+            status.executions = await self._read(executions.count_by_status)
+            by_job = await self._read(queries.count_without_deadline, _MOST_WITHOUT_DEADLINE)
+            status.without_deadline = self._manifests.count_reasons(by_job)
+            status.runs = await self._count_runs(limits)
+        except RepositoryError:
+            status.forget_counts()
+            raise
+
+    async def _count_runs(self, limits: Limits | None) -> dict[str, int] | None:
         if limits is None:  # without the broker's time nobody knows what is overdue
-            return
-        now = format_instant(limits.now)
-        runs = self._pool.ask(lambda repository: repository.read(queries.count, now, 1))
-        found = await asyncio.wrap_future(runs)
-        status.runs = {
+            return None
+        found = await self._read(queries.count, format_instant(limits.now), 1)
+        return {
             "in_time": found.in_flight - found.overdue - found.without_deadline,
             "overdue": found.overdue,
             "without_deadline": found.without_deadline,
         }
+
+    async def _read(self, query: Callable[..., _Result], *arguments: Any) -> _Result:
+        read = self._pool.ask(lambda repository: repository.read(query, *arguments))
+        return await asyncio.wrap_future(read)
 
     def _may_delete(self) -> bool:
         """Return whether no stream would bring back what is deleted."""

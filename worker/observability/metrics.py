@@ -40,6 +40,7 @@ _OBJECTS = {
     "unavailable": "objects_unavailable",
     "cut": "outputs_cut",
 }
+_WITHOUT = "Runs in flight without a deadline, by why they would have none today."
 _REASONS = {reason: f"deadline_missing_{reason}" for reason in REASONS}
 
 _COUNTERS = {
@@ -107,18 +108,19 @@ class Metrics(Collector):
         state = GaugeMetricFamily("projector_state", text, labels=["state"])
         for name in STATES:
             state.add_metric([name], name == verdict.state)
-        text = "Executions at the last look, by status."
-        executions = GaugeMetricFamily("projector_executions", text, labels=["status"])
-        for name, number in (status.executions or {}).items():
-            executions.add_metric([name], number)
-        text = "Runs in flight at the last look, by their deadline."
-        runs = GaugeMetricFamily("projector_runs_in_flight", text, labels=["deadline"])
-        for name, number in (status.runs or {}).items():
-            runs.add_metric([name], number)
+        for name, label, text, numbers in (
+            ("executions", "status", "Executions at the last look, by status.", status.executions),
+            ("runs_in_flight", "deadline", "Runs in flight, by their deadline.", status.runs),
+            ("runs_without_deadline", "reason", _WITHOUT, status.without_deadline),
+        ):
+            gauge = GaugeMetricFamily(f"projector_{name}", text, labels=[label])
+            for value, number in (numbers or {}).items():
+                gauge.add_metric([value], number)
+            yield gauge
         text = "Versions; always 1."
         build = GaugeMetricFamily("projector_build_info", text, labels=list(self._versions))
         build.add_metric(list(self._versions.values()), 1)
-        yield from (state, executions, runs, build)
+        yield from (state, build)
 
     def _gauges(self, verdict: Verdict) -> Iterator[tuple[str, str, float | None]]:
         """Yield name, help and value of each gauge; one without a value has no sample."""

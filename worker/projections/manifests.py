@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,9 @@ REASONS = (
     TIMEOUT_MISSING,
     TIMEOUT_INVALID,
 )
+
+# Of a run that was written without a deadline, though its manifest has a timeout by now.
+RECOMPUTABLE = "recomputable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,18 @@ class ManifestCache:
             return NoTimeout(MANIFESTS_UNAVAILABLE)
         manifest = manifests.get(manifest_id)
         return NoTimeout(MANIFEST_UNKNOWN) if manifest is None else manifest.timeout
+
+    def count_reasons(self, runs: Mapping[str | None, int]) -> dict[str, int]:
+        """Count runs without a deadline by why they would have none today, or RECOMPUTABLE.
+
+        `runs` is how many there are of each manifest. Each reason is among the keys.
+        """
+        counts = dict.fromkeys((*REASONS, RECOMPUTABLE), 0)
+        for manifest_id, number in runs.items():
+            timeout = self.timeout(manifest_id or "")
+            reason = timeout.reason if isinstance(timeout, NoTimeout) else RECOMPUTABLE
+            counts[reason] += number
+        return counts
 
     def replace(self, manifests: dict[str, Manifest]) -> None:
         """Replace everything at once: a reader never sees half of it."""

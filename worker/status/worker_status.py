@@ -29,7 +29,8 @@ class WorkerStatus(Observer):
 
     It also observes the database. `is_observed` is whether metrics or systemd are on: without them
     the worker does not ask the broker for the age of its backlog. `executions` is how many there
-    were at the last look, by status; None while that is unknown.
+    were at the last look, by status, `runs` how many were in flight, by their deadline, and
+    `without_deadline` how many of these have none, by reason; None while that is unknown.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class WorkerStatus(Observer):
         self.is_observed = is_observed
         self.executions: dict[str, int] | None = None
         self.runs: dict[str, int] | None = None
+        self.without_deadline: dict[str, int] | None = None
         self.counters = Counters()
         self.history = History()
         self.recent = RecentProblems()
@@ -62,6 +64,10 @@ class WorkerStatus(Observer):
         self.commit_seconds = _histogram(
             "commit_duration_seconds", "COMMIT of one write transaction alone, sync included."
         )
+
+    def forget_counts(self) -> None:
+        """Record that it is unknown what the tables hold."""
+        self.executions = self.runs = self.without_deadline = None
 
     @property
     def expected(self) -> int | None:

@@ -20,6 +20,7 @@ LIMIT ?;
 -- name: count_runs_and_rejected_events
 -- Count the runs in flight, and those of them that are overdue or have no deadline, and the rejected
 -- events up to a bound.
+-- Frequency: once per `projector status`, and per tick of a worker whose metrics are read.
 -- Index: execution_results_in_flight_expires_at, three times; primary key (rejected_id).
 SELECT
     (SELECT count(*) FROM execution_results
@@ -29,6 +30,19 @@ SELECT
     (SELECT count(*) FROM execution_results
         WHERE finished_at IS NULL AND expires_at IS NULL) AS without_deadline,
     (SELECT count(*) FROM (SELECT 1 FROM rejected_events WHERE rejected_id > 0 LIMIT ?)) AS rejected;
+
+-- name: count_runs_without_deadline
+-- Count the runs in flight that have no deadline, by job, up to a bound of rows.
+-- Frequency: once per tick of a worker whose metrics are read.
+-- Index: execution_results_in_flight_expires_at, its part without a deadline.
+SELECT job_id, count(*) AS runs
+FROM (
+    SELECT job_id
+    FROM execution_results
+    WHERE finished_at IS NULL AND expires_at IS NULL
+    LIMIT ?
+) AS without_deadline
+GROUP BY job_id;
 
 -- name: find_run
 -- Return what the start of one run fills in, and what other programs write at its end.
