@@ -177,6 +177,52 @@ def test_runs_in_flight_are_counted_by_their_deadline_or_why_they_have_none(
         eventually(lambda: shown() == shown("runs_without_deadline") == {}, 10)
 
 
+def test_the_bytes_of_a_stream_that_are_not_projected_reach_its_limit_before_events_are_dropped(
+    broker: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    limit, day = 60_000, 86_400
+    broker.make_stream(max_bytes=limit, max_age=day)
+    broker.make_results_stream(max_bytes=-1)
+    port = Port(start_worker(rows, *IMPATIENT, results=True))
+
+    def shown(projection: str = "starts") -> dict[str, float]:
+        label = f'{{projection="{projection}"}}'
+        return {
+            name.removeprefix("projector_stream_").removesuffix(label): value
+            for name, value in port.metrics().items()
+            if name.startswith("projector_stream_") and name.endswith(label)
+        }
+
+    def publish(number: int) -> None:
+        broker.publish_starts(events.start() for _ in range(number))
+
+    def unprojected() -> float:
+        return shown().get("unprojected_bytes", -1)
+
+    publish(50)
+    eventually(lambda: shown().get("bytes", 0) > 0 == unprojected(), 10, lambda: str(shown()))
+    size = broker.stream_info().state.bytes / 50
+    eventually(lambda: "oldest_age_seconds" in shown(), 5)
+    seen = shown()
+    limits = {"max_bytes": limit, "max_age_seconds": day, "lag_seconds": 0}
+    assert {name: seen[name] for name in limits} == limits
+    assert 0 <= seen["oldest_age_seconds"] < 30
+    assert shown("results") == {"bytes": 0, "unprojected_bytes": 0, "lag_seconds": 0}
+    # The stream is full, and everything is projected: the oldest events are dropped rightly.
+    publish(round(limit / size))
+    eventually(lambda: unprojected() == 0 and shown()["bytes"] > limit - size, 10)
+    assert broker.stream_info().state.first_seq > 1
+    with rows.locked():
+        backlog = round(0.7 * limit / size)
+        publish(backlog)
+        eventually(lambda: abs(unprojected() - backlog * size) < 3 * size, 10)
+        assert shown()["lag_seconds"] > 0
+        publish(backlog)
+        eventually(lambda: unprojected() == shown()["bytes"] > limit - size, 10)
+    eventually(lambda: unprojected() == 0, 15)
+    assert port.metrics()["projector_lost_sequences_total"] > 0
+
+
 def test_no_series_names_a_run_or_pc(stream: Broker, rows: Rows, start_worker: StartWorker) -> None:
     stream.publish(result_id="r-secret", exec_id="e-secret", pc_id="p-secret", request_id="secret")
     stream.publish(manifest_id="m-secret")

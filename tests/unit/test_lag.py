@@ -2,9 +2,11 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any, cast
 
 import nats.errors
+import pytest
 from nats.js.api import SequenceInfo
 
 from worker.codec.timestamps import NANOSECONDS, format_instant
@@ -14,6 +16,7 @@ from worker.jetstream.consumer_info import Config
 from worker.jetstream.dispatcher import Dispatcher
 from worker.jetstream.lag import LagMonitor
 from worker.jetstream.manifest_sync import ManifestSync
+from worker.jetstream.recovery import Recovery
 from worker.jetstream.stream import StreamState
 from worker.messages import Message
 from worker.processing.queues import ResultQueue
@@ -21,6 +24,7 @@ from worker.projections.manifests import ManifestCache
 from worker.projections.starts import STARTS
 from worker.settings import Settings
 from worker.status.broker_clock import BrokerClock
+from worker.status.health import CatchUp
 from worker.status.worker_status import WorkerStatus
 
 HOUR = 3600 * NANOSECONDS
@@ -82,7 +86,10 @@ class Monitored:
         self.dispatcher = Dispatcher(settings, pool, ResultQueue(), manifests, status)
         self.broker = Broker(stored)
         status.health.broker_clock = self.broker.clock
-        self.monitor = LagMonitor(settings, STARTS.read_filter, self.dispatcher, status)
+        self.recovery = SimpleNamespace(caught_up_to=0)
+        self.monitor = LagMonitor(
+            settings, STARTS.read_filter, self.dispatcher, cast(Recovery, self.recovery), status
+        )
 
     def lag(self, **figures: int) -> float | None:
         """Return the lag that is shown after a look."""
@@ -91,6 +98,12 @@ class Monitored:
         health.record_consumer(figures.get("pending", 0), 0)
         asyncio.run(self.monitor._record_oldest(cast(Connection, self.broker), binding(**figures)))
         return health.lag
+
+    def unprojected(self, **figures: int) -> int:
+        """Return how many of the stream's 900 bytes in 9 messages are shown as not projected."""
+        self.lag(**figures)
+        assert self.status.health.stream is not None
+        return self.status.health.stream.unprojected_bytes
 
     def oldest(self, **figures: int) -> int | None:
         return asyncio.run(self.monitor._oldest(cast(Connection, self.broker), binding(**figures)))
@@ -152,3 +165,50 @@ def test_without_the_brokers_time_the_lag_is_unknown_and_the_broker_rarely_asked
     assert monitored.lag(pending=5) is None
     assert monitored.broker.asked == asked
     assert monitored.lag() == 0
+
+
+# --- bytes ---
+
+
+def test_without_work_on_the_broker_no_byte_is_unprojected() -> None:
+    assert Monitored({}).unprojected(ack_floor=3) == 0
+
+
+def test_what_follows_the_first_message_above_the_ack_floor_is_unprojected() -> None:
+    monitored = Monitored({7: NOW, 9: NOW})
+    assert monitored.unprojected(ack_floor=2, pending=2) == 300
+    assert monitored.unprojected(ack_floor=7, pending=1) == 100
+    # A stream that was created again begins at a lower sequence.
+    monitored.monitor._found = monitored.monitor._found._replace(stream_created_at="before")
+    monitored.broker.is_allowed = False
+    assert monitored.unprojected(ack_floor=2, pending=2) == 700
+
+
+def test_while_the_worker_catches_up_what_follows_the_checkpoint_is_unprojected() -> None:
+    monitored = Monitored({9: NOW})
+    monitored.recovery.caught_up_to = 4
+    health = monitored.status.health
+    for ack_floor, pending in ((9, 0), (8, 1)):
+        health.record_catch_up(CatchUp(0.0))
+        assert monitored.unprojected(ack_floor=ack_floor, pending=pending) == 500
+        health.record_catch_up(None, is_complete=True)
+        assert monitored.unprojected(ack_floor=ack_floor, pending=pending) == 100 * pending
+
+
+@pytest.mark.parametrize(("sequence", "expected"), [(1, 900), (11, 900), (15, 500), (20, 0)])
+def test_bytes_are_those_from_a_sequence_on_that_the_stream_still_holds(
+    sequence: int, expected: int
+) -> None:
+    stream = StreamState("", 9, 900, 11, 19, "", keeps_acked=True)
+    assert stream.bytes_from(sequence) == expected
+    assert StreamState("", 0, 0, 20, 19, "", keeps_acked=True).bytes_from(sequence) == 0
+
+
+def test_what_the_broker_reported_of_a_stream_is_unknown_once_the_consumer_is() -> None:
+    monitored = Monitored({})
+    monitored.unprojected()
+    health = monitored.status.health
+    health.forget_consumer()
+    health.record_consumer(0, 0)
+    assert health.stream is None
+    assert health.oldest_age is None

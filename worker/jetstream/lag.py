@@ -1,4 +1,5 @@
-"""The age of the oldest message that is not projected, by the broker's clock. Consumer thread only.
+"""How far the projection is behind: the age of the oldest message that is not projected, by the
+broker's clock, and the bytes of the stream from there on. Consumer thread only.
 
 The broker is asked only while messages are pending or ack pending, and only when the ack floor has
 passed what was found before: a worker that makes no progress asks nothing.
@@ -10,16 +11,18 @@ import logging
 import time
 from typing import NamedTuple
 
-from worker.codec.timestamps import parse_instant
+from worker.codec.timestamps import parse_instant, parse_stored
 from worker.errors import BrokerError, PullLost, describe
 from worker.jetstream.clock import broker_time
 from worker.jetstream.connection import Connection
 from worker.jetstream.consumer import Binding
 from worker.jetstream.dispatcher import Dispatcher
 from worker.jetstream.link import rest_after
+from worker.jetstream.recovery import Recovery
 from worker.jetstream.stream import first_message
 from worker.logs import Repeats
 from worker.settings import Settings
+from worker.status.health import StreamUse
 from worker.status.worker_status import ProjectionStatus
 
 log = logging.getLogger(__name__)
@@ -50,12 +53,14 @@ class LagMonitor:
         settings: Settings,
         filter_subject: str,
         dispatcher: Dispatcher,
+        recovery: Recovery,
         status: ProjectionStatus,
     ) -> None:
         self._settings = settings
         self._stream = settings.stream
         self._filter = filter_subject
         self._dispatcher = dispatcher
+        self._recovery = recovery
         self._status = status
         self._found = _NOTHING_FOUND
         self._not_before = 0.0
@@ -84,6 +89,28 @@ class LagMonitor:
         oldest = await self._oldest(connection, binding)
         is_known = oldest is not None or not binding.has_work
         self._status.health.record_oldest(oldest, is_known=is_known)
+        stream = binding.stream
+        use = StreamUse(
+            bytes=stream.bytes,
+            unprojected_bytes=stream.bytes_from(self._first_not_projected(binding)),
+            max_bytes=stream.max_bytes,
+            max_age=stream.max_age or None,
+            oldest=parse_stored(stream.first_stored_at) if stream.first_stored_at else None,
+        )
+        self._status.health.record_stream(use)
+
+    def _first_not_projected(self, binding: Binding) -> int:
+        """Return from which sequence on there may be messages that are not projected."""
+        stream, found = binding.stream, self._found
+        first = stream.last_sequence + 1
+        if binding.has_work:
+            first = binding.ack_floor.stream_seq + 1
+            if found.stream_created_at == stream.created_at:
+                # In between are messages of other subjects.
+                first = max(first, found.sequence)
+        if self._status.health.is_caught_up is False:
+            first = min(first, self._recovery.caught_up_to + 1)
+        return first
 
     async def _ask_time(self, connection: Connection) -> None:
         """Let the broker give its time where that is not known."""

@@ -106,7 +106,7 @@ class Session:
             presence=self._presence,
             status=status,
         )
-        self._lag = LagMonitor(settings, self._filter, self.dispatcher, status)
+        self._lag = LagMonitor(settings, self._filter, self.dispatcher, self._recovery, status)
         self._differing: dict[str, tuple[Any, Any]] = {}
         self._unanswered = 0
         self._unavailable = 0

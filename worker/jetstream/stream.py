@@ -23,10 +23,11 @@ _JETSTREAM_OFF = (10039, 10076)
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """A stream that exists. Times are stored text; `last_stored_at` is empty if it has no message.
+    """A stream that exists. Times are stored text, empty if it has no message.
 
     `keeps_acked` is whether messages stay when they are acked; a workqueue or interest stream
-    forgets them. `max_age` is for how many seconds they stay, 0 for ever.
+    forgets them. `max_age` is for how many seconds they stay, 0 for ever, `max_bytes` how many
+    bytes, None for any number.
     """
 
     created_at: str
@@ -37,6 +38,17 @@ class StreamState:
     last_stored_at: str
     keeps_acked: bool
     max_age: float = 0.0
+    max_bytes: int | None = None
+    first_stored_at: str = ""
+
+    def bytes_from(self, sequence: int) -> int:
+        """Return about how many bytes the messages from a sequence on have.
+
+        The API does not tell; the mean size of the stream's messages is taken for theirs.
+        """
+        sequences = self.last_sequence - self.first_sequence + 1
+        left = self.last_sequence - max(sequence, self.first_sequence) + 1
+        return self.bytes * left // sequences if self.messages and left > 0 else 0
 
 
 class ApiError(PullLost):
@@ -101,7 +113,7 @@ async def read_state(connection: Connection, stream: str) -> StreamState | None:
     answer = await stream_info(connection, stream)
     if answer is None:
         return None
-    state = answer["state"]
+    state, config = answer["state"], answer["config"]
     return StreamState(
         created_at=_stored(answer["created"]),
         messages=state["messages"],
@@ -109,8 +121,10 @@ async def read_state(connection: Connection, stream: str) -> StreamState | None:
         first_sequence=state["first_seq"],
         last_sequence=state["last_seq"],
         last_stored_at=_stored(state["last_ts"]) if state["messages"] else "",
-        keeps_acked=answer["config"].get("retention", "limits") == "limits",
-        max_age=answer["config"].get("max_age", 0) / NANOSECONDS,
+        keeps_acked=config.get("retention", "limits") == "limits",
+        max_age=config.get("max_age", 0) / NANOSECONDS,
+        max_bytes=config["max_bytes"] if config.get("max_bytes", -1) > 0 else None,
+        first_stored_at=_stored(state["first_ts"]) if state["messages"] else "",
     )
 
 

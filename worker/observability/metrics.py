@@ -61,6 +61,15 @@ _COUNTERS = {
     "log_lines_dropped": "Lines of the log that were dropped, because standard error was not read.",
 }
 
+_STREAM_GAUGES = {
+    "bytes": "Size of the stream.",
+    "max_bytes": "Size at which the stream drops its oldest messages.",
+    "unprojected_bytes": "About the size of the stream from the oldest message not projected on.",
+    "lag_seconds": "Age of the oldest message not projected.",
+    "oldest_age_seconds": "Age of the oldest message in the stream.",
+    "max_age_seconds": "Age at which the stream drops a message.",
+}
+
 
 class Metrics(Collector):
     """All metrics of one worker, in its own registry: two workers in a process do not clash."""
@@ -117,6 +126,7 @@ class Metrics(Collector):
             for value, number in (numbers or {}).items():
                 gauge.add_metric([value], number)
             yield gauge
+        yield from self._stream_gauges()
         text = "Versions; always 1."
         build = GaugeMetricFamily("projector_build_info", text, labels=list(self._versions))
         build.add_metric(list(self._versions.values()), 1)
@@ -143,3 +153,25 @@ class Metrics(Collector):
         text = "Time since the manifests in memory were last found equal to the bucket."
         yield "manifests_snapshot_age_seconds", text, manifests.age
         yield from self._database.usage()
+
+    def _stream_gauges(self) -> Iterator[Metric]:
+        """Yield what each projection's stream holds; what is unknown or unlimited has no sample."""
+        gauges = {
+            name: GaugeMetricFamily(f"projector_stream_{name}", text, labels=["projection"])
+            for name, text in _STREAM_GAUGES.items()
+        }
+        for projection, one in self._status.projections.items():
+            health = one.health
+            numbers: dict[str, float | None] = {
+                "lag_seconds": health.lag,
+                "oldest_age_seconds": health.oldest_age,
+            }
+            if (stream := health.stream) is not None:
+                numbers["bytes"] = stream.bytes
+                numbers["unprojected_bytes"] = stream.unprojected_bytes
+                numbers["max_bytes"] = stream.max_bytes
+                numbers["max_age_seconds"] = stream.max_age
+            for name, number in numbers.items():
+                if number is not None:
+                    gauges[name].add_metric([projection], number)
+        yield from gauges.values()

@@ -112,6 +112,21 @@ class CatchUp(NamedTuple):
         )
 
 
+class StreamUse(NamedTuple):
+    """How much a stream holds and how much it may: bytes, seconds; None for no limit.
+
+    The stream drops its oldest messages at its limits. `unprojected_bytes` is about how many bytes
+    there are from the oldest message that is not projected on, and `oldest` when the oldest message
+    of all was stored, an instant, or None without any.
+    """
+
+    bytes: int
+    unprojected_bytes: int
+    max_bytes: int | None
+    max_age: float | None
+    oldest: int | None
+
+
 class Verdict(NamedTuple):
     """The state of the worker.
 
@@ -152,6 +167,7 @@ class Health:
         self._pending = self._ack_pending = 0
         self._is_consumer_known = self._is_oldest_known = False
         self._oldest: int | None = None  # an instant of the broker's clock
+        self._stream: StreamUse | None = None
         self.broker_clock = broker_clock
         self._readiness = readiness
         self._patience = patience + busy_timeout
@@ -214,7 +230,7 @@ class Health:
     def forget_consumer(self) -> None:
         """Record that what the broker reported of the consumer may no longer hold."""
         self._is_consumer_known = self._is_oldest_known = False
-        self.projected_up_to = None
+        self.projected_up_to = self._stream = None
 
     def record_pause(self, until: str | None) -> None:
         """Record until when the consumer is paused, as RFC 3339 text; logged when it changes."""
@@ -229,6 +245,10 @@ class Health:
         """Record when the oldest message that is not projected was stored, as an instant."""
         self._oldest = stored_at
         self._is_oldest_known = is_known
+
+    def record_stream(self, use: StreamUse) -> None:
+        """Record how much the stream holds."""
+        self._stream = use
 
     def record_projected_up_to(self, instant: int | None) -> None:
         """Record up to when everything that the broker stored is in the database, or None."""
@@ -304,10 +324,22 @@ class Health:
         """
         if not (self._is_known and self._is_oldest_known):
             return None
-        if self._oldest is None:
-            return 0.0
+        return 0.0 if self._oldest is None else self._age(self._oldest)
+
+    @property
+    def stream(self) -> StreamUse | None:
+        """How much the stream holds; None where it is unknown."""
+        return self._stream if self._is_known else None
+
+    @property
+    def oldest_age(self) -> float | None:
+        """The age of the oldest message in the stream, in seconds; None without, or if unknown."""
+        stream = self.stream
+        return None if stream is None or stream.oldest is None else self._age(stream.oldest)
+
+    def _age(self, instant: int) -> float | None:
         now = self.broker_clock.now
-        return None if now is None else max(0.0, (now - self._oldest) / NANOSECONDS)
+        return None if now is None else max(0.0, (now - instant) / NANOSECONDS)
 
     @property
     def _is_known(self) -> bool:
