@@ -31,7 +31,11 @@ DEPLOY = ROOT / "scripts" / "deploy"
 UNIT = (DEPLOY / "systemd" / "projector.service").read_text("utf-8")
 EXAMPLE = (DEPLOY / "systemd" / "projector.env.example").read_text("utf-8")
 RUNBOOK = (ROOT / "scripts" / "README.md").read_text("utf-8")
-RULES = DEPLOY / "prometheus" / "rules.yml"
+PROMETHEUS = DEPLOY / "prometheus"
+RULES = PROMETHEUS / "rules.yml"
+ALERTMANAGER = PROMETHEUS / "alertmanager.yml"
+EXAMPLE_MAIL = yaml.safe_load(ALERTMANAGER.read_text("utf-8"))
+MAIL_PAGE = (PROMETHEUS / "README.md").read_text("utf-8")
 ALERTS = re.findall(r"- alert: (\w+)", RULES.read_text("utf-8"))
 PANELS = json.loads((DEPLOY / "grafana" / "projector.json").read_text("utf-8"))["panels"]
 SHOWN = " ".join(target["expr"] for panel in PANELS for target in panel.get("targets", []))
@@ -103,12 +107,112 @@ def output(*command: object, **options: Any) -> str:
     return f"{done.stdout}{done.stderr}"
 
 
-def test_promtool_accepts_the_alerts_and_their_tests() -> None:
-    promtool = os.environ.get("PROMTOOL") or shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is missing; install Debian's package prometheus or set PROMTOOL")
-    output(promtool, "check", "rules", RULES)
-    output(promtool, "test", "rules", RULES.with_name("rules_test.yml"))
+def tool(name: str, package: str) -> str:
+    """Return the path of a program, or skip the test."""
+    found = os.environ.get(name.upper()) or shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is missing; install Debian's package {package}")
+    return found
+
+
+def promtool() -> str:
+    return tool("promtool", "prometheus")
+
+
+def amtool() -> str:
+    return tool("amtool", "prometheus-alertmanager")
+
+
+def test_promtool_accepts_the_alerts_and_their_tests_and_the_whole_configuration() -> None:
+    output(promtool(), "check", "config", PROMETHEUS / "scrape.yml")
+    output(promtool(), "test", "rules", PROMETHEUS / "rules_test.yml")
+
+
+def test_the_texts_of_every_alert_can_be_rendered(tmp_path: Path) -> None:
+    # As texts: to YAML, 0x60 is a number.
+    tests = yaml.load((PROMETHEUS / "rules_test.yml").read_text("utf-8"), yaml.BaseLoader)
+    tests["rule_files"] = [str(RULES)]
+    for one in tests["tests"]:
+        expected = one.pop("promql_expr_test", []) + one.pop("alert_rule_test", [])
+        at = {test["eval_time"] for test in expected}
+        # None is expected, so that promtool prints those that fire, as they are rendered.
+        one["alert_rule_test"] = [
+            {"eval_time": time, "alertname": alert} for time in at for alert in ALERTS
+        ]
+    (tmp_path / "none.yml").write_text(yaml.safe_dump(tests))
+    command = [promtool(), "test", "rules", str(tmp_path / "none.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    fired = done.stdout + done.stderr
+    assert set(re.findall(r'alertname="(\w+)"', fired)) == set(ALERTS)
+    assert not re.search(r"error executing template|<no value>|%!", fired), fired
+
+
+def test_amtool_accepts_the_example_and_every_alert_is_mailed() -> None:
+    checked = output(amtool(), "check-config", ALERTMANAGER)
+    assert "1 templates" in checked
+    for severity in ("warning", "critical"):
+        test = ("config", "routes", "test", f"--config.file={ALERTMANAGER}")
+        output(amtool(), *test, "--verify.receivers=operators", f"severity={severity}")
+
+
+def rendered(tmp_path: Path, text: str, *alerts: dict[str, Any]) -> str:
+    """Return what a part of the mail is for some alerts."""
+    data = {
+        "Status": alerts[0]["Status"],
+        "Alerts": alerts,
+        "CommonLabels": {"alertname": alerts[0]["Labels"]["alertname"]},
+    }
+    (tmp_path / "data.json").write_text(json.dumps(data))
+    given = [
+        f"--template.glob={PROMETHEUS / 'projector.tmpl'}",
+        f"--template.data={tmp_path / 'data.json'}",
+    ]
+    return output(amtool(), "template", "render", *given, f"--template.text={text}").strip()
+
+
+def test_the_mail_says_what_fires_since_when_and_what_to_do_as_the_page_shows(
+    tmp_path: Path,
+) -> None:
+    (rule,) = [
+        rule
+        for rule in yaml.safe_load(RULES.read_text("utf-8"))["groups"][0]["rules"]
+        if rule["alert"] == "ProjectorDown"
+    ]
+    instance = "127.0.0.1:9464"
+    firing = {
+        "Status": "firing",
+        "Labels": {"alertname": rule["alert"], **rule["labels"], "instance": instance},
+        "Annotations": {
+            name: text.replace("{{ $labels.instance }}", instance)
+            for name, text in rule["annotations"].items()
+        },
+        "StartsAt": "2026-11-27T10:42:41Z",
+        "EndsAt": "0001-01-01T00:00:00Z",
+    }
+    (mail,) = EXAMPLE_MAIL["receivers"][0]["email_configs"]
+    subject, text = mail["headers"]["Subject"], mail["text"]
+    shown = f"{rendered(tmp_path, subject, firing)}\n\n{rendered(tmp_path, text, firing)}\n"
+    assert f"Subject: {shown}" in MAIL_PAGE
+    resolved = {**firing, "Status": "resolved", "EndsAt": "2026-11-27T10:50:00Z"}
+    assert rendered(tmp_path, subject, resolved, firing) == "[resolved] ProjectorDown"
+    both = rendered(tmp_path, text, resolved, firing)
+    assert both.startswith("Resolved at 2026-11-27 10:50:00 UTC, firing since")
+    assert "\nFiring since 2026-11-27 10:42:41 UTC (critical):" in both
+
+
+def test_the_page_about_mails_names_the_files_beside_it_and_alerts_that_exist() -> None:
+    files = {path.name for path in PROMETHEUS.iterdir()} - {"README.md"}
+    assert set(re.findall(r"^\| `([\w.]+)` \|", MAIL_PAGE, re.MULTILINE)) == files
+    copied = " ".join(re.findall(r"^install -m 644 (.*?) /etc", MAIL_PAGE, re.MULTILINE))
+    assert set(copied.split()) == files - {"rules_test.yml"}
+    assert set(re.findall(r"\bProjector[A-Z]\w+", MAIL_PAGE)) <= {*ALERTS, "ProjectorTest"}
+    for rule in EXAMPLE_MAIL["inhibit_rules"]:
+        for matcher in rule["source_matchers"] + rule["target_matchers"]:
+            prefix, _, several = re.findall(r"Projector\w*(?:\([\w|]+\))?", matcher)[0].partition(
+                "("
+            )
+            ends = several.rstrip(")").split("|")
+            assert {f"{prefix}{end}" for end in ends} <= set(ALERTS)
 
 
 @pytest.fixture
