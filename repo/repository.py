@@ -10,7 +10,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
-from repo import Connection, Database, executions, reaper
+from repo import Connection, Database, deadlines, executions, reaper
 from repo import checkpoint as checkpoints
 from repo import rejected as rejected_events
 from repo.batch_writer import (
@@ -26,6 +26,7 @@ from repo.batch_writer import (
     WriteResult,
 )
 from repo.checkpoint import NO_CHECKPOINT, Checkpoint, CheckpointGuard, Lost, Recalled
+from repo.deadlines import DeadlineChange
 from repo.errors import (
     ExecutionsBusy,
     RepositoryError,
@@ -160,6 +161,13 @@ class Repository(Generic[Row]):
         page that gives up no run is the last. Raises like `write`.
         """
         return self._retrying(partial(self._reap, reaping))
+
+    def change_deadlines(self, changes: Sequence[DeadlineChange]) -> list[str]:
+        """Change deadlines of runs in flight; returns the ids of those that were changed.
+
+        One transaction; raises like `write`, and RowRejected if a constraint forbids it.
+        """
+        return self._in_transaction(lambda connection: deadlines.change(connection, changes))
 
     def delete_old(self, delete: Delete, before: str) -> int:
         """Delete up to 10 000 rows that are older than a time; return how many.

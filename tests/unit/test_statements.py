@@ -54,6 +54,11 @@ SHARED = {
         | {*COUNTS, "status"},
         "ON CONFLICT (exec_id) DO NOTHING;",
     ),
+    # An operator changes the deadline of a run in flight, and only the one that was shown.
+    "change_deadline": (
+        {"expires_at"},
+        "WHERE result_id = ? AND finished_at IS NULL AND expires_at IS ?;",
+    ),
     # A result and the reaper only touch a run in flight; a result one that was given up as well.
     "insert_ended_run": (
         {*START, *END, "recorded_at"} - {"version"},
@@ -264,7 +269,7 @@ OF_POSTGRESQL = {
         "can_write",
         "describe_server",
     ),
-    *("list_invalid_indexes", "list_missing_rights", "get_database_size"),
+    *("list_invalid_indexes", "list_missing_rights", "get_database_size", "list_lock_holders"),
     *("take_migration_lock", "set_migration_lock_timeout", "try_hold_counts"),
     *("lock_free_executions", "find_executions"),
     *("force_generic_plan", "forget_explained", "take_upkeep_lock", "hold_counts"),

@@ -25,9 +25,12 @@ from worker.errors import (
 _COMMANDS = {
     **{
         name: name
-        for name in ("backup", "check", "config", "copy", "executions", "explain", "migrate")
+        for name in ("backup", "check", "config", "copy", "deadlines", "executions", "explain")
     },
-    **{name: name for name in ("rebuild", "rejected", "run", "runs", "sql", "status", "upkeep")},
+    **{
+        name: name
+        for name in ("migrate", "rebuild", "rejected", "run", "runs", "sql", "status", "upkeep")
+    },
     "restore": "backup",
     "verify": "verify",
 }

@@ -215,11 +215,11 @@ json_option = click.option(
 # For a command that needs the database only; with --json for one that reports, and with the broker.
 database_options = together(database, patience, logs("warning"))
 database_command = together(json_option, database_options)
-broker_command = together(
+broker_options = together(
     *(json_option, servers, database, stream, consumer, results_stream, results_consumer),
     *(bucket, credentials, patience),
-    logs("error"),
 )
+broker_command = together(broker_options, logs("error"))
 
 # It has no variable: one left in a shell would select events for a later command.
 since_option = click.option(

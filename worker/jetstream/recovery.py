@@ -211,8 +211,7 @@ class Recovery:
         Raises PullLost where the stream went back, and RepositoryError.
         """
         await self._presence.ask()
-        status = self._status
-        self._presence.show(status.health.verdict(), status.per_second(), status.problems())
+        self._presence.show(*self._status.announcement())
         is_due = time.monotonic() >= self._compare_again_at
         if is_due and await self._contradicts(self._checkpoint, binding):
             raise PullLost("the stream went back to an older state")

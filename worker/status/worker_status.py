@@ -11,7 +11,7 @@ from repo.observer import Observer
 from worker.logs import Problem, RecentProblems
 from worker.status.broker_clock import BrokerClock
 from worker.status.counters import Counters
-from worker.status.health import Health
+from worker.status.health import Health, Verdict
 from worker.status.history import History
 from worker.status.peers import Worker, merged
 from worker.status.readiness import Readiness
@@ -170,7 +170,11 @@ class ProjectionStatus:
         """Record how many messages are still to be projected."""
         self.expected = self._messages + more
 
-    def per_second(self) -> float | None:
+    def announcement(self) -> tuple[Verdict, float | None, tuple[Problem, ...]]:
+        """Return state, messages a second, and the last warnings and errors of the process."""
+        return self.health.verdict(), self._per_second(), self._worker.recent.problems
+
+    def _per_second(self) -> float | None:
         """Return how many messages a second were projected since up to ten earlier calls, if any.
 
         Called about once a second, by one thread.
@@ -179,10 +183,6 @@ class ProjectionStatus:
         self._rates.append((now, messages))
         since, before = self._rates[0]
         return round((messages - before) / (now - since), 1) if now > since else None
-
-    def problems(self) -> tuple[Problem, ...]:
-        """Return the last warnings and errors that the process has logged, oldest first."""
-        return self._worker.recent.problems
 
     def record_other_workers(self, workers: tuple[Worker, ...] | None) -> None:
         """Record who else announces itself for the consumer; None where that is unknown."""
