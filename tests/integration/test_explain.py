@@ -1,10 +1,12 @@
 """`projector explain` for runs with a row, without one yet, and without one for ever."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 
 from tests.integration.conftest import Projector, RunUntilIdle
+from tests.support import events
 from tests.support.broker import Broker
 from tests.support.faulty_worker import faulty
 from tests.support.rows import Rows
@@ -105,3 +107,49 @@ def test_explain_works_without_manifests(projector: Projector, broker: Broker) -
     assert "does not exist" in without["problems"][0]
     assert without["calculation"]["timeout_seconds"] is None
     assert len(without["events"]) == 1
+
+
+def test_a_run_without_a_row_is_searched_for_among_the_starts_of_its_pc_or_execution(
+    rows: Rows, deployment: Broker, projector: Projector
+) -> None:
+    deployment.make_results_stream()
+    for number in range(6):
+        name: dict[str, Any] = {"result_id": f"run-{number}", "request_id": f"q-{number % 2}"}
+        deployment.publish(**name, exec_id=f"e-{number % 2}", pc_id=f"pc-{number}")
+        deployment.publish_results([events.result(**name, exec_id=f"e-{number % 2}")])
+
+    def searched(*arguments: str, messages: int = 1) -> list[str]:
+        done = projector("explain", *arguments, "--json", results=True)
+        assert done.code == 1
+        assert len(done.document["events"]) == len(done.document["results"]) == messages
+        return [place.partition(" since")[0] for place in done.document["searched"]]
+
+    rejected = "the newest 10000 rejected events at most"
+    assert searched("run-3") == [
+        *("EVENTS, events.started.>: 6 messages", "RESULTS, results.q-1: 3 messages", rejected)
+    ]
+    assert searched("run-3", "--pc", "pc-3")[0] == "EVENTS, events.started.*.pc-3: 1 messages"
+    assert searched("run-3", "--execution", "e-1")[0] == "EVENTS, events.started.e-1.>: 3 messages"
+    both = searched("run-3", "--execution", "e-1", "--pc", "pc-3")
+    assert both[0] == "EVENTS, events.started.e-1.pc-3: 1 messages"
+    # An unknown run of a known execution: its result would be among those of its requests.
+    assert searched("unknown", "--execution", "e-1", messages=0) == [
+        *("EVENTS, events.started.e-1.>: 3 messages", "RESULTS, results.q-1: 3 messages", rejected)
+    ]
+    assert searched("unknown", "--pc", "none", messages=0)[1] == (
+        "no results: the starts that were read name 0 requests"
+    )
+    text = projector("explain", "run-3", "--pc", "pc-3", results=True).output
+    assert "searched: EVENTS, events.started.*.pc-3: 1 messages since 20" in text
+    assert projector("explain", "run-3", "--pc", "a b").code == 64
+
+
+@pytest.mark.usefixtures("projected")
+def test_explain_takes_the_short_id_of_a_run_with_a_row(rows: Rows, projector: Projector) -> None:
+    rows.write("UPDATE execution_results SET result_id = '0d9c6e6e-7e0f' WHERE result_id = 'r1'")
+    done = projector("explain", "0d9c", "--json")
+    assert (done.code, done.document["result_id"]) == (0, "0d9c6e6e-7e0f")
+    rows.write("UPDATE execution_results SET result_id = '0d9c6e6e-7f' WHERE result_id = 'r2'")
+    ambiguous = projector("explain", "0d9c")
+    assert ambiguous.code == 64
+    assert "0d9c6e6e-7e0f, 0d9c6e6e-7f" in ambiguous.errors

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from rich.progress import TaskID
@@ -24,6 +24,7 @@ from worker.cli.context import (
 )
 from worker.cli.options import broker_command, projections
 from worker.cli.output import Members, json_text, paragraph, safe, shortened, user_message
+from worker.cli.short import whole_run
 from worker.cli.tables import progress
 from worker.codec.timestamps import format_instant, parse_stored
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError
@@ -41,38 +42,72 @@ from worker.settings import Settings
 
 _MOST_EVENTS = 10
 _MOST_REJECTED = 10_000
+_MOST_REQUESTS = 20
 _LONGEST_OUTPUT = 200
+
+
+class _Wanted(NamedTuple):
+    """A run to search for: its row, if it has one, and where its start may be found otherwise."""
+
+    result_id: str
+    found: FoundRun | None
+    pc: str | None
+    execution: str | None
+
+    @property
+    def starts(self) -> str | None:
+        """The subjects that its start has; None for all."""
+        if self.found is not None or (self.pc is None and self.execution is None):
+            return None
+        return f"events.started.{self.execution or '*'}.{self.pc or '>'}"
 
 
 @click.command(short_help="Explain one run.")
 @click.argument("result_id")
+@click.option("--pc", metavar="ID", help="Search only events of this PC, if the run has no row.")
+@click.option(
+    "--execution", metavar="ID", help="Search only events of this execution, if it has no row."
+)
 @projections
 @broker_command
-def explain(*, result_id: str, as_json: bool, **options: Any) -> int:
+def explain(
+    *, result_id: str, pc: str | None, execution: str | None, as_json: bool, **options: Any
+) -> int:
     """Explain a run: its start and its result, its row, its deadline, and what happens next.
 
+    RESULT_ID may be short, as `projector runs` shows it, if the run has a row.
+
     \b
-    projector explain 0d9c6e6e-7e0f-4b0c-9a53-5ad1d2a3b3a1
+    projector explain 0d9c6e6e
+    projector explain 0d9c6e6e-7e0f-4b0c-9a53-5ad1d2a3b3a1 --execution deploy-7
 
     It shows the run's messages in both streams, its row, in which execution it is counted or why
     not, and by how much its result was late. If the run has no row, the command searches the whole
-    streams for its events. If the run has not got its result, it searches the newest 10000 rejected
-    events for its id. It changes nothing. Without the broker it explains the row alone.
+    streams for its events, which takes seconds per million; with --execution or --pc it reads the
+    starts of these alone, and the results of their requests. If the run has not got its result, it
+    searches the newest 10000 rejected events for its id. "searched" says what was read. It changes
+    nothing. Without the broker it explains the row alone.
 
     With --json: {"result_id": …, "row": {…}, "events": [{"stream_sequence": 7, …}], "results":
     [{"stream_sequence": 3, "exit_code": 0, …}], "rejected": [], "execution": {…}, "counted": …,
     "late": null, "deadline": …, "calculation": {"recorded_at": …, "timeout_seconds": 360.0,
     "slack_seconds": 180.0, "expires_at": …, "problem": null}, "stored_deadline": …, "next": …,
-    "problems": []}. If the deadline cannot be computed, "problem" is the reason.
+    "searched": ["EVENTS, events.started.>: 7 messages", …], "problems": []}. If the deadline cannot
+    be computed, "problem" is the reason.
 
     Exit codes: 0 the run has a row; 1 it has none.
     """
+    for option, value in (("--pc", pc), ("--execution", execution)):
+        if value is not None and not is_subject(value):
+            raise click.UsageError(f"{option}: expected the word of a subject, found {value!r}")
     settings = chosen_settings(options)
     with database_of(settings).reader() as reader:
+        result_id = whole_run(reader, result_id)
         found, end = reader.read(runs.find, result_id), reader.read(runs.find_end, result_id)
-        evidence = _search(settings, result_id, found)
+        evidence = _search(settings, _Wanted(result_id, found, pc, execution))
         if end is None or not end.has_result:
             evidence.rejected = _rejected(reader, result_id)
+            evidence.searched.append(f"the newest {_MOST_REJECTED} rejected events at most")
         exec_id = found and end and explanation.counted_exec_id(found, end, evidence.results)
         if exec_id:
             evidence.execution = reader.read(find_execution, exec_id)
@@ -83,7 +118,7 @@ def explain(*, result_id: str, as_json: bool, **options: Any) -> int:
     return EXIT_OK if found is not None else EXIT_PARTLY
 
 
-def _search(settings: Settings, result_id: str, found: FoundRun | None) -> Evidence:
+def _search(settings: Settings, wanted: _Wanted) -> Evidence:
     """Search the streams of the chosen projections for the run, each by itself."""
     evidence = Evidence()
     with _noting(evidence), BrokerClient(settings) as client:
@@ -91,7 +126,7 @@ def _search(settings: Settings, result_id: str, found: FoundRun | None) -> Evide
         for projection, search in ((STARTS, _search_starts), (RESULTS, _search_results)):
             if projection in settings.chosen:
                 with _noting(evidence):
-                    search(client, settings, result_id, found, evidence)
+                    search(client, settings, wanted, evidence)
     return evidence
 
 
@@ -104,39 +139,43 @@ def _noting(evidence: Evidence) -> Iterator[None]:
 
 
 def _search_starts(
-    client: BrokerClient,
-    settings: Settings,
-    result_id: str,
-    found: FoundRun | None,
-    evidence: Evidence,
+    client: BrokerClient, settings: Settings, wanted: _Wanted, evidence: Evidence
 ) -> None:
-    stored_at = _stored_at(found)
+    found, stored_at = wanted.found, _stored_at(wanted.found)
     # A row that its result made says nothing of when a start was stored.
     since = stored_at if found is not None and found.run.version is not None else None
     manifests = ManifestCache()
-    with open_stream(client, settings, STARTS, since=since) as stream:
+    with open_stream(client, settings, STARTS, since=since, subjects=wanted.starts) as stream:
         with handling_missing_manifests(evidence.problems):
             read_manifests(client, settings.bucket, manifests)
-        read = _read_events(stream, result_id, since)
-        evidence.events, evidence.reaches_back = read
+        evidence.events, evidence.reaches_back = _read_events(
+            stream, wanted.result_id, since, evidence
+        )
         evidence.ack_floor, evidence.is_searched = stream.ack_floor, True
         evidence.calculation = _calculation(manifests, found, stored_at, evidence.events)
 
 
 def _search_results(
-    client: BrokerClient,
-    settings: Settings,
-    result_id: str,
-    found: FoundRun | None,
-    evidence: Evidence,
+    client: BrokerClient, settings: Settings, wanted: _Wanted, evidence: Evidence
 ) -> None:
     """Search for results: those of the run's request where that is known, else all of them."""
     starts = [event.decoded for event in evidence.events if event.decoded is not None]
-    requests = [found.run.request_id] if found is not None else [one.request_id for one in starts]
-    subjects = f"results.{requests[0]}" if requests and is_subject(requests[0]) else None
-    with open_stream(client, settings, RESULTS, subjects=subjects) as stream:
-        evidence.results, _ = _read_events(stream, result_id, None)
-        evidence.results_ack_floor = stream.ack_floor
+    requests = {start.request_id for start in starts}
+    if wanted.found is not None:
+        requests = {wanted.found.run.request_id}
+    elif not requests and wanted.starts is not None:
+        requests = evidence.requests
+        if len(requests) > _MOST_REQUESTS or not requests:
+            evidence.searched.append(
+                f"no results: the starts that were read name {len(requests)} requests"
+            )
+            return
+    can_narrow = bool(requests) and all(map(is_subject, requests))
+    for subjects in sorted(f"results.{one}" for one in requests) if can_narrow else [None]:
+        with open_stream(client, settings, RESULTS, subjects=subjects) as stream:
+            results, _ = _read_events(stream, wanted.result_id, None, evidence)
+            evidence.results += results
+            evidence.results_ack_floor = stream.ack_floor
 
 
 def _stored_at(found: FoundRun | None) -> int | None:
@@ -148,24 +187,29 @@ def _stored_at(found: FoundRun | None) -> int | None:
 
 
 def _read_events(
-    stream: OpenStream, result_id: str, stored_at: int | None
+    stream: OpenStream, result_id: str, stored_at: int | None, evidence: Evidence
 ) -> tuple[list[Event], str | None]:
     """Return the events of the run, and when the first event that was read was stored.
 
     Reading starts at `stored_at` and stops after it, or covers the whole stream.
     """
     events: list[Event] = []
-    reaches_back = None
+    reaches_back, messages = None, 0
     decode = stream.projection.decode
     with progress("searching", stream.reader.expected) as bar:
         for page in stream.reader.pages():
             reaches_back = reaches_back or format_instant(page[0].stored_at)
-            read = (explanation.read_event(message, result_id, decode) for message in page)
-            events += [event for event in read if event is not None]
+            read = [explanation.read_event(message, decode) for message in page]
+            events += [event for event in read if explanation.is_of_run(event, result_id)]
+            evidence.requests |= {one.decoded.request_id for one in read if one.decoded}
+            messages += len(page)
             bar.advance(TaskID(0), len(page))
             is_past = stored_at is not None and page[-1].stored_at > stored_at
             if is_past or len(events) >= _MOST_EVENTS:
                 break
+    since = f" since {reaches_back}" if reaches_back else ""
+    place = f"{stream.settings.stream}, {stream.reader.subjects}"
+    evidence.searched.append(f"{place}: {messages} messages{since}")
     return events[:_MOST_EVENTS], reaches_back
 
 
@@ -213,6 +257,7 @@ def _members(
         "calculation": calculation._asdict() if calculation else None,
         "stored_deadline": stored,
         "next": _next(found, evidence),
+        "searched": evidence.searched,
         "problems": evidence.problems,
     }
 
@@ -268,5 +313,6 @@ def _text(members: Members) -> str:
         parts.append(f"counted: {safe(members['counted'])}")
     if members["late"]:
         parts.append(f"late: {members['late']}")
+    parts += [f"searched: {safe(place)}" for place in members["searched"]]
     parts.append(f"next: {safe(members['next'])}")
     return "\n".join(parts)

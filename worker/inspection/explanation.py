@@ -47,14 +47,17 @@ class Evidence:
     """What a search for a run found.
 
     `events` are its starts. `rejected` holds the ids of rejected events that contain the run's id;
-    the ack floors are the consumers'; `is_searched` is whether the stream of starts was read, and
-    `reaches_back` when the oldest event there was stored, as text. `execution` is the row of the
-    execution that the run counts for; `now` is what the broker's clock shows, if known.
+    `searched` says what was read, and `requests` are those of the starts that were. The ack floors
+    are the consumers'; `is_searched` is whether the stream of starts was read, and `reaches_back`
+    when the oldest event there was stored, as text. `execution` is the row of the execution that
+    the run counts for; `now` is what the broker's clock shows, if known.
     """
 
     events: list[Event] = field(default_factory=list)
     results: list[Event] = field(default_factory=list)
     rejected: list[int] = field(default_factory=list)
+    searched: list[str] = field(default_factory=list)
+    requests: set[str] = field(default_factory=set)
     is_searched: bool = False
     ack_floor: int = 0
     results_ack_floor: int = 0
@@ -65,18 +68,19 @@ class Evidence:
     problems: list[str] = field(default_factory=list)
 
 
-def read_event(
-    message: Message,
-    result_id: str,
-    decode: Callable[[bytes], EventStarted | EventResult],
-) -> Event | None:
-    """Return a message as an event of the run, or None if it does not belong to it."""
+def read_event(message: Message, decode: Callable[[bytes], EventStarted | EventResult]) -> Event:
+    """Return a message decoded, or with the problem why it cannot be."""
     try:
-        decoded = decode(message.payload)
+        return Event(message, decode(message.payload))
     except MalformedEvent as error:
-        names_it = bool(result_id) and result_id.encode("utf-8", "replace") in message.payload
-        return Event(message, None, str(error)) if names_it else None
-    return Event(message, decoded) if decoded.result_id == result_id else None
+        return Event(message, None, str(error))
+
+
+def is_of_run(event: Event, result_id: str) -> bool:
+    """Return whether an event belongs to a run, or contains its id but cannot be decoded."""
+    if event.decoded is None:
+        return bool(result_id) and result_id.encode("utf-8", "replace") in event.message.payload
+    return event.decoded.result_id == result_id
 
 
 def calculate(manifests: ManifestCache, manifest_id: str, recorded_at: int) -> Calculation:

@@ -21,7 +21,7 @@ _WORK_QUEUE = (10084, 10098, 10099, 10100)
 class StreamReader:
     """Reads the messages of a projection that a stream holds now, oldest first.
 
-    `expected` is about how many there are. To be used inside `with`, which raises
+    `expected` is about how many there are, on `subjects`. To be used inside `with`, which raises
     ConfigurationError for a work queue. Every method raises BrokerError where the broker does not
     answer.
     """
@@ -39,7 +39,7 @@ class StreamReader:
         self.expected = 0
         self._client = client
         self._stream = stream
-        self._filter = filter_subject
+        self.subjects = filter_subject
         self._last_sequence = last_sequence
         self._since = since
         self._next = 1
@@ -74,7 +74,7 @@ class StreamReader:
             start = format_instant(self._since)
             config = {"deliver_policy": "by_start_time", "opt_start_time": start}
         try:
-            await self._consumer.open(self._filter, **config)
+            await self._consumer.open(self.subjects, **config)
         except ApiError as error:
             if error.code in _WORK_QUEUE:
                 raise ConfigurationError(
