@@ -41,6 +41,7 @@ setup(
         "python-json-logger>=3.2",
         "prometheus-client>=0.21",  # metrics and their text form
         "click>=8.4",  # commands, options, their variables and their help
+        "click-man>=0.5",  # manual pages from the help of the commands
         "rich>=13.7",  # the progress bar and the tables that people read
     ],
     extras_require={

@@ -9,12 +9,13 @@ import click
 from repo import open_database
 from worker.cli import options
 from worker.cli.context import set_up_log, unchecked_database
+from worker.cli.help import command
 from worker.cli.options import chosen_database, database_options, together
 from worker.errors import EXIT_OK, SettingError
 from worker.schema import migrate_command
 
 
-@click.command(short_help="Copy the database while workers run.")
+@command(short_help="Copy the database while workers run.")
 @click.argument("target", type=click.Path(path_type=Path))
 @database_options
 def backup(target: Path, **chosen: Any) -> int:
@@ -38,7 +39,7 @@ def backup(target: Path, **chosen: Any) -> int:
     return EXIT_OK
 
 
-@click.command(short_help="Replace the database by a backup.")
+@command(short_help="Replace the database by a backup.")
 @click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @together(options.database, options.logs("warning"))
 def restore(source: Path, **chosen: Any) -> int:
@@ -46,6 +47,7 @@ def restore(source: Path, **chosen: Any) -> int:
 
     \b
     projector restore /var/backups/projector/projector-20260520T120000Z.db
+    projector restore monday.db --database sqlite:////tmp/try/projector.db
 
     The former file is kept beside it under another name. An interrupted restore may be repeated.
     Exit codes: 65 SOURCE is corrupt, or not a database of a worker; 75 another process has the

@@ -15,6 +15,7 @@ from repo.errors import RepositoryError
 from repo.findings import Finding, Level
 from worker.cli.context import chosen_settings
 from worker.cli.doubts import find_doubts
+from worker.cli.help import command
 from worker.cli.options import json_option
 from worker.cli.output import json_text, safe, user_message
 from worker.cli.worker_options import worker_options
@@ -44,7 +45,7 @@ _UNKNOWN = 3
 _REPORT_LOST_FOR = 7 * 24 * 3600
 
 
-@click.command(short_help="Check everything that a worker needs.")
+@command(short_help="Check everything that a worker needs.")
 @worker_options
 @click.option("--thorough", is_flag=True, help="Also read the whole database, to find corruption.")
 @click.option(

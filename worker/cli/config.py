@@ -10,6 +10,7 @@ from click.core import ParameterSource
 from worker import settings
 from worker.cli.context import chosen_settings
 from worker.cli.doubts import find_doubts
+from worker.cli.help import command
 from worker.cli.options import PREFIX, json_option
 from worker.cli.output import Members, json_text
 from worker.cli.tables import Cut, member, print_table, terminal
@@ -28,7 +29,7 @@ _COLUMNS = (
 )
 
 
-@click.command(short_help="Show the settings in effect and their sources.")
+@command(short_help="Show the settings in effect and their sources.")
 @worker_options
 @json_option
 @click.pass_context

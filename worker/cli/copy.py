@@ -12,6 +12,7 @@ from repo import open_database
 from repo.copying import Copied, copy_checkpoints, copy_tables, has_checkpoints, verify
 from repo.retry import retry_policy
 from worker.cli.context import set_up_log
+from worker.cli.help import command
 from worker.cli.options import DATABASE, json_option, logs, patience, together
 from worker.cli.output import json_text, safe
 from worker.cli.tables import progress
@@ -21,7 +22,7 @@ from worker.schema import check_schema
 _MOST_SHOWN = 20
 
 
-@click.command(short_help="Copy all rows into a database of another engine.")
+@command(short_help="Copy all rows into a database of another engine.")
 @click.option(
     "--from", "source_url", type=DATABASE, required=True, metavar="URL", help="Read this database."
 )
@@ -38,11 +39,12 @@ def copy(*, source_url: str, target_url: str, as_json: bool, **chosen: Any) -> i
     projector copy --from sqlite:////var/lib/projector/projector.db \\
         --to postgresql://projector@db/fleet
     systemctl start projector                   # with the new --database
+    projector copy --from sqlite:///a.db --to postgresql:///fleet --json | jq .tables
 
-    The tables of the target must exist. A row that is there already stays as it is. When all rows
-    are copied, both databases are compared, and only then the checkpoints are written: a worker on
-    the target then reads from the streams what came after. An interrupted copy may be repeated. Ids
-    of rejected events are given anew.
+    The tables of the target must exist. An existing row is left unchanged. When all rows are
+    copied, both databases are compared, and only then the checkpoints are written: a worker on the
+    target then reads from the streams what came after. An interrupted copy may be repeated.
+    Rejected events get new ids.
 
     With --json: {"tables": [{"table": "executions", "copied": 2, "present": 0, "refused": [],
     "different": []}, …], "checkpoints": 2}.

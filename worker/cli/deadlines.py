@@ -13,6 +13,7 @@ from repo.deadlines import DeadlineChange
 from repo.queries import Filters
 from repo.reader import Reader
 from worker.cli.context import CommandBroker, chosen_settings, database_of
+from worker.cli.help import Command
 from worker.cli.options import broker_options, logs
 from worker.cli.output import Members, counts_text, report, safe
 from worker.cli.runs import in_flight
@@ -33,7 +34,7 @@ WITHOUT = "without_deadline"
 ENDED = "ended_meanwhile"
 
 
-@click.group()
+@click.group(short_help="Recompute the deadlines of runs in flight.")
 def deadlines() -> None:
     """Recompute the deadlines of runs in flight from today's manifests.
 
@@ -42,7 +43,9 @@ def deadlines() -> None:
     """
 
 
-@deadlines.command(short_help="Show, or write, the deadlines that today's manifests give.")
+@deadlines.command(
+    cls=Command, short_help="Show, or write, the deadlines that today's manifests give."
+)
 @click.option("--manifest", metavar="ID", help="Recompute those of this manifest (job) only.")
 @click.option("--yes", is_flag=True, help="Write them. Without it nothing is changed.")
 @broker_options

@@ -12,6 +12,7 @@ from repo.queries import Filters
 from repo.reader import Reader
 from repo.reports import Execution
 from worker.cli.context import CheckedDatabase, open_database
+from worker.cli.help import command
 from worker.cli.lists import Listing, View, list_options, pop_view, show_list
 from worker.cli.options import database_options
 from worker.cli.output import Members, paragraph, safe
@@ -47,7 +48,7 @@ _SORTS: Mapping[str, Callable[[Members], Any]] = {
 }
 
 
-@click.command(short_help="List executions with their counts, or show who is missing in one.")
+@command(short_help="List executions with their counts, or show who is missing in one.")
 @click.argument("exec_id", required=False)
 @click.option("--status", type=click.Choice(_STATUSES), help="List the executions in this status.")
 @click.option("--job", metavar="ID", help="List the executions of this job (manifest).")

@@ -22,6 +22,7 @@ from worker.cli.context import (
     open_stream,
     told_time,
 )
+from worker.cli.help import command
 from worker.cli.options import broker_command, projections
 from worker.cli.output import Members, json_text, paragraph, safe, shortened, user_message
 from worker.cli.short import whole_run
@@ -62,7 +63,7 @@ class _Wanted(NamedTuple):
         return f"events.started.{self.execution or '*'}.{self.pc or '>'}"
 
 
-@click.command(short_help="Explain one run.")
+@command(short_help="Explain one run.")
 @click.argument("result_id")
 @click.option("--pc", metavar="ID", help="Search only events of this PC, if the run has no row.")
 @click.option(

@@ -25,11 +25,22 @@ from worker.errors import (
 _COMMANDS = {
     **{
         name: name
-        for name in ("backup", "check", "config", "copy", "deadlines", "executions", "explain")
+        for name in ("backup", "check", "completion", "config", "copy", "deadlines", "executions")
     },
     **{
         name: name
-        for name in ("migrate", "rebuild", "rejected", "run", "runs", "sql", "status", "upkeep")
+        for name in (
+            "explain",
+            "man",
+            "migrate",
+            "rebuild",
+            "rejected",
+            "run",
+            "runs",
+            "sql",
+            "status",
+            "upkeep",
+        )
     },
     "restore": "backup",
     "verify": "verify",

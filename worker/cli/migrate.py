@@ -6,12 +6,13 @@ import click
 
 from repo import Database
 from worker.cli.context import unchecked_database
+from worker.cli.help import command
 from worker.cli.options import database_options
 from worker.errors import EXIT_OK, SettingError
 from worker.schema import check_schema
 
 
-@click.command(short_help="Apply the migrations that are missing.")
+@command(short_help="Apply the migrations that are missing.")
 @click.option("--dry-run", is_flag=True, help="Print the SQL that would run; change nothing.")
 @click.option("--list", "list_only", is_flag=True, help="Print each migration and its state.")
 @click.option("--rollback", is_flag=True, help="Undo the last one, or all after --to.")

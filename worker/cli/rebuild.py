@@ -15,6 +15,7 @@ from repo.queries import rejection_reason
 from repo.reader import Reader
 from repo.repository import Repository
 from worker.cli.context import OpenStream, chosen_settings, database_of, open_streams
+from worker.cli.help import command
 from worker.cli.options import (
     broker_command,
     output_bucket,
@@ -51,7 +52,7 @@ _COUNTS = {
 _Project = Callable[[Sequence[Message]], None]
 
 
-@click.command(short_help="Project the streams again; rows that have ended stay unchanged.")
+@command(short_help="Project the streams again; rows that have ended stay unchanged.")
 @since_option
 @click.option("--dry-run", is_flag=True, help="Write nothing, and count what would be new.")
 @without_deadlines_option

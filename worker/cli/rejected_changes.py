@@ -21,6 +21,7 @@ from worker.cli.context import (
     handling_missing_manifests,
     open_database,
 )
+from worker.cli.help import command
 from worker.cli.options import (
     bucket,
     credentials,
@@ -53,7 +54,7 @@ _RETRY_COUNTS = {
 
 _selection = together(
     click.argument("ids", type=event_id, nargs=-1, metavar="[ID]..."),
-    click.option("--all", "everything", is_flag=True, help="Select all rejected events."),
+    click.option("--all", "all_events", is_flag=True, help="Select all rejected events."),
     filter_options,
     click.option("--yes", is_flag=True, help="Do not ask for confirmation."),
 )
@@ -82,15 +83,15 @@ class _Selection(NamedTuple):
 
 
 def _pop_selection(options: dict[str, Any]) -> _Selection:
-    ids, everything, yes = (options.pop(name) for name in ("ids", "everything", "yes"))
+    ids, all_events, yes = (options.pop(name) for name in ("ids", "all_events", "yes"))
     filters = pop_filters(options)
-    if bool(ids) + everything + (filters != Filters()) != 1:
+    if bool(ids) + all_events + (filters != Filters()) != 1:
         problem = "expected exactly one of: IDs, --all, filters (--reason, --pc, --since)"
         raise click.UsageError(problem)
     return _Selection(ids, filters, yes)
 
 
-@click.command(short_help="Project events again, and remove those that succeed.")
+@command(short_help="Project events again, and remove those that succeed.")
 @_selection
 @without_deadlines_option
 @servers
@@ -199,7 +200,7 @@ def _progress(what: str, total: int, *, shows: bool) -> Iterator[Progress]:
         yield bar
 
 
-@click.command(short_help="Delete events, after printing them.")
+@command(short_help="Delete events, after printing them.")
 @_selection
 @database_command
 def discard(*, as_json: bool, **options: Any) -> int:

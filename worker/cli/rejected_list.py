@@ -10,6 +10,7 @@ import click
 from repo import rejected as rejected_events
 from repo.rejected import AFTER_ALL, RejectedEvent, kind_of_reason
 from worker.cli.context import open_database
+from worker.cli.help import command
 from worker.cli.lists import JSON, Listing, list_options, pop_view, show_list
 from worker.cli.options import SINCE, Whole, database_command, database_options, together
 from worker.cli.output import Members, json_text, safe
@@ -70,7 +71,7 @@ def pop_filters(options: dict[str, Any]) -> Filters:
     return Filters(reason, pc, before)
 
 
-@click.command("list", short_help="List rejected events, newest first.")
+@command("list", short_help="List rejected events, newest first.")
 @filter_options
 @click.option("--by", type=click.Choice(list(_GROUPS)), help="Count events by one of these.")
 @list_options(["pc", "subject", "reason"])
@@ -91,6 +92,8 @@ def list_(*, by: str | None, **options: Any) -> int:
     with --by {"groups": [{"reason": …, "events": 3, "first_rejected_at": …, "last_rejected_at": …,
     "newest_id": 7}, …], "by": "reason", …}. If the payload is not UTF-8, "payload" is null and
     "payload_base64" holds it.
+
+    Exit codes: 0, even if no event matches.
     """
     view, filters = pop_view(options), pop_filters(options)
     if by is not None and view.sort is not None:
@@ -150,7 +153,7 @@ def _groups(by: str, found: Iterator[Members]) -> Iterator[Members]:
     yield from sorted(groups.values(), key=lambda group: (-group["events"], group[by]))
 
 
-@click.command(short_help="Show one event with its payload.")
+@command(short_help="Show one event with its payload.")
 @click.argument("one", type=event_id, metavar="ID")
 @database_command
 def show(one: int, as_json: bool, **options: Any) -> int:

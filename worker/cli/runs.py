@@ -10,6 +10,7 @@ from repo.queries import Filters, InFlight, list_in_flight_after
 from repo.reader import Reader
 from repo.reports import Ended, EndedFilters, list_ended_before
 from worker.cli.context import open_database
+from worker.cli.help import command
 from worker.cli.lists import Listing, View, list_options, pop_view, show_list
 from worker.cli.options import database_options
 from worker.cli.output import Members
@@ -138,7 +139,7 @@ _ENDED_KIND = _Kind(
 )
 
 
-@click.command(short_help="List runs in flight, by job and PC, and those overdue or ended.")
+@command(short_help="List runs in flight, by job and PC, and those overdue or ended.")
 @click.option("--job", metavar="ID", help="List the runs of this job (manifest).")
 @click.option("--pc", metavar="ID", help="List the runs on this PC.")
 @click.option(

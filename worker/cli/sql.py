@@ -7,6 +7,7 @@ import click
 from repo.queries import Plan, plan
 from repo.statements import Description
 from worker.cli.context import open_database
+from worker.cli.help import command
 from worker.cli.options import database_command
 from worker.cli.output import json_text, safe
 from worker.errors import EXIT_OK, EXIT_PARTLY
@@ -14,7 +15,7 @@ from worker.errors import EXIT_OK, EXIT_PARTLY
 _WIDTH = 10
 
 
-@click.command(short_help="Show each SQL statement, its purpose and its query plan.")
+@command(short_help="Show each SQL statement, its purpose and its query plan.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @database_command
 def sql(*, names: tuple[str, ...], as_json: bool, **options: Any) -> int:

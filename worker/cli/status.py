@@ -16,6 +16,7 @@ from repo.engine import LockHolder
 from repo.errors import RepositoryError
 from repo.queries import Counted
 from worker.cli.context import CommandBroker, chosen_settings, database_of, told_time
+from worker.cli.help import command
 from worker.cli.options import SECONDS, broker_command, projections
 from worker.cli.output import Members, json_text, user_message
 from worker.cli.status_text import print_status
@@ -42,7 +43,7 @@ _BETWEEN_LOOKS = 0.3
 _OF_CHECKPOINT = ("committed_at", "caught_up_to", "last_sequence", "lost_sequences", "lost_at")
 
 
-@click.command(short_help="Show how far behind the projection is.")
+@command(short_help="Show how far behind the projection is.")
 @click.option("--details", is_flag=True, help="Show streams, consumers and checkpoints as well.")
 @click.option(
     "--watch",

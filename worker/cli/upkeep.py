@@ -12,6 +12,7 @@ from repo.errors import CorruptDatabaseError, RepositoryError
 from repo.reader import Reader
 from repo.repository import Repository, Sweep
 from worker.cli.context import CheckedDatabase, chosen_settings, database_of
+from worker.cli.help import command
 from worker.cli.options import broker_command, retention
 from worker.cli.output import Add, Members, counts_text, report, safe, user_message
 from worker.codec.timestamps import format_instant
@@ -27,7 +28,7 @@ _COUNTS = ("promoted", "expired", "reaped", "executions_deleted", "runs_deleted"
 _COUNT_OLD = {"executions": reports.count_old_executions, "runs": reports.count_old_runs}
 
 
-@click.command(short_help="Do once what a worker does at an interval: sweep, reap, delete.")
+@command(short_help="Do once what a worker does at an interval: sweep, reap, delete.")
 @click.option("--once", is_flag=True, help="Required: only a worker repeats the upkeep.")
 @click.option("--dry-run", is_flag=True, help="Change nothing, and list what would be changed.")
 @retention

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
-import click
 from rich.progress import Progress, TaskID
 
 from worker.cli.context import OpenStream, chosen_settings, database_of, open_streams
+from worker.cli.help import command
 from worker.cli.options import (
     broker_command,
     projections,
@@ -31,7 +31,7 @@ from worker.settings import Since
 from worker.status.counters import Counters
 
 
-@click.command(short_help="Compare the tables with the streams.")
+@command(short_help="Compare the tables with the streams.")
 @since_option
 @without_deadlines_option
 @projections
