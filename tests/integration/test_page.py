@@ -148,6 +148,41 @@ def test_the_page_is_served_while_the_start_waits_for_a_locked_database(
         shows(port, "database blocked Not ready.", "The database cannot be read")
 
 
+def test_the_charts_show_lag_and_rate_as_the_worker_goes_on(
+    deployment: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    port = Port(start_worker(rows, *OBSERVED, fault=("fast-history", 0.2)))
+    shows(port, "Lag highest 0 s")
+    deployment.publish_starts(events.start() for _ in range(100))
+    eventually(lambda: re.search(r"worker highest [1-9]\d+ messages/s", text_of(port)), 15)
+
+
+def test_a_database_that_does_not_answer_delays_the_page_shortly_and_no_other_page(
+    stream: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    port = Port(start_worker(rows, *OBSERVED, fault=("hang", "page reads the database")))
+    shows(port, "The database cannot be read: no answer for ", "idle Ready.")
+    assert port.readyz().status == 200
+    assert port.metrics()["projector_live"] == 1
+
+
+def test_a_bug_where_the_page_reads_the_database_is_logged_and_shown(
+    stream: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    worker = start_worker(rows, *OBSERVED, fault=("bug", "page reads the database"))
+    shows(Port(worker), "The database cannot be read: ZeroDivisionError: the injected bug")
+    assert "the injected bug" in worker.wait_for("page.failed", level="error")["error"]
+    assert worker.stop() == 0
+
+
+def test_a_bug_where_the_history_is_sampled_ends_the_worker(
+    stream: Broker, rows: Rows, start_worker: StartWorker
+) -> None:
+    worker = start_worker(rows, *OBSERVED, fault=("bug", "history is sampled"))
+    assert worker.exit_code() == 70
+    assert "the injected bug" in worker.lines[-1]["error"]
+
+
 # --- how it is served -----------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from nats.aio.transport import TcpTransport
 
 from worker.cli.main import main
 from worker.jetstream import outputs
+from worker.status import history
 
 _ROOT = Path(__file__).parents[2]
 
@@ -42,6 +43,11 @@ PLACES = {
 PLACES_OF_RESULTS = {
     "starts are awaited": ("worker.jetstream.starts_first", "StartsFirst.catch_up"),
     "output is fetched": ("worker.jetstream.outputs", "read_object"),
+}
+# The same, in the threads of the page for the browser.
+PLACES_OF_PAGE = {
+    "history is sampled": ("worker.status.history", "History.record"),
+    "page reads the database": ("worker.observability.overview", "read_tables"),
 }
 
 
@@ -130,6 +136,11 @@ def _shorten_delays_of_output(factor: str) -> None:
         setattr(outputs, name, getattr(outputs, name) * float(factor))
 
 
+def _sample_often(seconds: str) -> None:
+    """Take the samples of the page's charts at shorter intervals."""
+    history.EVERY = float(seconds)
+
+
 def _wait_while(file: str) -> None:
     """Hang in every commit while a file exists, as a frozen disk does."""
 
@@ -179,7 +190,7 @@ def _raise_once(place: str) -> None:
 
 
 def _call_before(place: str, call: Callable[[], None]) -> None:
-    module_name, name = {**PLACES, **PLACES_OF_RESULTS}[place]
+    module_name, name = {**PLACES, **PLACES_OF_RESULTS, **PLACES_OF_PAGE}[place]
     owner: Any = import_module(module_name)
     *parents, name = name.split(".")
     for parent in parents:
@@ -198,6 +209,7 @@ FAULTS: dict[str, Callable[[str], None]] = {
     "slow-statement": _run_slow_statement,
     "slow-commits": lambda s: _use_own_connection(before_commit=lambda: time.sleep(float(s))),
     "wrong-clock": _shift_clock,
+    "fast-history": _sample_often,
     "short-delays": _shorten_delays_of_output,
     "frozen-disk": _wait_while,
     "killed-before-commit": lambda n: _use_own_connection(before_commit=_killing_at(int(n))),

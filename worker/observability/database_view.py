@@ -66,6 +66,7 @@ class DatabaseView:
         self._clock = clock
         self._lock = threading.Lock()
         self._done = threading.Event()
+        self._done.set()
         self._began = float("-inf")
         self._view: View | None = None
 
@@ -73,7 +74,7 @@ class DatabaseView:
         """Return what the tables held at most ten seconds ago, or why that is not known."""
         with self._lock:
             is_old = self._clock() - self._began > self._fresh_for
-            if self._began < 0 or (is_old and self._done.is_set()):
+            if is_old and self._done.is_set():
                 self._start()
             done = self._done
         if done.wait(self._wait) and self._view is not None:

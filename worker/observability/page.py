@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from string import Template
 
@@ -21,6 +21,8 @@ from worker.observability.markup import Html, element, foreign, joined
 from worker.observability.overview import Facts
 from worker.status.health import Verdict
 from worker.status.peers import Worker
+
+_Row = tuple[str, ...]
 
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
@@ -86,7 +88,9 @@ def _state(verdict: Verdict) -> Iterator[Html]:
     answers = ["Ready." if verdict.is_ready else "Not ready."]
     answers += [] if verdict.is_live else ["Not live."]
     answers += ["A restart helps."] if verdict.restart_helps else []
-    yield element("p", " ".join(answers), " ", foreign(verdict.reason))
+    yield element("p", " ".join(answers))
+    if verdict.reason:
+        yield element("p", foreign(verdict.reason))
 
 
 def _figures(facts: Facts) -> Iterator[Html]:
@@ -134,11 +138,11 @@ def _workers(facts: Facts) -> Iterator[Html]:
         yield element("p", "Whether there are other workers is unknown.", class_="soft")
 
 
-def _worker(worker: Worker, now: int, note: str = "") -> Html:
+def _worker(worker: Worker, now: int, note: str = "") -> _Row:
     name = joined(foreign(worker.host), f", pid {worker.pid}{note}")
     database = element("div", foreign(worker.database), class_="soft")
-    facts = foreign(_words(worker.state)), foreign(worker.version), _since(worker.started, now)
-    return _row(joined(name, database), *map(_cell, facts))
+    state, version = foreign(_words(worker.state)), foreign(worker.version)
+    return joined(name, database), state, version, _since(worker.started, now)
 
 
 # --- what the database holds ---
@@ -169,11 +173,11 @@ def _job_notes(tables: Tables) -> Iterator[Html]:
         yield element("p", f"More jobs than these {MOST_JOBS} have runs in flight.", class_="soft")
 
 
-def _job(job: JobCount, now: int) -> Html:
+def _job(job: JobCount, now: int) -> _Row:
     name = element("i", "unknown") if job.job_id is None else foreign(str(job.job_id))
-    overdue = _count(job.overdue, "bad" if job.overdue else "")
-    oldest = _cell(_since(str(job.first_recorded_at), now))
-    return _row(name, _count(job.runs), overdue, _count(job.without_deadline), oldest)
+    overdue = element("strong", _number(job.overdue), class_="bad") if job.overdue else "0"
+    counts = _number(job.runs), overdue, _number(job.without_deadline)
+    return name, *counts, _since(str(job.first_recorded_at), now)
 
 
 def _rejected(facts: Facts) -> Iterator[Html]:
@@ -193,9 +197,9 @@ def _rejected(facts: Facts) -> Iterator[Html]:
         yield element("p", f"There are more reasons than these {MOST_REASONS}.", class_="soft")
 
 
-def _reason(reason: ReasonCount, now: int) -> Html:
-    newest = _cell(_since(str(reason.last_rejected_at), now))
-    return _row(foreign(str(reason.reason)), _count(reason.events), newest)
+def _reason(reason: ReasonCount, now: int) -> _Row:
+    newest = _since(str(reason.last_rejected_at), now)
+    return foreign(str(reason.reason)), _number(reason.events), newest
 
 
 def _unreadable(view: View) -> Html:
@@ -206,26 +210,19 @@ def _unreadable(view: View) -> Html:
 # --- pieces ---
 
 
-def _table(heads: Iterable[str], rows: Iterable[Html]) -> Html:
-    """Return a table; the head of a column of numbers ends with #."""
-    cells = [
-        element("th", head.rstrip("#"), scope="col", class_="number" if head[-1] == "#" else "text")
-        for head in heads
-    ]
-    return element("table", element("thead", element("tr", *cells)), element("tbody", *rows))
+def _table(heads: Sequence[str], rows: Iterable[_Row]) -> Html:
+    """Return a table whose first column names the rows; the head of numbers ends with #."""
+    columns = [(head.rstrip("#"), "number" if head[-1] == "#" else "text") for head in heads]
+    names = [element("th", head, scope="col", class_=kind) for head, kind in columns]
+    body = [element("tr", *_cells(columns, row)) for row in rows]
+    return element("table", element("thead", element("tr", *names)), element("tbody", *body))
 
 
-def _row(head: Html, *cells: Html) -> Html:
-    """Return a row, whose first cell names it."""
-    return element("tr", element("th", head, scope="row"), *cells)
-
-
-def _cell(value: str) -> Html:
-    return element("td", value)
-
-
-def _count(value: int, mood: str = "") -> Html:
-    return element("td", _number(value), class_=f"number {mood}".rstrip())
+def _cells(columns: Sequence[tuple[str, str]], row: _Row) -> Iterator[Html]:
+    yield element("th", row[0], scope="row")
+    for (head, kind), value in zip(columns[1:], row[1:], strict=True):
+        # The label stands beside the value where the screen is too narrow for columns.
+        yield element("td", element("span", value), class_=kind, data_label=head)
 
 
 def _words(name: str) -> str:
