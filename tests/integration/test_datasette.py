@@ -1,7 +1,9 @@
 """Datasette beside a real worker. Skipped unless it is installed: scripts/setup datasette"""
 
 import contextlib
+import html
 import json
+import re
 import shlex
 import shutil
 import socket
@@ -12,6 +14,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,11 +23,14 @@ from tests.integration.conftest import StartWorker
 from tests.support import events
 from tests.support.broker import Broker
 from tests.support.commands import others_environment
-from tests.support.datasette import METADATA, TITLES, UNIT
+from tests.support.datasette import FOLDER, TITLES, UNIT
 from tests.support.rows import Rows
 from tests.support.waiting import eventually
 
 Get = Callable[..., bytes]
+
+INSTALLED = "/etc/projector/datasette"
+COPIED = ("metadata.json", "plugins", "templates")
 
 _FOLDER = str(Path(sys.executable).parent)
 _COMMAND = shutil.which("datasette", path=_FOLDER) or shutil.which("datasette")
@@ -40,7 +46,7 @@ def command_of_the_unit(database: Path, port: int) -> list[str]:
     here = {
         "/opt/datasette/bin/datasette": str(_COMMAND),
         "/var/lib/projector/projector.db": str(database),
-        "/etc/projector/datasette/metadata.json": str(METADATA),
+        **{f"{INSTALLED}/{name}": str(FOLDER / name) for name in COPIED},
         "8001": str(port),
     }
     return [here.get(word, word) for word in shlex.split(line.removeprefix("ExecStart="))]
@@ -83,7 +89,8 @@ def test_datasette_shows_what_the_worker_writes_and_does_not_block_it(
         return {name: len(json.loads(page)) for name, page in pages.items()}
 
     worker = start_worker(rows, pulling=True)
-    assert counts() == {**dict.fromkeys(TITLES, 0), "executions_by_status": 4}
+    always = {"executions_by_status": 4, "row_counts": 3}
+    assert counts() == {**dict.fromkeys(TITLES, 0), **always}
     deployment.publish_starts(events.start(pc_id=f"pc-{number}") for number in range(300))
     deployment.publish_starts([events.start(manifest_id="unknown", pc_id="pc-1")])
     deployment.publish(b"no start")
@@ -93,7 +100,7 @@ def test_datasette_shows_what_the_worker_writes_and_does_not_block_it(
         " WHERE pc_id = 'pc-7'"
     )
     two = dict.fromkeys(("runs_in_flight_by_job", "runs_of_pc"), 2)
-    more = {"runs_in_flight": 300, "overdue_runs": 0, "executions_by_status": 4}
+    more = {"runs_in_flight": 300, "overdue_runs": 0, **always}
     expected = {**dict.fromkeys(TITLES, 1), **two, **more}
     assert counts() == expected
     for name in TITLES:
@@ -105,6 +112,35 @@ def test_datasette_shows_what_the_worker_writes_and_does_not_block_it(
         assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
     assert worker.stop() == 0
     assert counts() == expected
+
+
+def test_the_fleet_page_shows_runs_ends_reasons_and_rows_with_ages(get: Get, rows: Rows) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    old = (now - timedelta(hours=3)).isoformat()
+    job = "<script>alert(1)</script>"
+    run = {"request_id": "q", "pc_id": "p", "job_id": job, "started_at": old, "recorded_at": old}
+    in_flight = {**run, "result_id": "1", "expires_at": old, "finished_at": None, "exit_code": None}
+    rows.insert(
+        "execution_results",
+        [in_flight, {**in_flight, "result_id": "2", "finished_at": old, "exit_code": 0}],
+    )
+    page = get("/-/fleet").decode()
+    for title in ("In flight by job", "Overdue", "Ended in the last day", "Rows of each table"):
+        assert title in page
+    assert html.escape(job) in page
+    assert job not in page
+    assert f'<time datetime="{old}" title="{old}">3 h ago</time>' in page
+    assert '<progress value="1" max="1">' in page
+    assert re.search(r"execution_results\s+</td>\s*<td>2\b", page)
+    assert "None." in page  # no event is rejected
+    assert f'title="{old}">3 h ago</time>' in get("/projector/execution_results").decode()
+
+
+def test_a_query_of_the_fleet_page_that_fails_leaves_the_others(get: Get, rows: Rows) -> None:
+    rows.write("ALTER TABLE rejected_events RENAME TO hidden")
+    page = get("/-/fleet").decode()
+    assert page.count("The query failed: no such table: rejected_events") == 2
+    assert "In flight by job" in page
 
 
 def test_datasette_accepts_no_sql_and_offers_no_download(get: Get) -> None:

@@ -253,6 +253,8 @@ def test_the_page_fits_a_phone_and_is_readable_in_light_and_dark_colours(
     tab = open_tab(hostile.url, width=360, height=640, dark=dark)
     assert tab.ask("document.documentElement.scrollWidth") == 360
     assert tab.ask(WIDER_THAN_ITS_CARD) == []
+    names = "[...document.querySelectorAll('tbody th')]"
+    assert tab.ask(f"Math.min(...{names}.map(one => one.offsetWidth))") > 200
     assert (tab.ask(LIGHT_OF_THE_BACKGROUND) < 0.1) is dark
     unreadable = [one for one in tab.ask(CONTRASTS) if one[0] < 4.5]
     assert unreadable == []

@@ -130,7 +130,7 @@ def test_runs_are_counted_by_the_hour_of_their_end_and_how_they_ended(
     long_ago = (now - timedelta(hours=25)).isoformat()
     insert_run(db, "old", exit_code=0, finished_at=long_ago, recorded_at=long_ago)
     insert_run(db, "in flight", recorded_at=now.isoformat())
-    hours = [(now - timedelta(hours=back)).isoformat()[:13] + ":00+00:00" for back in (0, 1)]
+    hours = [(now - timedelta(hours=back)).isoformat()[:13] + ":00:00+00:00" for back in (0, 1)]
     assert report("runs_ended_per_hour") == [f"{hours[0]}|2|2|0", f"{hours[1]}|1|0|1"]
 
 

@@ -24,6 +24,9 @@ TITLES = {
     "latest_rejected_events": "Rejected events",
     "runs_of_pc": "Runs of a PC",
     "executions_by_status": "Executions by status",
+    "runs_ended_per_hour": "Ended in the last day, by hour and outcome",
+    "rejected_events_by_reason": "Rejected events by reason",
+    "row_counts": "Rows of each table",
 }
 
 # What a person may sort by, for which there is an index: anything else reads the whole table.

@@ -10,11 +10,12 @@ import pytest
 from repo.errors import SchemaError
 from repo.overview import JobCount, ReasonCount
 from repo.queries import Counted
+from repo.statements import ENGINES, Statement, texts
 from tests.support.page import MOMENT, NOW, ago, facts, tables, verdict
 from tests.support.waiting import eventually
 from worker.errors import BROKER_UNREACHABLE
 from worker.observability.chart import chart, scale
-from worker.observability.database_view import DatabaseView, Tables, View
+from worker.observability.database_view import MOST_EVENTS, DatabaseView, Tables, View
 from worker.observability.markup import element, foreign, joined
 from worker.observability.overview import Facts
 from worker.observability.page import page
@@ -175,6 +176,12 @@ def test_what_is_beyond_the_bounds_is_mentioned() -> None:
     assert "15 rejected." in usual
     assert "started first" not in usual
     assert "than these" not in usual
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_page_says_how_many_rejected_events_the_statement_counts(engine: str) -> None:
+    statement = texts(engine)[Statement("rejected_events_by_reason")]
+    assert f"LIMIT {MOST_EVENTS}\n" in statement
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ SELECT
     count(*) FILTER (WHERE exit_code IS NOT 0 AND reaped = 0) AS failed,
     count(*) FILTER (WHERE exit_code IS NOT 0 AND reaped = 1) AS reaped
 FROM (
-    SELECT substr(finished_at, 1, 13) || ':00+00:00' AS hour, exit_code, reaped
+    SELECT substr(finished_at, 1, 13) || ':00:00+00:00' AS hour, exit_code, reaped
     FROM execution_results
     WHERE recorded_at > strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now', '-1 day')
     ORDER BY recorded_at DESC
