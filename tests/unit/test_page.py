@@ -22,6 +22,7 @@ from worker.observability.page import page
 from worker.status.health import STALLED
 from worker.status.history import EVERY, SPAN, History, Sample
 from worker.status.peers import Worker, merged
+from worker.status.worker_status import WorkerStatus
 
 HOSTILE = (
     "</script><script>alert(1)</script>\"'&<img src=x onerror=alert(1)>\u202e\u0000\ud800\n"
@@ -278,6 +279,20 @@ def test_a_worker_that_announces_itself_for_both_streams_is_one_worker_with_both
         one._replace(state="catching_up, idle"),
         other,
     )
+
+
+def test_other_workers_are_known_only_while_the_broker_answers() -> None:
+    names = ["starts", "results"]
+    status = WorkerStatus(names, stalled_after=60.0, busy_timeout=1.0, is_observed=True)
+    one = Worker("vm", 1, "0.1.0", ago(0), "idle", "sqlite:///p.db")
+    status.health.broker_heard()
+    for projection in status.projections.values():
+        projection.health.record_consumer(0, 0)
+        assert status.other_workers is None
+        projection.record_other_workers((one,))
+    assert status.other_workers == (one,)
+    status.health.broker_lost()
+    assert status.other_workers is None
 
 
 # --- reading the database for the page ------------------------------------------------------------

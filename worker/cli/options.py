@@ -189,7 +189,7 @@ patience = together(
 observability = together(
     option(
         *("--metrics-port", Whole(0, 65_535)),
-        "Serve /metrics, /livez and /readyz on this port. 0 picks a free port, which is logged.",
+        "Serve a page for the browser, /metrics, /livez and /readyz on this port; 0 picks one.",
     ),
     option("--metrics-host", _HOST, "Serve them on this address. Clients are not authenticated."),
     option("--stalled-after", SECONDS, "Fail /livez if work waits this long without progress."),
