@@ -17,7 +17,7 @@ from worker.cli.help import Command
 from worker.cli.options import broker_options, logs
 from worker.cli.output import Members, counts_text, report, safe
 from worker.cli.runs import in_flight
-from worker.cli.times import until
+from worker.codec.readable import until
 from worker.codec.timestamps import format_instant, parse_stored
 from worker.errors import EXIT_OK
 from worker.inspection.explanation import calculate

@@ -16,7 +16,7 @@ from worker.cli.options import database_options
 from worker.cli.output import Members
 from worker.cli.short import short_run, whole_execution
 from worker.cli.tables import BAD, Column, Cut, member, number
-from worker.cli.times import short_time, span, until
+from worker.codec.readable import short_time, span, until
 from worker.codec.timestamps import NANOSECONDS, format_instant, parse_stored
 from worker.errors import EXIT_OK
 

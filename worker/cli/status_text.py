@@ -8,7 +8,7 @@ from rich.text import Text
 
 from worker.cli.output import Members, paragraph, safe
 from worker.cli.tables import BAD, DOUBTFUL, Column, Cut, member, print_table, shortened_to
-from worker.cli.times import ago, short_time, span
+from worker.codec.readable import ago, short_time, span
 from worker.status.health import IDLE, WORKING
 
 _GOOD = "green"

@@ -7,6 +7,7 @@ from importlib.resources import files
 from string import Template
 
 from repo.overview import JobCount, ReasonCount
+from worker.codec.readable import span
 from worker.codec.timestamps import NANOSECONDS, format_instant, parse_instant
 from worker.observability.chart import chart, scale
 from worker.observability.database_view import (
@@ -23,8 +24,6 @@ from worker.status.health import Verdict
 from worker.status.peers import Worker
 
 _Row = tuple[str, ...]
-
-_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
 def _file(name: str) -> Html:
@@ -238,13 +237,7 @@ def _amount(value: float) -> str:
 
 
 def _duration(seconds: float | None) -> str:
-    """Return seconds in the largest unit of which there are two, or are all."""
-    if seconds is None:
-        return "unknown"
-    for size, unit in _UNITS:
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{_amount(seconds)} s"
+    return "unknown" if seconds is None else span(seconds)
 
 
 def _ago(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Times as people read them at a terminal: short, in UTC, relative where that says more."""
+"""Times as people read them: short, in UTC, relative where that says more. Pure."""
 
 from worker.codec.timestamps import NANOSECONDS, format_instant, parse_stored
 
@@ -13,7 +13,7 @@ def span(seconds: float) -> str:
     for length, unit in _UNITS:
         if seconds >= 2 * length:
             return f"{seconds // length:.0f} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
 
 
 def short_time(stored: str | None, now: int) -> str:
