@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from repo.reaper import count_unreadable
-from repo.statements import texts
+from repo.statements import statement, texts
 from tests.repo.rows import Db, rejected_event, run, runs
 
 STATEMENTS = {str(name): text for name, text in texts("sqlite").items()}
@@ -101,7 +101,7 @@ def test_the_latest_rejected_events_are_a_hundred_newest_first(report: Report, d
     )
     lines = report("latest_rejected_events")
     assert len(lines) == 100
-    assert lines[0] == "130|2026-05-20T12:00:02+00:00|EVENTS|130|s130|r|130"
+    assert lines[0] == "130|2026-05-20T12:00:02+00:00|EVENTS|130|s130|r|130|yes"
     assert [line.split("|")[0] for line in lines] == [str(number) for number in range(130, 30, -1)]
 
 
@@ -145,7 +145,7 @@ def test_overdue_runs_are_open_and_past_their_deadline_oldest_first(report: Repo
     lines = report("overdue_runs")
     assert [line.split("|")[4] for line in lines] == ["a", "b", "c", "d"]
     assert lines[0] == (
-        "2020-01-01T00:00:00+00:00|job-1|pc-of-a|execution-1|a|2026-05-20T12:00:00.123456789+00:00"
+        "2020-01-01T00:00:00+00:00|job-1|pc-of-a|execution-1|a|2026-05-20T12:00:00.123456789+00:00|no"
     )
 
 
@@ -172,7 +172,7 @@ def test_runs_in_flight_are_the_open_ones_the_longest_running_first(report: Repo
     for name, started_at in (("new", "2026-05-20T12:00:01"), ("old", "2026-05-20T12:00:00.5")):
         insert_run(db, name, started_at=f"{started_at}+00:00")
     insert_run(db, "over", finished_at="2026-05-20T13:00:00+00:00")
-    assert [line.split("|")[-1] for line in report("runs_in_flight")] == ["old", "new"]
+    assert [line.split("|")[-2] for line in report("runs_in_flight")] == ["old", "new"]
 
 
 def test_runs_without_deadline_are_the_open_ones_by_job(report: Report, db: Db) -> None:
@@ -206,8 +206,38 @@ def test_runs_of_a_pc_are_its_newest_hundred_newest_first(report: Report, db: Db
         recorded_at = f"2026-05-20T12:{number // 60:02}:{number % 60:02}+00:00"
         insert_run(db, f"{number}", pc_id="pc-1", recorded_at=recorded_at)
     insert_run(db, "elsewhere", pc_id="pc-2")
-    names = [line.split("|")[-1] for line in report("runs_of_pc")]
+    names = [line.split("|")[-2] for line in report("runs_of_pc")]
     assert names == [str(number) for number in range(104, 4, -1)]
+
+
+@pytest.mark.every_engine
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("runs_in_flight", 1000),
+        ("overdue_runs", 100),
+        ("runs_of_pc", 100),
+        ("latest_rejected_events", 100),
+    ],
+)
+def test_a_report_says_in_each_row_whether_it_was_cut(db: Db, name: str, most: int) -> None:
+    def add(first: int, last: int) -> None:
+        numbers = range(first, last + 1)
+        if name == "latest_rejected_events":
+            db.write([], [rejected_event(number) for number in numbers])
+            return
+        at = "2020-01-01T00:00:00+00:00"
+        db.write([run(f"{number}", pc_id="pc-1", expires_at=at) for number in numbers])
+
+    def last_column() -> list[str]:
+        with db.database.reading() as connection:
+            rows = connection.fetch(statement(name), PARAMETERS.get(name, ()))
+        return [row[-1] for row in rows]
+
+    add(1, most)
+    assert last_column() == ["no"] * most
+    add(most + 1, most + 1)
+    assert last_column() == ["yes"] * most
 
 
 @pytest.mark.parametrize(
