@@ -108,13 +108,17 @@ class CheckpointGuard:
         self, connection: Connection, reached: Checkpoint, created_at: str, seen: int
     ) -> int:
         _, caught_up_to, sequence, stored_at, now = reached
-        advanced = connection.fetch(
-            _ADVANCE,
-            (
-                *(caught_up_to, sequence, stored_at, sequence, now),
-                *(*self.position, created_at, connection.place, seen),
-            ),
-        )
+        values = {
+            "caught_up_to": caught_up_to,
+            "last_sequence": sequence,
+            "last_stored_at": stored_at,
+            "committed_at": now,
+            **self.position._asdict(),
+            "stream_created_at": created_at,
+            "place": connection.place,
+            "commits_seen": seen,
+        }
+        advanced = connection.fetch(_ADVANCE, values)
         if advanced:
             return int(advanced[0][0])
         found = read(connection, self.position)

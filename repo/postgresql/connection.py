@@ -237,7 +237,8 @@ class Connection:
 
     def _prepare(self, *, for_transaction: bool) -> None:
         """Set what writing needs, and note the place, for the session or for one transaction."""
-        self._place = self.fetch(_PREPARE, (self._lock_timeout, *(for_transaction,) * 5))[0][0]
+        values = {"lock_timeout": self._lock_timeout, "for_transaction": for_transaction}
+        self._place = self.fetch(_PREPARE, values)[0][0]
 
     def _commit(self) -> None:
         self._warnings.clear()

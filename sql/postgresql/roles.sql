@@ -41,7 +41,7 @@ GRANT SELECT ON _yoyo_migration TO projector_worker;
 GRANT projector_worker TO projector_operator;
 GRANT UPDATE (reason), DELETE ON rejected_events TO projector_operator;
 
--- Whoever asks: Datasette, dashboards, `projector runs`, `status`, `verify`, `explain`.
+-- A reader: Datasette, dashboards, `projector runs`, `status`, `verify`, `explain`.
 GRANT SELECT ON
     executions, execution_results, rejected_events, checkpoints, _yoyo_migration, readable_runs,
     readable_executions

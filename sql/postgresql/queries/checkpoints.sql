@@ -10,6 +10,8 @@ WHERE stream = ? AND consumer = ?;
 
 -- name: put_checkpoint
 -- Insert or replace the position in the checkpoint of one consumer; what was lost stays counted.
+-- Values: in the order of the columns. caught_up_to is 0 before the first message; last_sequence is 0 and
+-- last_stored_at is '' while no message is known.
 -- Frequency: once per connect, in the transaction that has read the row.
 -- Index: primary key (stream, consumer).
 INSERT INTO checkpoints
@@ -29,18 +31,24 @@ RETURNING commits;
 
 -- name: advance_checkpoint
 -- Advance the checkpoint of one consumer. Changes no row in a database where the worker has not begun,
--- or whose content is older than what this process committed: then a copy was restored.
+-- or whose content is older than what this process committed: then a copy was restored. A batch without
+-- a position in the stream, such as a retry, passes 0 and '', which are below every sequence and time.
 -- Last in the transaction, since every worker writes this row: it is locked for as short as can be.
 -- Frequency: once per batch, in its transaction; when the worker becomes idle.
 -- Index: primary key (stream, consumer).
 UPDATE checkpoints
 SET
-    caught_up_to = greatest(caught_up_to, ?),
-    last_stored_at = CASE WHEN ? > last_sequence THEN ? ELSE last_stored_at END,
-    last_sequence = greatest(last_sequence, ?),
-    committed_at = greatest(committed_at, ?),
+    caught_up_to = greatest(caught_up_to, :caught_up_to),
+    last_stored_at = CASE
+        WHEN :last_sequence > last_sequence THEN :last_stored_at ELSE last_stored_at END,
+    last_sequence = greatest(last_sequence, :last_sequence),
+    committed_at = greatest(committed_at, :committed_at),
     commits = commits + 1
-WHERE stream = ? AND consumer = ? AND stream_created_at = ? AND place = ? AND commits >= ?
+WHERE stream = :stream
+    AND consumer = :consumer
+    AND stream_created_at = :stream_created_at
+    AND place = :place
+    AND commits >= :commits_seen
 RETURNING commits;
 
 -- name: record_lost_sequences

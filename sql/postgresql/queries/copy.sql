@@ -1,5 +1,6 @@
 -- Copy a database into another one, of this engine or another.
--- Frequency: on demand, by `projector copy`; up to 100 rows at once.
+-- Frequency: on demand, by `projector copy`; up to 100 rows at once. The first page begins at '' (texts) or
+-- 0 (numbers), which are below every other key.
 
 -- name: list_executions_from
 -- Return one page of the executions by their ids, from an id on; the last one begins the next page.
@@ -60,7 +61,8 @@ FROM checkpoints
 ORDER BY stream, consumer;
 
 -- name: copy_execution
--- Insert an execution of another database; one that is here stays as it is.
+-- Insert an execution of another database; an existing row is left unchanged.
+-- Values: in the order of the columns, as list_executions_from returns them.
 -- Index: primary key (exec_id); writes every index of the table.
 INSERT INTO executions
     (exec_id, job_id, version, initiated_by, initiated_at, target_count, success_count, failure_count,
@@ -70,7 +72,8 @@ VALUES
 ON CONFLICT (exec_id) DO NOTHING;
 
 -- name: copy_run
--- Insert a run of another database; one that is here stays as it is.
+-- Insert a run of another database; an existing row is left unchanged.
+-- Values: in the order of the columns, as list_runs_from returns them.
 -- Index: primary key (result_id); writes the indexes of the table that its state belongs to.
 INSERT INTO execution_results
     (result_id, request_id, exec_id, pc_id, exit_code, stdout, stderr, started_at, finished_at,

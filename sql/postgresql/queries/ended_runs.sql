@@ -44,6 +44,7 @@ WHERE
 -- name: insert_ended_run
 -- Insert a run whose start is not in the table: a skipped run, a finalize hook, or a start that comes
 -- later or never.
+-- Values: in the order of the columns. exec_id is NULL for an ad-hoc run.
 -- Frequency: once for such a result that comes alone, and in a batch with a rejected row.
 -- Index: primary key (result_id); writes every index of the table that is not for runs in flight.
 INSERT INTO execution_results
@@ -55,6 +56,7 @@ ON CONFLICT (result_id) DO NOTHING;
 
 -- name: end_run
 -- Write the result of a run that is in flight or reaped. Its job stays: see name_job.
+-- Values: in the order of the SET list, then the run's id.
 -- Frequency: once for a result that comes alone, and in a batch with a rejected row.
 -- Index: primary key (result_id); takes the row out of the indexes of runs in flight.
 UPDATE execution_results
@@ -64,6 +66,7 @@ WHERE result_id = ? AND (finished_at IS NULL OR reaped = 1);
 
 -- name: insert_ended_runs
 -- Insert any number of runs, as insert_ended_run does for one; in the order of their ids, as insert_runs.
+-- Values: an array for each column, in the order of the columns.
 -- Frequency: once for such results of a batch.
 -- Index: primary key (result_id); writes every index of the table that is not for runs in flight.
 INSERT INTO execution_results
@@ -85,6 +88,7 @@ ON CONFLICT (result_id) DO NOTHING;
 -- name: end_runs
 -- Write the results of any number of different runs, as end_run does for one. Their rows are locked since
 -- find_unusual_runs, so the order does not matter.
+-- Values: an array for each column, in the order of the column list behind AS ended.
 -- Frequency: once for the results of a batch.
 -- Index: primary key (result_id); takes the rows out of the indexes of runs in flight.
 UPDATE execution_results

@@ -9,7 +9,7 @@ WHERE status = 'pending' AND exec_id = ANY (?::text[]);
 
 -- name: find_execution_statuses
 -- Return the status of those of any number of executions that exist, before runs are counted. They are
--- locked, in the order of their ids: whoever counts holds them until its commit, so each count sees all
+-- locked, in the order of their ids: the transaction that counts holds them until its commit, so each count sees all
 -- before it.
 -- Frequency: once per batch of results or reaped runs that names an execution, in its transaction.
 -- Index: primary key (exec_id), once for each execution.
@@ -63,7 +63,7 @@ WHERE pg_try_advisory_xact_lock(hashtext('start-projector counts'), hashtext(exe
 -- Turn an execution from pending to running, and count its runs that have ended: nothing is counted
 -- while an execution is pending. It is completed if they are as many as its targets; without any, the
 -- counts stay as they are. Any other status is left unchanged, and so is an execution that another
--- transaction holds: nobody is waited for, so that one execution that a program keeps in an open
+-- transaction holds: the statement waits for no lock, so that one execution that a program keeps in an open
 -- transaction does not hold up the runs of all. The worker then tries again after its commit, and with its
 -- next batches. After try_hold_counts, in a statement of its own: it must see what others committed by then.
 -- Frequency: once for each execution that find_pending_executions returned.
@@ -88,7 +88,7 @@ WHERE status = 'pending' AND exec_id = (
 
 -- name: list_pending_executions_after
 -- Return one page of the pending executions, whether each has runs, and whether it was initiated before
--- a time; the last row's id begins the next page. An execution whose row was inserted after its starts
+-- a time; the last row's id begins the next page, and '' the first. An execution whose row was inserted after its starts
 -- has runs and is still pending. Only a time in stored form counts: another text could sort too early.
 -- Frequency: once per page of the sweep, which a worker does at its start and every --upkeep-every.
 -- Index: executions_pending, which holds only pending executions; execution_results_exec_id per row.

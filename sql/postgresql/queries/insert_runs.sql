@@ -2,6 +2,7 @@
 -- Insert any number of started runs, one array for each column. In the order of their ids, so that two
 -- workers with the same runs never wait for each other in a circle; of two runs with one id the first
 -- wins. If a row is rejected, the whole transaction is undone, and insert_run finds out which row it was.
+-- Values: an array for each column, in the order of the columns.
 -- Frequency: once for the starts of a batch.
 -- Index: primary key (result_id), to find an existing row; writes every index of the table.
 INSERT INTO execution_results

@@ -7,7 +7,8 @@
 SELECT database_place() AS place;
 
 -- name: get_session
--- Return the number of the server's session. Behind a pooler it is not the one that the client was told.
+-- Return the number of the server's session. Behind a pooler it differs from the one that the client got at
+-- its connect.
 -- Index: none; no table is read.
 SELECT pg_backend_pid() AS session;
 

@@ -10,6 +10,8 @@ WHERE stream = ? AND consumer = ?;
 
 -- name: put_checkpoint
 -- Insert or replace the position in the checkpoint of one consumer; what was lost stays counted.
+-- Values: in the order of the columns. caught_up_to is 0 before the first message; last_sequence is 0 and
+-- last_stored_at is '' while no message is known.
 -- Frequency: once per connect, in the transaction that has read the row.
 -- Index: primary key (stream, consumer).
 INSERT INTO checkpoints
@@ -29,17 +31,22 @@ RETURNING commits;
 
 -- name: advance_checkpoint
 -- Advance the checkpoint of one consumer. Changes no row in a database where the worker has not begun,
--- or whose content is older than what this process committed: then a copy was restored.
+-- or whose content is older than what this process committed: then a copy was restored. A batch without
+-- a position in the stream, such as a retry, passes 0 and '', which are below every sequence and time.
 -- Frequency: once per batch, in its transaction; when the worker becomes idle.
 -- Index: primary key (stream, consumer).
 UPDATE checkpoints
 SET
-    caught_up_to = max(caught_up_to, ?),
-    last_stored_at = iif(? > last_sequence, ?, last_stored_at),
-    last_sequence = max(last_sequence, ?),
-    committed_at = max(committed_at, ?),
+    caught_up_to = max(caught_up_to, :caught_up_to),
+    last_stored_at = iif(:last_sequence > last_sequence, :last_stored_at, last_stored_at),
+    last_sequence = max(last_sequence, :last_sequence),
+    committed_at = max(committed_at, :committed_at),
     commits = commits + 1
-WHERE stream = ? AND consumer = ? AND stream_created_at = ? AND place = ? AND commits >= ?
+WHERE stream = :stream
+    AND consumer = :consumer
+    AND stream_created_at = :stream_created_at
+    AND place = :place
+    AND commits >= :commits_seen
 RETURNING commits;
 
 -- name: record_lost_sequences

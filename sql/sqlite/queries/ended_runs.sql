@@ -40,6 +40,7 @@ WHERE
 -- name: insert_ended_run
 -- Insert a run whose start is not in the table: a skipped run, a finalize hook, or a start that comes
 -- later or never.
+-- Values: in the order of the columns. exec_id is NULL for an ad-hoc run.
 -- Frequency: once for each result of such a run.
 -- Index: primary key (result_id); writes every index of the table that is not for runs in flight.
 INSERT INTO execution_results
@@ -51,6 +52,7 @@ ON CONFLICT (result_id) DO NOTHING;
 
 -- name: end_run
 -- Write the result of a run that is in flight or reaped. Its job stays: see name_job.
+-- Values: in the order of the SET list, then the run's id.
 -- Frequency: once for each result of such a run.
 -- Index: primary key (result_id); takes the row out of the indexes of runs in flight.
 UPDATE execution_results
@@ -62,6 +64,7 @@ WHERE result_id = ? AND (finished_at IS NULL OR reaped = 1);
 -- Insert 1000 or 100 runs at once, as insert_ended_run does for one. If a row is rejected, the whole
 -- transaction is undone, and insert_ended_run finds out which row it was; OR FAIL is explained in
 -- insert_runs.
+-- Values: in the order of the columns, for one run after the other; the marked line is repeated for each.
 -- Frequency: once for each 1000 results of such runs in a batch, and each 100 of the rest.
 -- Index: primary key (result_id); writes every index of the table that is not for runs in flight.
 INSERT OR FAIL INTO execution_results
@@ -74,6 +77,7 @@ ON CONFLICT (result_id) DO NOTHING;
 -- name: end_runs
 -- Write the results of 1000 or 100 different runs at once, as end_run does for one. If a row is rejected,
 -- the whole transaction is undone, and end_run finds out which row it was.
+-- Values: in the order of column1 to column6, for one run after the other; the marked line is repeated.
 -- Frequency: once for each 1000 results of such runs in a batch, and each 100 of the rest.
 -- Index: primary key (result_id); takes the rows out of the indexes of runs in flight.
 UPDATE OR FAIL execution_results

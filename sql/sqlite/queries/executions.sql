@@ -40,7 +40,7 @@ WHERE exec_id = ? AND status = 'pending';
 
 -- name: list_pending_executions_after
 -- Return one page of the pending executions, whether each has runs, and whether it was initiated before
--- a time; the last row's id begins the next page. An execution whose row was inserted after its starts
+-- a time; the last row's id begins the next page, and '' the first. An execution whose row was inserted after its starts
 -- has runs and is still pending. Only a time in stored form counts: another text could sort too early.
 -- Frequency: once per page of the sweep, which a worker does at its start and every --upkeep-every.
 -- Index: executions_pending, which holds only pending executions; execution_results_exec_id per row.

@@ -38,7 +38,7 @@ LIMIT ?;
 -- name: count_unreadable_times
 -- Count runs in flight that are never given up, since their deadline, or the time at which they were
 -- stored if they have none, is no time in stored form. A text between the limit and ':' may be a time
--- that is still to come, so it is not looked at.
+-- that is still to come, so it is not looked at: ':' follows '9' and is above every time in stored form.
 -- Frequency: once per tick.
 -- Index: execution_results_in_flight_expires_at, for the deadlines on either side and for all runs in
 -- flight without a deadline.
@@ -69,7 +69,9 @@ SELECT
     ) AS runs;
 
 -- name: reap_run
--- Give up a run in flight. What it has written so far is kept, with a note below it.
+-- Give up a run in flight. What it has written so far is kept, with a note below it. The exit code -1 only
+-- fills the column, since a script may exit with it too: reaped = 1 is what marks the run.
+-- Values: when it is given up, the note, the run's id.
 -- Frequency: once for each overdue run.
 -- Index: primary key (result_id); writes execution_results_reaped_finished_at.
 UPDATE execution_results
