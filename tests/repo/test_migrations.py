@@ -91,8 +91,12 @@ def columns(db: Db, table: str) -> list[str]:
     ]
 
 
+def without_comments(sql: str) -> str:
+    return " ".join(re.sub("--.*", "", sql).split())
+
+
 def assert_migrated(db: Db) -> None:
-    schema = {name: " ".join(sql.split()) for name, sql in schema_of(db).items() if sql}
+    schema = {name: without_comments(sql) for name, sql in schema_of(db).items() if sql}
     assert {table: columns(db, table) for table in COLUMNS} == COLUMNS
     indexes = {sql for name, sql in schema.items() if name not in COLUMNS}
     assert indexes == {f"CREATE INDEX {index}" for index in INDEXES}
@@ -116,6 +120,28 @@ def test_every_migration_has_a_rollback_and_its_statements_can_be_repeated() -> 
     for file in (ROOT / "sql" / "sqlite" / "schema").glob("*.sql"):
         for statement in re.findall(r"^(?:CREATE|DROP) .*", file.read_text("utf-8"), re.MULTILINE):
             assert re.search(r" IF (NOT )?EXISTS ", statement), f"{file.name}: {statement}"
+
+
+def test_each_object_says_in_its_definition_what_it_is_for(db: Db) -> None:
+    for name, sql in schema_of(db).items():
+        assert sql is None or re.match(r"CREATE (TABLE|INDEX) \w+( \()?\n    -- [A-Z]", sql), name
+    (table,) = db.ask("SELECT sql FROM sqlite_schema WHERE name = 'execution_results'")
+    assert "No foreign key" in table[0]
+
+
+def test_a_file_of_a_version_with_other_comments_is_migrated_and_rolled_back(db: Db) -> None:
+    earlier = {name: without_comments(sql) for name, sql in schema_of(db).items() if sql}
+    for table in COLUMNS:
+        db.ask(f"DROP TABLE {table}")
+    for sql in earlier.values():
+        db.ask(sql)
+    assert db.database.pending_migrations() == []
+    db.ask("DELETE FROM _yoyo_migration WHERE migration_id GLOB '*_02_*'")
+    db.database.migrate()
+    assert {name: sql for name, sql in schema_of(db).items() if sql} == earlier
+    assert_migrated(db)
+    roll_back_all(db)
+    assert schema_of(db) == {}
 
 
 def test_migrations_can_be_rolled_back_after_the_tables_were_dropped(db: Db) -> None:
@@ -195,6 +221,11 @@ def test_a_foreign_database_gets_what_it_lacks_and_keeps_what_it_has(fleet: Db) 
         ("idx_results_pc", "(lower(pc_id))", True),
         ("idx_results_pc", "(pc_id) WHERE finished_at IS NULL", True),
         ("idx_results_expiry", "(expires_at, pc_id) WHERE finished_at  is null", False),
+        (
+            "idx_results_expiry",
+            "-- where it expires\n (expires_at) WHERE finished_at IS NULL",
+            False,
+        ),
         ("idx_results_finished", "(recorded_at DESC)", False),
         ("idx_results_finished", "(recorded_at, pc_id)", False),
         ("idx_results_finished", "(finished_at, recorded_at)", True),

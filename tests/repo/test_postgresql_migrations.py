@@ -27,6 +27,24 @@ UNION ALL SELECT 'f', proname::text FROM pg_proc WHERE pronamespace = 'public'::
 ORDER BY 1, 2
 """
 
+# What psql's \d+ shows of each object and of each column of a table; NULL for nothing.
+COMMENTS = """
+SELECT relname::text, obj_description(oid, 'pg_class') FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relname !~ 'yoyo'
+    AND relkind IN ('r', 'i', 'v', 'S')
+UNION ALL
+SELECT relname || '.' || attname, col_description(attrelid, attnum)
+FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname !~ 'yoyo'
+    AND attnum > 0 AND NOT attisdropped
+UNION ALL
+SELECT conname::text, obj_description(oid, 'pg_constraint') FROM pg_constraint
+WHERE connamespace = 'public'::regnamespace AND contype IN ('c', 'f')
+UNION ALL
+SELECT proname::text, obj_description(oid, 'pg_proc') FROM pg_proc
+WHERE pronamespace = 'public'::regnamespace
+"""
+
 
 @pytest.fixture
 def empty() -> Iterator[str]:
@@ -59,7 +77,7 @@ def command(name: str, *arguments: str) -> Done:
 
 
 def test_the_command_applies_each_migration_once_and_prints_it(empty: str) -> None:
-    assert [line[:7] for line in command(empty, "--list").output.splitlines()] == ["pending"] * 3
+    assert [line[:7] for line in command(empty, "--list").output.splitlines()] == ["pending"] * 4
     assert "CREATE OR REPLACE FUNCTION database_place" in command(empty, "--dry-run").output
     assert objects(empty) == []
     done = command(empty)
@@ -74,10 +92,10 @@ def test_the_command_undoes_the_last_one_or_all_after_another(empty: str) -> Non
     assert (asked.code, objects(empty)) == (64, before)
     assert "--yes" in asked.errors
     assert command(empty, "--rollback", "--to", "unknown", "--yes").code == 64
-    assert command(empty, "--rollback", "--yes").output.splitlines() == [IDS[2]]
-    assert command(empty, "--list").output.splitlines()[-1] == f"pending  {IDS[2]}"
+    assert command(empty, "--rollback", "--yes").output.splitlines() == [IDS[3]]
+    assert command(empty, "--list").output.splitlines()[-1] == f"pending  {IDS[3]}"
     done = command(empty, "--rollback", "--to", "0", "--yes")
-    assert (done.output.splitlines(), objects(empty)) == ([IDS[1], IDS[0]], [])
+    assert (done.output.splitlines(), objects(empty)) == (IDS[2::-1], [])
     assert command(empty, "--rollback", "--yes").output == ""
     command(empty)
     assert command(empty, "--rollback", "--to", IDS[0], "--yes").output.split() == IDS[:0:-1]
@@ -108,7 +126,7 @@ def test_two_migrations_at_once_apply_each_once(empty: str) -> None:
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(database.migrate) for database in databases]:
             done.result(60)
-    assert cluster().ask("SELECT count(*) FROM _yoyo_migration", empty) == [(3,)]
+    assert cluster().ask("SELECT count(*) FROM _yoyo_migration", empty) == [(4,)]
 
 
 def test_the_lock_of_a_killed_yoyo_is_named_with_its_process_and_time(empty: str) -> None:
@@ -184,3 +202,62 @@ def test_a_database_of_the_fleet_keeps_its_tables(empty: str) -> None:
     columns = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'executions'"
     assert cluster().ask(columns, empty) == [(10,)]
     assert ("i", "executions_pending") in objects(empty)
+
+
+# --- what the objects say of themselves -----------------------------------------------------------
+
+
+def comments(name: str) -> dict[object, object]:
+    return dict(cluster().ask(COMMENTS, name))  # type: ignore[arg-type]
+
+
+def test_each_object_and_column_has_a_comment_until_the_rollback(empty: str) -> None:
+    command(empty)
+    described = comments(empty)
+    assert [name for name, comment in described.items() if not comment] == []
+    assert len(described) > 70
+    command(empty, "--rollback", "--yes")
+    assert set(comments(empty).values()) == {None}
+    assert described.keys() == comments(empty).keys()
+    command(empty)
+    assert comments(empty) == described
+
+
+def test_every_column_that_only_a_view_has_is_described(empty: str) -> None:
+    command(empty)
+    found = cluster().ask(
+        "SELECT attname::text FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
+        " WHERE relname IN ('readable_runs', 'readable_executions')"
+        " AND col_description(attrelid, attnum) IS NULL AND attname NOT IN ("
+        "SELECT attname FROM pg_attribute WHERE attrelid IN"
+        " ('executions'::regclass, 'execution_results'::regclass))",
+        empty,
+    )
+    assert found == []
+
+
+# --- the statuses ---------------------------------------------------------------------------------
+
+
+EXECUTION = (
+    "INSERT INTO executions (exec_id, job_id, version, initiated_by, target_count, status)"
+    " VALUES ('e', 'j', '1', 'o', 1, '{}')"
+)
+
+
+def test_a_new_database_takes_only_the_statuses_that_every_reader_knows(empty: str) -> None:
+    command(empty)
+    for status in ("pending", "running", "completed", "expired"):
+        cluster().ask(EXECUTION.format(status), empty)
+        cluster().ask("DELETE FROM executions", empty)
+    with pytest.raises(psycopg.errors.CheckViolation, match="executions_status_known"):
+        cluster().ask(EXECUTION.format("cancelled"), empty)
+
+
+def test_an_existing_table_goes_on_taking_every_status(empty: str) -> None:
+    command(empty)
+    cluster().ask("ALTER TABLE executions DROP CONSTRAINT executions_status_known", empty)
+    cluster().ask("DELETE FROM _yoyo_migration", empty)
+    cluster().ask(EXECUTION.format("cancelled"), empty)
+    assert command(empty).code == 0
+    cluster().ask(EXECUTION.replace("'e'", "'f'").format("cancelled"), empty)

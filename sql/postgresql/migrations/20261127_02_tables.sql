@@ -13,7 +13,8 @@ CREATE TABLE IF NOT EXISTS executions (
     target_count  bigint NOT NULL,
     success_count bigint NOT NULL DEFAULT 0,
     failure_count bigint NOT NULL DEFAULT 0,
-    status        text COLLATE "C" NOT NULL DEFAULT 'pending'  -- pending, running, completed, expired
+    status        text COLLATE "C" NOT NULL DEFAULT 'pending'
+        CONSTRAINT executions_status_known CHECK (status IN ('pending', 'running', 'completed', 'expired'))
 ) WITH (fillfactor = 80);  -- room beside each row: a count then writes no index
 
 -- Executions by status: finds the pending and running ones without reading the finished ones.

@@ -23,6 +23,7 @@ _CATALOG = (_FOLDER / "catalog.sql").read_text("utf-8")
 _TABLES = ("executions", "execution_results", "rejected_events", "checkpoints")
 _NAME = re.compile(r"^(?:CREATE|DROP) (?:TABLE|INDEX) IF (?:NOT )?EXISTS (\w+)", re.MULTILINE)
 _CONDITION = re.compile(r"\bWHERE\b(.*)", re.IGNORECASE | re.DOTALL)
+_COMMENT = re.compile(r"--[^\n]*")
 
 
 class Object(NamedTuple):
@@ -35,9 +36,14 @@ class Object(NamedTuple):
     columns: str | None
 
     @property
+    def code(self) -> str:
+        """The definition without its comments, which may differ between versions."""
+        return " ".join(_COMMENT.sub("", self.definition or "").split())
+
+    @property
     def condition(self) -> str:
         """The condition of a partial index, in one form; empty for any other object."""
-        found = _CONDITION.search(self.definition or "")
+        found = _CONDITION.search(self.code)
         return re.sub(r'["`\[\]()]|\s+', " ", found[1]).strip().lower() if found else ""
 
     def covers(self, other: "Object") -> bool:
@@ -78,7 +84,7 @@ def rollback_statements(connection: sqlite3.Connection) -> list[str]:
         sql
         for name, sql in _read(".rollback.sql")
         if name in existing
-        and existing[name].definition == ours[name].definition
+        and existing[name].code == ours[name].code
         and not (ours[name].type == "table" and name in shared)
     ]
 
@@ -96,9 +102,10 @@ def _catalog(connection: sqlite3.Connection) -> dict[str, Object]:
 
 
 def _read(suffix: str) -> Iterator[tuple[str, str]]:
-    """Yield the name of each object and its statement, with the comments above it."""
+    """Yield the name of each object and its statement."""
     for table in _TABLES:
-        for sql in re.split(r"(?<=;)\n", (_FOLDER / f"{table}{suffix}").read_text("utf-8").strip()):
+        text = (_FOLDER / f"{table}{suffix}").read_text("utf-8").strip()
+        for sql in re.split(r"(?<=;)\n(?=CREATE|DROP)", text):
             yield _NAME.findall(sql)[0], sql
 
 
