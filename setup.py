@@ -27,8 +27,8 @@ setup(
         "sql": [
             "*/migrations/*.*",
             "*/queries/*.sql",
+            "*/*.sql",
             "sqlite/schema/*.sql",
-            "postgresql/*.sql",
         ],
         "worker": ["py.typed"],
         "worker.observability": ["page.*"],

@@ -9,6 +9,7 @@ import getpass
 import glob
 import io
 import os
+import shlex
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -28,6 +29,11 @@ RETRY_FOR = 10.0
 _PAUSE = 0.2
 _TICK = 0.1
 _LEAVE_TIMEOUT = 2.0
+
+
+def break_lock_command(url: str) -> str:
+    """Return the command that removes the lock which a killed yoyo has left; it asks nothing."""
+    return f"yoyo break-lock --batch --no-config-file --database {shlex.quote(url)}"
 
 
 def migrations_folder(engine: str) -> Path:

@@ -15,7 +15,7 @@ from yoyo.connections import parse_uri
 
 from repo.engine import Watch
 from repo.errors import RowRejected, TransientError
-from repo.migrations import Migration, run_migration
+from repo.migrations import Migration, break_lock_command, run_migration
 from repo.postgresql.connection import ENGINE, Connection, Server
 from repo.postgresql.errors import TRANSLATED
 from repo.statements import statement
@@ -84,6 +84,10 @@ class _ServerMigration(Migration):
             return False
         return True
 
+    def _url_of_yoyo(self) -> str:
+        _, _, rest = self._server.url.partition(":")
+        return f"postgresql+psycopg:{rest}"
+
     def _holder(self, connection: Connection) -> str:
         found = connection.fetch(_GET_LOCK)
         if not found:
@@ -91,5 +95,5 @@ class _ServerMigration(Migration):
         pid, since = found[0]
         return (
             f"process {pid}, which has been migrating since {since:%Y-%m-%dT%H:%M:%SZ}; if it is "
-            "dead, run: yoyo break-lock"
+            f"dead, run: {break_lock_command(self._url_of_yoyo())}"
         )

@@ -6,7 +6,7 @@ from typing import Any
 import yoyo
 
 from repo.engine import Watch
-from repo.migrations import Migration, run_migration
+from repo.migrations import Migration, break_lock_command, run_migration
 from repo.sqlite.connection import ENGINE, DatabaseFile
 from repo.sqlite.errors import TRANSLATED
 from repo.sqlite.migration_lock import lock_row, sole_migration
@@ -54,5 +54,6 @@ class _FileMigration(Migration):
         backend.copy = lambda: self._interruptible(copy())
         return backend
 
-    def _wait(self, holder: str) -> None:
-        self.wait_for(f"waiting for {holder} to release the lock of {self._path}")
+    def _wait(self, holder: str, *, may_be_dead: bool = False) -> None:
+        hint = f"; if it is dead, run: {break_lock_command(self._url)}" if may_be_dead else ""
+        self.wait_for(f"waiting for {holder} to release the lock of {self._path}{hint}")

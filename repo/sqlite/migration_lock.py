@@ -10,11 +10,11 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from yoyo.exceptions import LockTimeout
 
@@ -25,8 +25,15 @@ from repo.statements import statement, texts
 
 log = logging.getLogger(__name__)
 
-Wait = Callable[[str], None]
-"""Waits a moment for the program that a text names, or raises."""
+
+class Wait(Protocol):
+    """Waits a moment for the program that a text names, or raises.
+
+    `may_be_dead` is set if only a person can find out that the program has ended.
+    """
+
+    def __call__(self, holder: str, *, may_be_dead: bool = False) -> None: ...
+
 
 _ATTEMPT = 0.01
 # Between the clocks of a row and of the kernel's process table.
@@ -78,7 +85,8 @@ def _free_or_wait(backend: Any, path: Path, wait: Wait) -> None:
         return
     pid, since = row[0], row[1].replace(tzinfo=UTC)
     if pid != os.getpid() and (disk_of(path).is_network or _is_running(pid, since)):
-        wait(f"process {pid}, which has been migrating since {since:%Y-%m-%dT%H:%M:%SZ},")
+        holder = f"process {pid}, which has been migrating since {since:%Y-%m-%dT%H:%M:%SZ},"
+        wait(holder, may_be_dead=True)
         return
     backend._delete_lock_row(pid)
     fields = {"pid": pid, "locked_at": since.isoformat(), "database": str(path)}

@@ -346,9 +346,13 @@ def test_the_lock_of_a_process_that_has_ended_is_freed_with_a_warning(
         assert (freed.levelname, vars(freed)["pid"]) == ("WARNING", pid)
         assert empty.count("yoyo_lock") == 0
     else:
-        with pytest.raises(TransientError, match=f"waiting for process {pid}, .* since {at[:4]}"):
+        named = f"waiting for process {pid}, .* since {at[:4]}"
+        with pytest.raises(TransientError, match=named) as error:
             empty.database.migrate()
         assert empty.ask("SELECT pid FROM yoyo_lock") == [(pid,)]
+        _, _, command = str(error.value).partition("if it is dead, run: ")
+        run_command("sh", "-c", f"PATH={Path(sys.executable).parent}; {command}", cwd=Path("/"))
+        assert migrate(empty).code == 0
 
 
 def test_a_zombie_has_ended(empty: Db) -> None:
@@ -483,6 +487,25 @@ def test_plain_yoyo_commands_go_up_and_down_and_agree_with_the_worker(tmp_path: 
     assert listed() == dict.fromkeys(names, "A")
     yoyo("apply")
     assert_migrated(db)
+
+
+def test_no_yoyo_command_of_a_document_or_script_waits_for_an_answer() -> None:
+    documents = [ROOT / "README.md", *(ROOT / "sql").rglob("*"), *(ROOT / "scripts").rglob("*")]
+    found = [
+        command
+        for path in documents
+        if path.suffix != ".png" and path.is_file() and "__pycache__" not in path.parts
+        for command in re.findall(
+            r"yoyo\"? +((?:apply|rollback|reapply|list|mark|unmark|break-lock)\b[^`]*)",
+            path.read_text("utf-8"),
+        )
+    ]
+    assert len(found) >= 5
+    for command in found:
+        options = command.split("\n")[0]
+        # Without a file yoyo asks whether to write one.
+        assert " --batch" in options, command
+        assert " --no-config-file" in options or " --config" in options, command
 
 
 def test_the_command_undoes_migrations_the_last_one_first(empty: Db, tmp_path: Path) -> None:
