@@ -71,6 +71,7 @@ def test_without_an_ended_run_an_execution_without_targets_is_running(db: Db) ->
 
 @pytest.mark.parametrize("status", ["running", "completed", "expired", "PENDING"])
 def test_the_sweep_leaves_every_other_status_unchanged(db: Db, status: str) -> None:
+    db.accept_every_status()
     add_ended_runs(db, "e-1", 0)
     db.add_executions(e_1=status)
     assert swept(db) == Sweep(after=None)
