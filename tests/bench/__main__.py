@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from tests.bench import report
+from tests.bench import report, tables
 from tests.bench.contenders import (
     THIS_WORKER,
     CannotBuild,
@@ -39,7 +39,7 @@ _QUICK_RATES = {10: 20, 100: 150, 1000: 1500}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("parts", nargs=-1, type=click.Choice(PARTS))
+@click.argument("parts", nargs=-1, type=click.Choice((*PARTS, *tables.PARTS)))
 @click.option("--events", type=click.IntRange(100), help="Events in a backlog.  [default: 100000]")
 @click.option("--repeat", type=click.IntRange(1), help="Rounds.  [default: 3]")
 @click.option("--quick", is_flag=True, help="Two rounds of 3000 events: a trial, not a result.")
@@ -62,7 +62,7 @@ def main(
     no_rivals: bool,
     out: Path,
 ) -> None:
-    """Measure PARTS, or all of them, with a real server and real files.
+    """Measure PARTS with a real server and real files; all but indexes and retention by default.
 
     In each round the programs take turns. NATS_SERVER names the nats-server to use; the default is
     the one on the PATH. Exits with 1 if a program fails or a table lacks an event.
@@ -83,16 +83,26 @@ def main(
     try:
         with _workspace(out / "work") as measure, ExitStack() as servers:
             ends = MeasureEnds(measure.folder, measure.nats)
-            if starts:
+            of_tables = set(parts).intersection(tables.PARTS)
+            if starts or of_tables:
                 place = measure.folder, measure.nats
                 engines = servers.enter_context(measuring_engines(*place))
+                # Runs are written to tables of ten times as many: 20 000 to a million.
+                large = tables.MeasureTables(*place, engines.postgresql, 10 * size)
             for number in range(repeat or (2 if quick else 3)):
                 # If the machine slows down during a round, the next one makes up for it.
                 turns = contenders[::-1] if number % 2 else contenders
                 of_starts = measure.round(turns, backlog, rates)
                 of_results = ends.round(runs, reverse=bool(number % 2))
                 of_engines = engines.round(starts, reverse=bool(number % 2)) if starts else ()
-                for measured in chain(of_starts, of_results, of_engines):
+                of_indexes = (
+                    large.indexes(size // 5, reverse=bool(number % 2))
+                    if "indexes" in of_tables
+                    else ()
+                )
+                of_retention = large.retention(size // 5) if "retention" in of_tables else ()
+                measurements = (of_starts, of_results, of_engines, of_indexes, of_retention)
+                for measured in chain(*measurements):
                     results.add(measured)
                     console.print(str(measured))
     except (BenchFailed, OSError, RuntimeError, AssertionError) as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.table import Table
 
 from tests.bench import ends, engines
+from tests.bench import tables as large_tables
 from tests.bench.results import WORKER, Results, Spread
 from tests.support.nats_server import find_nats_server
 
@@ -68,10 +69,12 @@ def _ends(results: Results) -> Table:
     table = _table(
         "results, and both streams; median  least–most",
         *("drained", "messages/s", "ratio, by round", "to"),
-        caption="one process unless a worker for each is named; results have 1 KB of output",
+        caption="one process unless a worker for each is named; results have 1 KB of output;\n"
+        "with and without indexes, a second is one of CPU",
     )
     for what in dict.fromkeys(each.what for each in results.ends):
-        ended, other = results.ended(what), {**ends.COMPARED, **engines.COMPARED}.get(what)
+        ended = results.ended(what)
+        other = {**ends.COMPARED, **engines.COMPARED}.get(what) or large_tables.compared_with(what)
         ratios = [] if other is None else zip(ended, results.ended(other), strict=True)
         ratio = Spread.of(one.rate / its.rate for one, its in ratios).text(".2f") if other else ""
         rate = Spread.of(each.rate for each in ended).text(",.0f")

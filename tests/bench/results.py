@@ -86,8 +86,8 @@ class Latency:
         return percentile(self.seconds, percent) * 1000
 
     def __str__(self) -> str:
-        p50 = self.percent(50)
-        return f"latency at {self.rate:,} events/s: p50 is {p50:,.2f} ms, {self.program}"
+        figures = f"p50 is {self.percent(50):,.2f} ms, the longest {self.percent(100):,.2f} ms"
+        return f"latency at {self.rate:,} events/s: {figures}, {self.program}"
 
 
 @dataclass(slots=True)

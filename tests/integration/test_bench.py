@@ -20,7 +20,9 @@ from tests.bench.ends import COMPARED, MeasureEnds
 from tests.bench.measure import Measure
 from tests.bench.process import BenchFailed
 from tests.bench.results import Ended, Latency, Results
+from tests.bench.tables import MeasureTables, compared_with
 from tests.support.nats_server import NatsServer
+from tests.support.postgresql import cluster
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,20 @@ def test_results_are_measured_beside_starts(measure: Measure) -> None:
         report.tables(Results(ends=[each for each in measured if isinstance(each, Ended)]))
     )
     assert [table.row_count for table in tables] == [len(kinds)]
+
+
+def test_each_index_and_the_deletion_of_old_rows_are_measured_on_each_engine(
+    measure: Measure,
+) -> None:
+    large = MeasureTables(measure.folder, measure.nats, cluster(), rows=3000)
+    written = list(large.indexes(100, reverse=False))
+    cases = {one.what for one in written}
+    assert {"sqlite: starts, all indexes", "postgresql: results, without pc_id"} <= cases
+    assert {compared_with(case) for case in cases} - {None} <= cases
+    assert len(cases) == 2 * 2 * (1 + 7 + 1)
+    deleted = [one for one in large.retention(100) if isinstance(one, Ended)]
+    assert {one.what.partition(":")[0] for one in deleted} == {"sqlite", "postgresql"}
+    assert all(one.messages > 1500 for one in deleted)
 
 
 def test_latency_is_measured_beside_its_floor_and_drawn(measure: Measure) -> None:
