@@ -1,4 +1,5 @@
--- Delete old rows by hand, beside running workers: one batch of executions, or else one of ended runs.
+-- Delete old rows by hand, beside running workers: one batch of executions and, once no old one is left,
+-- one of ended runs.
 --
 --   psql -X -q -v days=90 -f sql/postgresql/retention.sql "postgresql://owner@host/fleet"
 --
