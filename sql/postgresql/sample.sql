@@ -2,8 +2,8 @@
 --
 --   psql -v runs=1000000 -f sql/postgresql/sample.sql "postgresql://me@host/sample"
 --
--- Ten thousand executions of a hundred runs each, the oldest 80 days ago; one run in a thousand is in
--- flight, one in two hundred was given up.
+-- Ten thousand executions of a hundred runs each, the oldest 80 days ago; the newest thousandth of the
+-- runs is in flight, one in two hundred was given up.
 \if :{?runs}
 \else
 \set runs 1000000
@@ -14,8 +14,9 @@ INSERT INTO executions
 SELECT
     md5('execution ' || number), 'job-' || number % 40, '1.0.' || number % 5, 'sample',
     stored_instant(now() - number * interval '80 days' / greatest(:runs / 100, 1)),
-    100, CASE WHEN number = 1 THEN 0 ELSE 97 END, CASE WHEN number = 1 THEN 0 ELSE 3 END,
-    CASE WHEN number = 1 THEN 'running' ELSE 'completed' END
+    100, CASE WHEN number <= greatest(:runs / 100000, 1) THEN 0 ELSE 97 END,
+    CASE WHEN number <= greatest(:runs / 100000, 1) THEN 0 ELSE 3 END,
+    CASE WHEN number <= greatest(:runs / 100000, 1) THEN 'running' ELSE 'completed' END
 FROM generate_series(1, :runs / 100) AS number;
 
 INSERT INTO execution_results
@@ -34,12 +35,12 @@ SELECT
     'job-' || (number / 100 + 1) % 40,
     '1.0.' || (number / 100 + 1) % 5,
     is_reaped::int,
-    stored_instant(started + interval '9 minutes')
+    stored_instant(started + CASE WHEN number % 10 = 0 THEN interval '9 minutes' ELSE interval '3 hours' END)
 FROM (
     SELECT
         number,
-        number % 1000 = 0 AS is_in_flight,
-        number % 200 = 7 AS is_reaped,
+        number < :runs / 1000 AS is_in_flight,
+        number % 200 = 7 AND number >= :runs / 1000 AS is_reaped,
         now() - number * interval '80 days' / :runs AS started
     FROM generate_series(0, :runs - 1) AS number
 ) AS sample;

@@ -3,8 +3,8 @@
 --   projector migrate --database sqlite:///sample.db
 --   sqlite3 sample.db ".parameter set :runs 1000000" ".read sql/sqlite/sample.sql"
 --
--- Ten thousand executions of a hundred runs each, the oldest 80 days ago; one run in a thousand is in
--- flight, one in two hundred was given up. Without the parameter it is a million.
+-- Ten thousand executions of a hundred runs each, the oldest 80 days ago; the newest thousandth of the
+-- runs is in flight, one in two hundred was given up. Without the parameter it is a million.
 
 INSERT INTO executions
     (exec_id, job_id, version, initiated_by, initiated_at, target_count, success_count, failure_count, status)
@@ -15,14 +15,14 @@ WITH RECURSIVE numbers (number) AS (
 )
 SELECT
     'execution-' || number,
-    'job-' || number % 40,
-    '1.0.' || number % 5,
+    'job-' || (number % 40),
+    '1.0.' || (number % 5),
     'sample',
     strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now', '-' || (number * 8000.0 / coalesce(:runs, 1000000)) || ' days'),
     100,
-    CASE WHEN number = 1 THEN 0 ELSE 97 END,
-    CASE WHEN number = 1 THEN 0 ELSE 3 END,
-    CASE WHEN number = 1 THEN 'running' ELSE 'completed' END
+    CASE WHEN number <= max(coalesce(:runs, 1000000) / 100000, 1) THEN 0 ELSE 97 END,
+    CASE WHEN number <= max(coalesce(:runs, 1000000) / 100000, 1) THEN 0 ELSE 3 END,
+    CASE WHEN number <= max(coalesce(:runs, 1000000) / 100000, 1) THEN 'running' ELSE 'completed' END
 FROM numbers;
 
 INSERT INTO execution_results
@@ -36,25 +36,25 @@ WITH RECURSIVE numbers (number) AS (
 sample AS (
     SELECT
         number,
-        number % 1000 = 0 AS is_in_flight,
-        number % 200 = 7 AS is_reaped,
+        number < coalesce(:runs, 1000000) / 1000 AS is_in_flight,
+        number % 200 = 7 AND number >= coalesce(:runs, 1000000) / 1000 AS is_reaped,
         julianday('now') - number * 80.0 / coalesce(:runs, 1000000) AS started
     FROM numbers
 )
 SELECT
     lower(hex(randomblob(16))),
-    'request-' || number / 100,
+    'request-' || (number / 100),
     'execution-' || (number / 100 + 1),
-    'pc-' || number % 5000,
+    'pc-' || (number % 5000),
     CASE WHEN is_in_flight THEN NULL WHEN is_reaped THEN -1 ELSE number % 33 = 0 END,
     substr('output output output output output output output output', 1, number % 56),
     strftime('%Y-%m-%dT%H:%M:%f+00:00', started),
     CASE WHEN is_in_flight THEN NULL ELSE strftime('%Y-%m-%dT%H:%M:%f+00:00', started, '+40 seconds') END,
     strftime('%Y-%m-%dT%H:%M:%f+00:00', started, '+0.02 seconds'),
-    'job-' || (number / 100 + 1) % 40,
-    '1.0.' || (number / 100 + 1) % 5,
+    'job-' || ((number / 100 + 1) % 40),
+    '1.0.' || ((number / 100 + 1) % 5),
     is_reaped,
-    strftime('%Y-%m-%dT%H:%M:%f+00:00', started, '+9 minutes')
+    strftime('%Y-%m-%dT%H:%M:%f+00:00', started, iif(number % 10 = 0, '+9 minutes', '+3 hours'))
 FROM sample;
 
 PRAGMA analysis_limit = 400;

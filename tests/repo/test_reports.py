@@ -274,6 +274,9 @@ def test_the_sample_is_of_every_state_and_every_report_shows_it(db: Db, report: 
     states = "SELECT count(*), sum(finished_at IS NULL), sum(reaped), min(recorded_at) > '2' FROM"
     assert db.ask(f"{states} execution_results") == [(2000, 2, 10, 1)]
     assert db.count("executions") == 20
+    names = ("job_id", "version", "request_id", "exec_id", "pc_id")
+    distinct = ", ".join(f"count(DISTINCT {name})" for name in names)
+    assert db.ask(f"SELECT {distinct} FROM execution_results") == [(20, 5, 20, 20, 2000)]
     with db.database.reading() as connection:
         assert count_unreadable(connection, "9", "9") == 0
     assert len(report("reaped_runs_by_job")) > 0

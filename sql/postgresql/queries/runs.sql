@@ -4,6 +4,10 @@
 -- name: list_runs_in_flight_after
 -- Return one page of the runs in flight, by their start; the last row's start and id begin the next
 -- page. A filter that is NULL (or 0, for the last one) accepts every run.
+-- Values: the last row's start twice, and its id, '' on the first page; job, PC and execution; the time
+-- before which the deadline is; 1 for runs without a deadline alone; how many rows. '~' is above every time:
+-- it stands for no deadline, and '~~' for no limit.
+-- Frequency: once per page.
 -- Index: execution_results_in_flight_started_at, which holds only runs in flight.
 SELECT result_id, exec_id, pc_id, job_id, version, started_at, recorded_at, expires_at
 FROM execution_results

@@ -13,6 +13,9 @@ WHERE exec_id = ?;
 -- name: list_executions_before
 -- Return one page of the executions, newest first; the last row's time and id begin the next page. A
 -- filter that is NULL accepts every execution.
+-- Values: the last row's time twice, and its id; '~', above every time, and '' on the first page; status and
+-- job; how many rows.
+-- Frequency: once per page.
 -- Index: executions_initiated_at; executions of one instant are sorted.
 SELECT
     exec_id, job_id, version, initiated_by, initiated_at, status, target_count, success_count,
@@ -39,6 +42,9 @@ WHERE exec_id = ?;
 -- Return one page of the runs that have ended, newest first by the time at which they were stored; the
 -- last row's time and id begin the next page. A filter that is NULL (or 0, for the last one, which
 -- accepts failures only) accepts every run.
+-- Values: the last row's time twice, and its id; '~', above every time, and '' on the first page; job and PC;
+-- 1 for failures alone; how many rows.
+-- Frequency: once per page.
 -- Index: execution_results_recorded_at; runs of one instant are sorted.
 SELECT
     result_id, exec_id, pc_id, job_id, version, started_at, recorded_at, finished_at, exit_code, reaped
@@ -54,6 +60,8 @@ LIMIT ?;
 -- name: list_ended_runs_of_execution_before
 -- As list_ended_runs_before, for one execution. The + keeps the planner from walking the index on
 -- recorded_at, which holds all runs.
+-- Values: the execution, then as there.
+-- Frequency: once per page.
 -- Index: execution_results_exec_id; the runs that it finds are sorted.
 SELECT
     result_id, exec_id, pc_id, job_id, version, started_at, recorded_at, finished_at, exit_code, reaped

@@ -4,7 +4,7 @@
 
 -- name: neighbours_of_run
 -- Return the ids directly before and after one: an id may be shortened to what neither begins with.
--- Placeholders: the id, twice.
+-- Values: the id, twice.
 -- Index: primary key (result_id), twice, one row each.
 SELECT
     (SELECT max(result_id) FROM execution_results WHERE result_id < ?) AS before,
@@ -19,7 +19,7 @@ SELECT
 
 -- name: find_runs_by_prefix
 -- Return the first few ids that begin with a text.
--- Placeholders: the text, the text followed by the last character that there is, and how many.
+-- Values: the text, the text followed by the last character that there is, and how many.
 -- Index: primary key (result_id).
 SELECT result_id FROM execution_results WHERE result_id >= ? AND result_id < ? ORDER BY result_id LIMIT ?;
 
