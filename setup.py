@@ -1,13 +1,36 @@
 """The installable package: `pip install .` puts the command `projector` on the PATH."""
 
+import re
+import shutil
+from pathlib import Path
+
 from setuptools import setup
+
+ROOT = Path(__file__).parent
+# An earlier build leaves its files there, and a migration that no longer exists would be installed.
+shutil.rmtree(ROOT / "build" / "lib", ignore_errors=True)
+# Outside a checkout a relative link leads nowhere, so only its text stays.
+README = re.sub(r"!?\[([^]]*)]\((?!https?:)[^)]*\)", r"\1", (ROOT / "README.md").read_text("utf-8"))
 
 setup(
     name="start-projector",
     version="0.1.0",
-    description="Projects a JetStream stream of started runs into SQL, acked after commit.",
-    license="MIT",
+    description="Projects JetStream events of a fleet's script runs into SQLite or PostgreSQL.",
+    long_description=README,
+    long_description_content_type="text/markdown",
+    keywords=["nats", "jetstream", "sqlite", "postgresql", "projection"],
+    license_expression="MIT",
+    classifiers=[
+        "Environment :: Console",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Database",
+        "Topic :: System :: Monitoring",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
+    py_modules=["start_projector"],
     packages=[
         "worker",
         "worker.cli",
@@ -25,6 +48,7 @@ setup(
     ],
     package_data={
         "sql": [
+            "*/*.sql",
             "*/migrations/*.*",
             "*/queries/*.sql",
             "*/*.sql",
@@ -55,6 +79,7 @@ setup(
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",
+            "setuptools>=77",  # builds the wheel that the tests install
             "mypy>=1.13",
             "import-linter>=2.1",
             "ruff>=0.9",
@@ -64,5 +89,5 @@ setup(
             "matplotlib>=3.9",
         ],
     },
-    entry_points={"console_scripts": ["projector = worker.__main__:main"]},
+    entry_points={"console_scripts": ["projector = start_projector:main"]},
 )

@@ -1,4 +1,4 @@
-"""The database: raw SQL from `sql/`, one transaction a batch.
+"""start-projector's database access: raw SQL from `sql/`, one transaction a batch.
 
 `open_database` is the only way in; it picks the engine from the URL's scheme. Everything that is
 one engine's own lives in its package (`repo.sqlite`, `repo.postgresql`) and its folder in `sql/`.

@@ -1,1 +1,1 @@
-"""The SQL, as package data: migrations (applied with yoyo), schema and queries of each engine."""
+"""start-projector's SQL, as package data: migrations, schema and queries of each engine."""

@@ -1,3 +1,3 @@
-"""The process: it pulls starts from JetStream, projects them through `repo`, and settles them."""
+"""start-projector's process: it pulls from JetStream, projects through `repo`, and acks."""
 
 __version__ = "0.1.0"
