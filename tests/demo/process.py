@@ -47,13 +47,17 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._show = lambda _line: None
+        self.be_silent()
         for end in (self._process.terminate, self._process.kill):
             if self._process.poll() is None:
                 end()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(_END_TIMEOUT)
         self._reader.join(_END_TIMEOUT)
+
+    def be_silent(self) -> None:
+        """Show no more lines of its log."""
+        self._show = lambda _line: None
 
     def stop(self) -> None:
         """Ask the worker to drain and exit, as systemd would."""
@@ -73,11 +77,15 @@ class Worker:
         """Wait for something that the running worker has to do; raises DemoFailed."""
         deadline = time.monotonic() + _REACH_TIMEOUT
         while not reached():
-            if self._process.poll() is not None:
-                raise self._failed(f"the worker exited with {self._process.returncode}")
+            self.raise_if_ended()
             if time.monotonic() > deadline:
                 raise self._failed(f"not within {_REACH_TIMEOUT:.0f} s: {what}")
             time.sleep(_TICK)
+
+    def raise_if_ended(self) -> None:
+        """Raise DemoFailed if the worker does not run."""
+        if self._process.poll() is not None:
+            raise self._failed(f"the worker exited with {self._process.returncode}")
 
     def pulls(self) -> bool:
         """Return whether the worker pulls from both streams."""

@@ -15,10 +15,11 @@ from rich.text import Text
 from tests.demo.agents import Agents, Members
 from tests.demo.fleet import Execution
 from tests.demo.process import ROOT
+from tests.demo.screen import Screen, shown
 from tests.demo.tables import Rows, Tables
 from worker.codec.timestamps import NANOSECONDS, format_instant, parse_instant
 
-_QUERIES = ("runs_in_flight_by_job", "runs_in_flight", "overdue_runs", "reaped_runs_by_job")
+_COMMANDS = ("runs --by job", "runs --failed", "executions")
 
 
 def show_tables(console: Console, tables: Tables) -> None:
@@ -147,15 +148,13 @@ def _executions(
     return rows
 
 
-def show_where_to_look(console: Console, database: Path, log: Path) -> None:
-    """Print the paths, and one command to copy for each query."""
-    console.print(f"  Database:      {database}", soft_wrap=True)
-    console.print(f"  Workers' log:  {log}", soft_wrap=True)
-    console.print("  To look further:")
-    for name in _QUERIES:
-        file = shlex.quote(str(ROOT / "sql" / "sqlite" / "queries" / f"{name}.sql"))
-        command = f"sqlite3 -box {shlex.quote(str(database))} < {file}"
-        console.print(Text(f"    {command}", "cyan"), soft_wrap=True)
+def show_where_to_look(screen: Screen, database: Path, log: Path) -> None:
+    """Print the paths, and commands to copy."""
+    url = shlex.quote(f"sqlite:///{shown(database)}")
+    screen.say(f"The worker's log is {shown(log)}. To look further, in {ROOT}:")
+    for command in _COMMANDS:
+        screen.to_copy(f"scripts/projector {command} --database {url}")
+    screen.say("To publish events of your own: scripts/demo --stay")
 
 
 def _table(title: str, *columns: str) -> Table:

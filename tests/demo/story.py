@@ -3,24 +3,27 @@
 import time
 from pathlib import Path
 
-from rich.console import Console, OverflowMethod
-from rich.text import Text
-
 from tests.demo.agents import Agents
 from tests.demo.fleet import MANIFESTS, PCS, UNKNOWN_MANIFEST, Event, Execution, Fleet
 from tests.demo.process import DemoFailed, Worker
 from tests.demo.report import problems, show_tables, show_where_to_look, sums
+from tests.demo.screen import Screen
+from tests.demo.signals import Processes
 from tests.demo.tables import Rows, Tables
 
 
 class Story:
     """Plays everything once."""
 
-    def __init__(self, console: Console, folder: Path, url: str, pace: float) -> None:
-        self._console = console
+    def __init__(
+        self, screen: Screen, folder: Path, url: str, processes: Processes, pace: float
+    ) -> None:
+        self._screen = screen
+        self._say, self._print = screen.say, screen.line
         self._database = folder / "projector.db"
         self._log = folder / "worker.log"
         self._url = url
+        self._processes = processes
         self._pace = pace
         self._fleet = Fleet()
         self._executions: list[Execution] = []
@@ -37,24 +40,26 @@ class Story:
             "fleet's other programs for about 20 seconds."
         )
         with Agents(self._url, self._pace) as self._agents:
-            self._heading("1  A broker, manifests and the worker")
+            self._screen.heading("1  A broker, manifests and the worker")
             self._show_broker()
             options = ("--create-stream", "--migrate", "--upkeep-every", "1s")
             with self._start(*options) as self._worker:
                 self._worker.until(self._worker.pulls, "the worker pulls")
                 with Tables(self._database) as self._tables:
                     self._show_set_up()
-                    self._heading("2  The PCs start scripts, and the worker follows")
+                    self._screen.heading("2  The PCs start scripts, and the worker follows")
                     self._start_runs()
-                    self._heading("3  The scripts end")
+                    self._screen.heading("3  The scripts end")
                     self._end_runs()
-                    self._heading("4  Two PCs send no result")
+                    self._screen.heading("4  Two PCs send no result")
                     self._give_up_runs()
-                    self._heading("5  The worker stops, the PCs continue, a second worker starts")
+                    self._screen.heading(
+                        "5  The worker stops, the PCs continue, a second worker starts"
+                    )
                     self._stop_and_continue()
-                    self._heading("6  What the tables contain now")
+                    self._screen.heading("6  What the tables contain now")
                     self._look()
-        show_where_to_look(self._console, self._database, self._log)
+        show_where_to_look(self._screen, self._database, self._log)
 
     # --- step 1 ---
 
@@ -76,13 +81,13 @@ class Story:
         self._columns("what the PCs publish", "events", "rows", "after", "execution ok/failed")
         inventory = fleet.broadcast(self._deploy("inventory-0520", "inventory", 16))
         self._inventory, self._skipped = inventory[:15], inventory[15:]
-        self._act("inventory starts on 15 of 16 PCs", self._inventory, 1.2)
+        self._act("inventory starts on 15 PCs", self._inventory, 1.2)
         updates = fleet.broadcast(self._deploy("updates-0520", "install-updates", 48))
-        self._act("install-updates starts on 48 PCs", updates, 2.0)
+        self._act("updates start on 48 PCs", updates, 2.0)
         self._backups = fleet.broadcast(self._deploy("backups-0520", "backup-profiles", 24))
-        self._act("backup-profiles starts on 24 PCs", self._backups, 1.2)
+        self._act("backups start on 24 PCs", self._backups, 1.2)
         unknown = fleet.broadcast(self._deploy("cleanup-0520", UNKNOWN_MANIFEST, 6))
-        self._act("old-cleanup, unknown manifest", unknown, 0.8)
+        self._act("with an unknown manifest", unknown, 0.8)
         self._deploy("updates-0521", "install-updates", 48)  # no PC starts it
         self._act("ad-hoc runs, no execution", fleet.ad_hoc(12), 1.0)
         self._act("hours late, from outboxes", fleet.ad_hoc(8, late=True), 0.8)
@@ -91,21 +96,21 @@ class Story:
             self._act(f"late, execution {status}", fleet.broadcast(ended, hours_late=20), 0.4)
         again = [*self._inventory[:6], *fleet.random.sample(updates, 8)]
         self._act("starts published twice", again, 0.8)
-        self._act("malformed starts, seven kinds", fleet.malformed(), 1.0)
+        self._act("seven malformed starts", fleet.malformed(), 1.0)
 
     # --- step 3 ---
 
     def _end_runs(self) -> None:
         fleet, inventory = self._fleet, self._inventory
         self._columns("what the PCs publish", "events", "rows", "after", "execution ok/failed")
-        self._act("inventory succeeds on 12 PCs", fleet.results(inventory[:12]), 1.0)
+        self._act("inventory succeeds on 12", fleet.results(inventory[:12]), 1.0)
         failed = fleet.results(inventory[12:14], exit_code=3, stderr="no space left")
         self._act("it fails on two", failed, 0.4)
         skipped = fleet.results(self._skipped, exit_code=125, skipped=True, stdout="")
-        self._act("one PC skips it, without a start", skipped, 0.3)
-        self._act("the last one's output is 300 KiB", self._long_output(inventory[14:]), 0.3)
+        self._act("one PC skips it, no start", skipped, 0.3)
+        self._act("one has 300 KiB of output", self._long_output(inventory[14:]), 0.3)
         overtaken = fleet.ad_hoc(3)
-        self._act("results before their starts", fleet.results(overtaken), 0.4)
+        self._act("results before starts", fleet.results(overtaken), 0.4)
         self._finished = self._tables.finished_runs()
         self._act("and their starts", overtaken, 0.4)
         self._act("a second, different result", fleet.results(inventory[:5], exit_code=1), 0.4)
@@ -155,7 +160,7 @@ class Story:
         rows = ", ".join(f"{n} {word}" for n, word in zip(changed, words, strict=True) if n > 0)
         state = tables.state(events)
         kept = "" if state == "" else f"still {state}"
-        change = f"{was} → {state}" if was != state else kept
+        change = f"→ {state}" if was != state else kept
         self._columns(what, str(len(events)), rows or "none", after if rows else "", change)
 
     def _in_the_tables(self) -> bool:
@@ -205,8 +210,8 @@ class Story:
             "The deadline of a run is the time at which the broker stored its start, plus the "
             "timeout of its manifest, plus half the timeout and at least 2 minutes."
         )
-        self._console.print()
-        show_tables(self._console, tables)
+        self._print("")
+        show_tables(self._screen.console, tables)
         wrong = problems(
             *(agents, tables),
             finished=self._finished,
@@ -223,7 +228,7 @@ class Story:
             "acked.",
             "green",
         )
-        self._console.print()
+        self._print("")
 
     # --- helpers ---
 
@@ -231,7 +236,8 @@ class Story:
         self._print(f"\n  $ scripts/projector run {' '.join(options)}", "bold")
         place = ["--nats", self._url, "--database", f"sqlite:///{self._database}"]
         form = ["--log-level", "info", "--log-format", "text"]
-        return Worker(["run", *place, *options, *form], self._log, self._show_log)
+        arguments = ["run", *place, *options, *form]
+        return self._processes.start(lambda: Worker(arguments, self._log, self._screen.log))
 
     def _deploy(self, exec_id: str, job_id: str, pcs: int, status: str = "pending") -> Execution:
         execution = self._fleet.execution(exec_id, job_id, pcs, status)
@@ -239,22 +245,6 @@ class Story:
         self._tables.deploy(execution)
         return execution
 
-    def _heading(self, text: str) -> None:
-        self._console.print(Text(f"\n{text}\n", "bold cyan"))
-
-    def _say(self, text: str, style: str = "") -> None:
-        for line in Text(text, style).wrap(self._console, self._console.width - 2):
-            self._print("  " + line.plain.rstrip(), style)
-
     def _columns(self, *cells: str) -> None:
         what, events, rows, after, execution = cells
-        self._print(f"  {what:<33}{events:>6}  {rows:<16}{after:>7}  {execution}".rstrip())
-
-    def _show_log(self, line: str) -> None:
-        self._print(f"    {line}", "dim yellow" if " WARNING " in line else "dim", crop=True)
-
-    def _print(self, line: str, style: str = "", *, crop: bool = False) -> None:
-        """Print one line; `crop` cuts it at the edge of a terminal, and a pipe gets all of it."""
-        crop = crop and self._console.is_terminal
-        overflow: OverflowMethod = "ellipsis" if crop else "ignore"
-        self._console.print(Text(line, style), no_wrap=True, overflow=overflow, crop=crop)
+        self._print(f"  {what:<26}{events:>6}  {rows:<14}{after:>8}  {execution}".rstrip())
