@@ -44,8 +44,9 @@ class Signals:
             yield
         finally:
             self._is_deferred = False
-        if self._waiting:
-            self._leave(self._waiting)
+            # Also if the start failed: Ctrl-C in a terminal reaches the process that starts, too.
+            if self._waiting:
+                self._leave(self._waiting)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self._is_deferred:
