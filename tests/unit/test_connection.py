@@ -270,6 +270,14 @@ def test_without_the_private_methods_each_message_is_published_by_itself(
     assert published(without) == expected
 
 
+def test_publishing_to_no_subject_leaves_no_empty_write_behind() -> None:
+    async def publish(connection: Connection) -> None:
+        await connection.publish_all([([], b"+ACK")])
+        assert vars(connection)["_pending"] == []
+
+    assert published(publish) == b""
+
+
 def test_without_a_connection_nothing_is_published() -> None:
     async def publish(connection: Connection) -> None:
         with pytest.raises(nats.errors.OutboundBufferLimitError):

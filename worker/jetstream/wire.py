@@ -90,8 +90,10 @@ class WireClient(Client):
                     await self.publish(subject, payload)
             return
         commands = b"".join(_publications(some, payload) for some, payload in groups if some)
-        await self._send_command(commands)
-        await self._flush_pending()
+        # Before 3.14.8, asyncio never gets rid of an empty write: the loop spins, the close hangs.
+        if commands:
+            await self._send_command(commands)
+            await self._flush_pending()
 
     def heard(self) -> None:
         """Take note that the server has sent something; for subclasses."""
