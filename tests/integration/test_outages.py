@@ -86,6 +86,7 @@ async def _read(connection: Connection, settings: Settings) -> None:
         await anext(reader.pages(1, 1))
 
 
+@pytest.mark.filterwarnings("ignore:.*utcnow:DeprecationWarning")  # pytest drops the worker's own
 @pytest.mark.parametrize("use", [_announce, _ask, _read])
 def test_a_connection_that_has_closed_is_a_lost_pull_and_no_bug(
     server: NatsServer, use: Callable[[Connection, Settings], Coroutine[Any, Any, None]]

@@ -238,7 +238,10 @@ def chosen_database(url: str | None) -> str:
     """Return the given database URL, or that of yoyo.ini; raises SettingError without either."""
     chosen = url or settings.default_database()
     if chosen is None:
-        raise SettingError("--database", "expected a URL, because no yoyo.ini here sets one")
+        raise SettingError(
+            "--database",
+            "expected a URL such as sqlite:///runs.db, because no yoyo.ini here sets one",
+        )
     return chosen
 
 
