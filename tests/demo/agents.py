@@ -1,5 +1,6 @@
 """The agents' side of the broker: the buckets, publishing, and a ledger of what was published."""
 
+import asyncio
 import contextlib
 import time
 from typing import Any
@@ -48,7 +49,9 @@ class Agents(Broker):
         self._pace = pace
 
     def __exit__(self, *_: object) -> None:
-        # Ctrl-C may have ended the server before.
+        # Ctrl-C may have ended the server before, or come while a message was published.
+        with contextlib.suppress(Exception):
+            self.run(_cancel_the_rest())
         with contextlib.suppress(Exception):
             self.close()
 
@@ -94,3 +97,11 @@ class Agents(Broker):
         consumers = (self.consumer(), results)
         pending = sum(consumer.num_pending or 0 for consumer in consumers)
         return pending, sum(consumer.num_ack_pending or 0 for consumer in consumers)
+
+
+async def _cancel_the_rest() -> None:
+    """Cancel every other task of the loop, which would complain of them when it is closed."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
