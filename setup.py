@@ -34,6 +34,7 @@ setup(
     ],
     python_requires=">=3.11",
     py_modules=["start_projector"],
+    package_dir={"": "scripts", "worker": "worker", "repo": "repo", "sql": "sql"},
     packages=[
         "worker",
         "worker.cli",
@@ -54,7 +55,6 @@ setup(
             "*/*.sql",
             "*/migrations/*.*",
             "*/queries/*.sql",
-            "*/*.sql",
             "sqlite/schema/*.sql",
         ],
         "worker": ["py.typed"],

@@ -117,18 +117,20 @@ def empty(tmp_path: Path) -> Path:
 def test_the_wheel_has_every_source_and_statement_of_the_checkout_and_no_other_file(
     wheel: Path,
 ) -> None:
-    tracked = call("git", "ls-files", *PACKAGES, "start_projector.py", cwd=ROOT).split()
+    tracked = call("git", "ls-files", *PACKAGES, cwd=ROOT).split()
     documents = {name for name in tracked if name.endswith(".md")}
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert packed == {name for name in tracked if (ROOT / name).exists()} - documents
+    present = {name for name in tracked if (ROOT / name).exists()}
+    assert packed == present - documents | {"start_projector.py"}
     assert {"worker/py.typed", "repo/py.typed", "sql/postgresql/roles.sql"} <= packed
 
 
-def test_the_sdist_has_what_builds_the_wheel_and_what_a_reader_looks_for(sdist: Path) -> None:
+def test_the_sdist_has_what_builds_the_wheel_and_no_tests(sdist: Path) -> None:
     names = {path.name for path in sdist.iterdir()}
-    assert {"README.md", "LICENSE", "CHANGELOG.md", "setup.py", "pyproject.toml"} <= names
-    assert not names & {"tests", "scripts", ".ci"}
+    assert {"README.md", "LICENSE", "setup.py", "pyproject.toml"} <= names
+    assert not names & {"tests", ".ci"}
+    assert [path.name for path in (sdist / "scripts").iterdir()] == ["start_projector.py"]
 
 
 def test_the_description_has_no_link_that_leads_nowhere_outside_a_checkout(wheel: Path) -> None:

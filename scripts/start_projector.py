@@ -35,11 +35,14 @@ def main() -> int:
 def foreign_package() -> str:
     """Return one line about the first package that is not this distribution's, or an empty text.
 
-    Its own packages lie beside this module, and the first line of each names the distribution: pip
-    lets several distributions write into one folder, where the last one's `__init__.py` stays.
+    Its own packages lie beside this module, in a checkout beside the module's folder. The first
+    line of each names the distribution: pip lets several distributions write into one folder, where
+    the last one's `__init__.py` stays.
     """
+    folder = Path(__file__).parent
+    home = folder.parent if folder.name == "scripts" else folder
     for name in _PACKAGES:
-        expected = Path(__file__).parent / name / "__init__.py"
+        expected = home / name / "__init__.py"
         spec = importlib.util.find_spec(name)
         found = Path(spec.origin) if spec and spec.origin else None
         if found != expected or not _names_distribution(expected):
