@@ -33,9 +33,9 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11",
-    py_modules=["start_projector"],
-    package_dir={"": "scripts", "worker": "worker", "repo": "repo", "sql": "sql"},
+    package_dir={"start_projector": "scripts/start_projector"},
     packages=[
+        "start_projector",
         "worker",
         "worker.cli",
         "worker.codec",

@@ -122,7 +122,7 @@ def test_the_wheel_has_every_source_and_statement_of_the_checkout_and_no_other_f
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
     present = {name for name in tracked if (ROOT / name).exists()}
-    assert packed == present - documents | {"start_projector.py"}
+    assert packed == present - documents | {"start_projector/__init__.py"}
     assert {"worker/py.typed", "repo/py.typed", "sql/postgresql/roles.sql"} <= packed
 
 
@@ -130,7 +130,7 @@ def test_the_sdist_has_what_builds_the_wheel_and_no_tests(sdist: Path) -> None:
     names = {path.name for path in sdist.iterdir()}
     assert {"README.md", "LICENSE", "setup.py", "pyproject.toml"} <= names
     assert not names & {"tests", ".ci"}
-    assert [path.name for path in (sdist / "scripts").iterdir()] == ["start_projector.py"]
+    assert [path.name for path in (sdist / "scripts").iterdir()] == ["start_projector"]
 
 
 def test_the_description_has_no_link_that_leads_nowhere_outside_a_checkout(wheel: Path) -> None:

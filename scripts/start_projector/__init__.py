@@ -1,7 +1,7 @@
 """The command `projector`: it checks that the packages it imports are its own, then runs it.
 
 The names `worker`, `repo` and `sql` are common, so another distribution or a folder on PYTHONPATH
-may have packages of the same names. This module is not in one of them, and imports none.
+may have packages of the same names. This package imports none of them.
 """
 
 import importlib.util
@@ -35,11 +35,11 @@ def main() -> int:
 def foreign_package() -> str:
     """Return one line about the first package that is not this distribution's, or an empty text.
 
-    Its own packages lie beside this module, in a checkout beside the module's folder. The first
-    line of each names the distribution: pip lets several distributions write into one folder, where
-    the last one's `__init__.py` stays.
+    Its own packages lie beside this one, in a checkout beside `scripts`. The first line of each
+    names the distribution: pip lets several distributions write into one folder, where the last
+    one's `__init__.py` stays.
     """
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent.parent
     home = folder.parent if folder.name == "scripts" else folder
     for name in _PACKAGES:
         expected = home / name / "__init__.py"
