@@ -229,10 +229,10 @@ class Since(NamedTuple):
     def before(self, now: int | None) -> int:
         """Return the instant, at most `now` and at least 0, since the server counts in 64 bits.
 
-        Raises ConfigurationError for a duration where the broker does not tell what is now.
+        Raises ConfigurationError for a duration where the broker does not report its time.
         """
         if now is None and self.instant is None:
-            text = "the broker does not tell its time; pass an RFC 3339 time with --since"
+            text = "the broker does not report its time; pass an RFC 3339 time with --since"
             raise ConfigurationError(text)
         now = _LATEST if now is None else now
         return max(0, min(now - self.ago if self.instant is None else self.instant, now))

@@ -86,8 +86,8 @@ def _standbys(found: _Described) -> tuple[Level, str]:
 def _check_place(connection: Connection) -> tuple[Level, str]:
     place = connection.place
     if place.startswith("unknown"):
-        text = "the server does not tell its identity: a failover that loses commits, or a restore"
-        return Level.WARNING, f"{text}, is noticed only when the connection is lost"
+        text = "the server does not report its identity: a failover that loses commits, or a"
+        return Level.WARNING, f"{text} restore, is noticed only when the connection is lost"
     return Level.OK, place
 
 

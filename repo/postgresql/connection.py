@@ -98,7 +98,7 @@ class Server:
             )
             try:
                 # A prepared statement belongs to a session, and saves half of a small transaction's
-                # time. A pooler, which shares sessions, tells its client a number of its own.
+                # time. A pooler, which shares sessions, reports a number of its own to its client.
                 session = driver.execute(_code(_GET_SESSION)).fetchone()
                 if session == (driver.info.backend_pid,):
                     driver.prepare_threshold = 0
@@ -181,7 +181,7 @@ class Connection:
         numbers: dict[str, int] = {}
         code = _MARK.sub(lambda mark: _number(mark, numbers), code).replace("%%", "%")
         nothing = f"({', '.join(['NULL'] * len(numbers))})" if numbers else ""
-        # The plan that serves any value, as far as the server can tell without statistics of them.
+        # The plan that serves any value, as far as the server can know without statistics of them.
         if self.driver.autocommit:
             self.execute(_BEGIN_WRITE)
         try:
@@ -202,7 +202,7 @@ class Connection:
         return text.replace("\0", "\\x00")
 
     def is_current(self) -> bool:
-        """Return whether the connection is open; which database it is, the checkpoint tells."""
+        """Return whether the connection is open; the checkpoint shows which database it is."""
         return not self.driver.closed
 
     @contextmanager

@@ -292,7 +292,7 @@ def test_a_time_is_an_instant_or_so_long_before_now_and_never_later_than_now() -
     assert [Since(ago=2 * hour).before(now) for now in (hour, 5 * hour)] == [0, 3 * hour]
     assert [Since(instant=2 * hour).before(now) for now in (hour, None)] == [hour, 2 * hour]
     assert Since(instant=2**63).before(None) == 2**63 - 1
-    with pytest.raises(ConfigurationError, match="does not tell its time"):
+    with pytest.raises(ConfigurationError, match="does not report its time"):
         Since(ago=hour).before(None)
 
 

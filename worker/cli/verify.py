@@ -62,7 +62,7 @@ def verify(*, since: Since | None, without_deadlines: bool, as_json: bool, **opt
 
     Output that agents have moved into the object store is not compared. A run that has ended
     although the stream holds no result of it is different. With --since, or if the stream has lost
-    messages, that cannot be told, and a run that is older than what was read may hold an earlier
+    messages, that is unknown, and a run that is older than what was read may hold an earlier
     result.
 
     With --json: {"events": [{"outcome": "different", "stream": "EVENTS", "stream_sequence": 7,

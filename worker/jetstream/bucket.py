@@ -42,7 +42,7 @@ class State(NamedTuple):
     """A bucket's stream: sequences of the first and last message, and the last one's store time.
 
     `history` is how many revisions it keeps of a key. `is_announced` is whether nothing comes or
-    goes unless somebody asks for it: no copies of another stream's messages, no expiry.
+    goes unless a client asks for it: no copies of another stream's messages, no expiry.
     """
 
     created_at: str
@@ -68,7 +68,7 @@ class Entry(NamedTuple):
 
     @property
     def place(self) -> tuple[int, int]:
-        """What tells this message from any other that has been in the bucket."""
+        """What distinguishes this message from any other that has been in the bucket."""
         return self.sequence, self.stored_at
 
 

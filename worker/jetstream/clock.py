@@ -23,7 +23,7 @@ async def broker_time(connection: Connection, settings: Settings, filter_subject
         await _ask(connection, settings, filter_subject)
     now = connection.clock.now
     if now is None:
-        raise PullLost("the broker does not tell its time")
+        raise PullLost("the broker does not report its time")
     return now
 
 

@@ -16,7 +16,7 @@ _MESSAGE = re.compile(rb"MSG ([^ \t\r\n]+) (\d+) (?:([^ \t\r\n]*) )?(\d+)\r\n")
 _WITH_HEADERS = re.compile(rb"HMSG ([^ \t\r\n]+) (\d+) (?:([^ \t\r\n]*) )?(\d+) (\d+)\r\n")
 _OTHER = re.compile(rb"(?:PING|PONG|\+OK|-ERR[^\r\n]*|INFO [^\r\n]*)\s*?\r\n")
 _ENDING = b"\r\n"
-# No line of a server is longer, as far as one can tell: INFO names all servers of a cluster.
+# No line of a server is longer, as far as is known: INFO names all servers of a cluster.
 _LONGEST_LINE = 1024 * 1024
 
 

@@ -198,7 +198,7 @@ class EphemeralConsumer:
         self._changed.set()
         now, round_trip = time.monotonic(), self._connection.link.round_trip
         for message in messages:
-            # Only the reply subject tells a message from a status.
+            # Only the reply subject distinguishes a message from a status.
             if (delivery := read_delivery(message.reply)) is not None:
                 self._last_sign = now
                 self._is_missing |= delivery.consumer_sequence != self._last_delivery + 1

@@ -48,7 +48,7 @@ class ManifestSync:
 
     @property
     def may_try(self) -> bool:
-        """Whether the last look still tells what the bucket holds.
+        """Whether the bucket still holds what the last look found.
 
         A deadline is never corrected, so nothing is written before the manifests are known.
         """

@@ -239,8 +239,8 @@ class PullSubscription:
         first = 0
         for message in messages:
             reply = message.reply
-            # Only the reply subject tells a delivery from a status: a message that was published
-            # may carry any header.
+            # Only the reply subject distinguishes a delivery from a status: a message that was
+            # published may carry any header.
             if not reply:
                 self._read_status(message)
                 continue

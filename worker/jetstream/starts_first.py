@@ -1,7 +1,7 @@
 """A result waits until the starts that the broker stored before it are projected.
 
 So its row has version, deadline and the start's own store time, and a database that is filled again
-gets the rows that were there before. Where the row is there already, its start is projected: so the
+gets the rows that were there before. Where the row exists, its start is projected: so the
 pool is tried first, and returns the results of all other runs. Consumer thread only.
 """
 

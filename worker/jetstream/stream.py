@@ -44,7 +44,7 @@ class StreamState:
     def bytes_from(self, sequence: int) -> int:
         """Return about how many bytes the messages from a sequence on have.
 
-        The API does not tell; the mean size of the stream's messages is taken for theirs.
+        The API does not report it; the mean size of the stream's messages is taken for theirs.
         """
         sequences = self.last_sequence - self.first_sequence + 1
         left = self.last_sequence - max(sequence, self.first_sequence) + 1

@@ -11,7 +11,7 @@ PRESENCE_DENIED = re.compile(
     re.IGNORECASE,
 )
 
-# To be told of changes of the manifests at once.
+# For notices of changed manifests.
 NOTICES_DENIED = re.compile(
     r'permissions violation for subscription to "\$(KV|JS)\.', re.IGNORECASE
 )
@@ -27,7 +27,8 @@ def in_domain(subject: str, domain: str | None) -> str:
 def manifest_changes(bucket: str) -> list[str]:
     """Return the subjects of what adds messages to a bucket, or takes them away, on request.
 
-    What the server tells of a deleted bucket may come after its answer to who deleted it.
+    The server's advisory about a deleted bucket may come after its answer to the client that
+    deleted it.
     """
     stream = f"KV_{bucket}"
     changes = [f"{API}.STREAM.PURGE.{stream}", f"{API}.STREAM.DELETE.{stream}"]
@@ -35,7 +36,7 @@ def manifest_changes(bucket: str) -> list[str]:
 
 
 def stream_changes(bucket: str) -> str:
-    """Return the subject of what the server tells of a bucket: created, deleted, restored."""
+    """Return the subject of the server's advisories about a bucket: created, deleted, restored."""
     return f"$JS.EVENT.ADVISORY.STREAM.*.KV_{bucket}"
 
 

@@ -167,7 +167,7 @@ class WireClient(Client):
 
 
 class _Parser(Parser):
-    """Reads as the library does, and tells its client before and after."""
+    """Reads as the library does, and notifies its client before and after."""
 
     def __init__(self, client: WireClient) -> None:
         super().__init__(client)

@@ -96,7 +96,7 @@ def read_result(payload: bytes) -> EventResult:
 
 
 def _read_plain(members: dict[str, Any], may_be_surrogates: bool) -> EventResult | None:
-    """Return the result, or None where `read_result` has to tell what it is, or what is wrong."""
+    """Return the result, or None where `read_result` has to find out what is wrong."""
     get = members.get
     texts: list[Any] = [get(name) for name in _TEXTS]
     optional: list[Any] = [get(name) for name in _OPTIONAL_TEXTS]

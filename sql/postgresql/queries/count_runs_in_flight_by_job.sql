@@ -1,7 +1,7 @@
 -- name: count_runs_in_flight_by_job
 -- Count the runs in flight by job, those that were started first up to a bound, the job with the most
 -- overdue runs first. Long names are cut.
--- Frequency: at most once in ten seconds per worker, while somebody looks at its page.
+-- Frequency: at most once in ten seconds per worker, while its page is open.
 -- Index: execution_results_in_flight_started_at, in its order up to the bound.
 SELECT
     job_id,
