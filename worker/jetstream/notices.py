@@ -1,9 +1,10 @@
 """Whether the bucket of the manifests may have changed since it was looked at. Loop thread only.
 
 A server passes a message on to those who listen to its subject before it confirms to the publisher
-that the message is stored. So the notice of a put comes before every start that was published after the
-put, and until one comes nobody has to ask. In a cluster a notice comes from the publisher's server
-in one hop, a start by way of the copies of its stream. The server announces changes of the stream.
+that the message is stored. So the notice of a put comes before every start that was published after
+the put, and until one comes the worker need not ask. In a cluster a notice comes from the
+publisher's server in one hop, a start by way of the copies of its stream. The server announces
+changes of the stream.
 """
 
 import logging
