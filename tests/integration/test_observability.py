@@ -283,13 +283,15 @@ def test_lag_is_measured_by_the_brokers_clock(
         stream.publish()
 
         def is_true(lag: float | None) -> bool:
-            return lag is not None and lag > 1 and abs(lag - (time.monotonic() - began)) < 1
+            # A command takes a second or two; the wrong clock is an hour off.
+            return lag is not None and lag > 1 and abs(lag - (time.monotonic() - began)) < 5
 
         eventually(lambda: is_true(port.readyz().document["lag_seconds"]), 10)
         eventually(lambda: is_true(port.metrics().get("projector_lag_seconds")), 10)
         done = projector("status", "--json", command=command, **environment)
         assert is_true(done.document["behind_seconds"]), done
-        assert "s behind" in projector("status", command=command, **environment).output
+        text = projector("status", command=command, **environment).output
+        assert re.search(r"behind; 1 waiting, the oldest for [0-9.]+ s$", text, re.MULTILINE)
     eventually(lambda: port.livez().document["lag_seconds"] == 0, 10)
 
 
@@ -326,7 +328,7 @@ def test_lag_is_unknown_where_the_broker_does_not_tell_its_time(
         eventually(lambda: port.livez().document["lag_seconds"] is None, 10)
         assert "projector_lag_seconds" not in port.metrics()
         assert projector("status", "--json").document["behind_seconds"] is None
-        assert "events wait; since when is unknown" in projector("status").output
+        assert "1 waiting, since when is unknown" in projector("status").output
     eventually(lambda: port.livez().document["lag_seconds"] == 0, 10)
 
 

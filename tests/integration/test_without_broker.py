@@ -51,7 +51,7 @@ def test_each_command_shows_what_it_can_and_its_exit_code(rows: Rows, projector:
     assert status.document["database"]["in_flight"] == 1
     assert status.document["consumer"] is None
     assert "cannot be reached" in status.document["problems"][0]
-    assert text.output.startswith("problem: the broker cannot be reached")
+    assert text.output.startswith("problem    the broker cannot be reached")
     levels = {finding["name"]: finding["level"] for finding in check.document["findings"]}
     worst = check.document["level"]
     assert (levels["database"], levels["broker"], worst) == ("ok", "error", "error")

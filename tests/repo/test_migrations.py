@@ -541,27 +541,3 @@ def test_others_cannot_read_a_new_database_nor_its_log(
         connection.execute("UPDATE executions SET status = 'running'")
         files = list(empty.path.parent.glob(f"{empty.path.name}*"))
         assert [file.stat().st_mode & 0o777 for file in files] == [mode] * 3
-
-
-def test_an_installed_package_migrates_without_a_checkout(empty: Db, tmp_path: Path) -> None:
-    folder = tmp_path / "installed"
-    source = Path(shutil.copytree(ROOT, tmp_path / "source", ignore=only_the_package))
-    build = ("setup.py", "--quiet", "build_py", "--build-lib", str(folder))
-    run_command(Path(sys.executable), *build, cwd=source)
-    program = (
-        f"import sys; sys.path.insert(0, {str(folder)!r}); import repo;"
-        f"assert repo.__file__.startswith({str(folder)!r}), repo.__file__;"
-        "from worker.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    )
-    arguments = ("-c", program, "migrate", "--database", empty.url)
-    assert "CREATE TABLE" in run_command(
-        Path(sys.executable), *arguments, "--dry-run", cwd=tmp_path
-    )
-    run_command(Path(sys.executable), *arguments, cwd=tmp_path)
-    assert_migrated(empty)
-
-
-def only_the_package(folder: str, names: list[str]) -> list[str]:
-    if Path(folder) != ROOT:
-        return ["__pycache__"]
-    return [name for name in names if name not in ("worker", "repo", "sql", "setup.py")]

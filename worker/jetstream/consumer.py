@@ -175,6 +175,9 @@ class Consumer:
         try:
             await self._js.add_stream(config)
         except BadRequestError as error:
+            # A worker that creates it at the same time makes the server refuse this one's.
+            if state := await read_state(self._connection, settings.stream):
+                return state
             raise ConfigurationError(
                 f"stream {settings.stream} cannot be created: {error}"
             ) from error
