@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -19,6 +20,11 @@ StartWorker = Callable[..., WorkerProcess]
 RunUntilIdle = Callable[..., WorkerProcess]
 MakeServer = Callable[..., NatsServer]
 StartPublisher = Callable[..., Publisher]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mix the files: each process begins with some that wait and some that compute."""
+    items.sort(key=lambda item: crc32(item.path.name.encode()))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -32,7 +32,7 @@ def test_an_old_server_is_asked_for_its_time_again_after_ten_minutes(deployment:
     assert abs(told - time.time_ns()) < NANOSECONDS
 
 
-def test_a_server_since_2_10_tells_its_time_in_each_answer(deployment: Broker) -> None:
+def test_a_server_since_2_10_reports_its_time_in_each_answer(deployment: Broker) -> None:
     if deployment.version < (2, 10):
         pytest.skip("needs nats-server 2.10; set NATS_SERVER")
     settings = Settings((deployment.url,), "sqlite:///no.db")

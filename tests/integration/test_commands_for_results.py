@@ -220,7 +220,7 @@ def test_rebuild_and_verify_can_be_narrowed_and_need_each_stream_that_they_read(
 # --- verify ---------------------------------------------------------------------------------------
 
 
-def test_verify_compares_results_and_tells_a_second_one_from_a_row_that_nothing_explains(
+def test_verify_compares_results_and_distinguishes_a_second_one_from_a_row_that_nothing_explains(
     projected: Rows, projector: Projector, fleet: Broker, run_until_idle: RunUntilIdle
 ) -> None:
     for name in ("differs", "no-job"):
@@ -270,7 +270,7 @@ def test_verify_finds_results_that_are_acked_and_in_no_row(
     assert counts(done) == {"missing": 3, "pending": 2}
 
 
-def test_verify_tells_a_run_that_ended_without_a_result_where_it_can(
+def test_verify_reports_a_run_that_ended_without_a_result_where_it_can(
     projected: Rows, projector: Projector, fleet: Broker, run_until_idle: RunUntilIdle
 ) -> None:
     end = "UPDATE execution_results SET finished_at = ?, exit_code = 0 WHERE result_id = 'r3'"

@@ -314,7 +314,7 @@ def test_the_brokers_clock_is_read_again_after_a_reconnect(
 
 
 @pytest.mark.parametrize("retention", ["workqueue", "interest"])
-def test_lag_is_unknown_where_the_broker_does_not_tell_its_time(
+def test_lag_is_unknown_where_the_broker_does_not_report_its_time(
     broker: Broker, rows: Rows, start_worker: StartWorker, projector: Projector, retention: str
 ) -> None:
     if broker.version >= (2, 10):

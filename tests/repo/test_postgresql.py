@@ -608,7 +608,7 @@ def test_each_database_of_a_server_has_a_place_of_its_own(pg: PostgresDb) -> Non
     cluster().drop_database(name)
 
 
-def test_a_server_that_does_not_tell_its_identity_is_reported(
+def test_a_server_that_does_not_report_its_identity_is_a_warning(
     pg: PostgresDb, caplog: pytest.LogCaptureFixture
 ) -> None:
     pg.ask("CREATE ROLE closed LOGIN")
@@ -620,7 +620,7 @@ def test_a_server_that_does_not_tell_its_identity_is_reported(
         database.log_warnings()
         assert [record.getMessage() for record in caplog.records] == ["database.place_unknown"]
         found = {one.name: one for one in database.check(thorough=False, retry_for=1)}
-        assert "not tell its identity" in found["place"].text
+        assert "not report its identity" in found["place"].text
         assert "lacks" in found["rights"].text
     finally:
         pg.ask("DROP OWNED BY closed")
