@@ -85,6 +85,15 @@ class Binding:
         return min(self.delivered.stream_seq, self.stream.last_sequence)
 
     @property
+    def passed(self) -> int:
+        """The sequence up to which the consumer hands out nothing for the first time any more.
+
+        With nothing pending that is all that the stream holds, also what a filter made it skip that
+        was edited meanwhile: servers from 2.12 on do not go back when it is put right.
+        """
+        return self.handed_out if self.pending else self.stream.last_sequence
+
+    @property
     def acked(self) -> int:
         """The highest sequence of the stream that may be acked; above the ack floor if some are."""
         above = self.delivered.consumer_seq - self.ack_floor.consumer_seq > self.ack_pending

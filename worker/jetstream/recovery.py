@@ -402,7 +402,7 @@ class Recovery:
     async def _catch_up(self, binding: Binding) -> None:
         # What is handed out later is followed by its number.
         self.deliveries.account_for(binding.delivered.consumer_seq)
-        first, last = self._checkpoint.caught_up_to + 1, binding.handed_out
+        first, last = self._checkpoint.caught_up_to + 1, binding.passed
         if first <= last and binding.stream.keeps_acked:
             await self._read(first, last, binding.pending)
         if self._checkpoint.caught_up_to < last:
