@@ -27,7 +27,8 @@ def open_database(url: str, *, busy_timeout: float = 1.0, observer: Observer = N
         from repo.postgresql.database import Database as PostgreSQL  # noqa: PLC0415
     except ImportError as error:
         raise DriverMissing(
-            "PostgreSQL needs the package psycopg; install start-projector[postgresql]"
+            "PostgreSQL needs the package psycopg; install start-projector[postgresql], in a "
+            "checkout with pip install '.[postgresql]'"
         ) from error
     return PostgreSQL(url, busy_timeout=busy_timeout, observer=observer)
 

@@ -10,6 +10,7 @@ import glob
 import io
 import os
 import shlex
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -33,7 +34,9 @@ _LEAVE_TIMEOUT = 2.0
 
 def break_lock_command(url: str) -> str:
     """Return the command that removes the lock which a killed yoyo has left; it asks nothing."""
-    return f"yoyo break-lock --batch --no-config-file --database {shlex.quote(url)}"
+    yoyo = Path(sys.executable).with_name("yoyo")
+    program = shlex.quote(str(yoyo)) if yoyo.exists() else "yoyo"
+    return f"{program} break-lock --batch --no-config-file --database {shlex.quote(url)}"
 
 
 def migrations_folder(engine: str) -> Path:

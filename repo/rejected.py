@@ -22,7 +22,8 @@ Key = tuple[str, int, str]
 """Identifies a message: its stream, its sequence there, and when the broker stored it."""
 
 
-_NUMBER = re.compile(r"-?\d+")
+# Not that of a name, such as UTF-8.
+_NUMBER = re.compile(r"(?<![\w-])-?\d+")
 
 
 class RejectedEvent(NamedTuple):

@@ -37,8 +37,10 @@ GRANT SELECT, INSERT (stream, stream_sequence, recorded_at, subject, payload, re
 GRANT SELECT, INSERT, UPDATE ON checkpoints TO projector_worker;
 GRANT SELECT ON _yoyo_migration TO projector_worker;
 
--- An operator: what `projector rejected retry` and `discard`, `rebuild` and `upkeep` do as well.
+-- An operator: what `projector rejected retry` and `discard`, `rebuild`, `upkeep` and `deadlines recompute`
+-- do as well.
 GRANT projector_worker TO projector_operator;
+GRANT UPDATE (expires_at) ON execution_results TO projector_operator;
 GRANT UPDATE (reason), DELETE ON rejected_events TO projector_operator;
 
 -- A reader: Datasette, dashboards, `projector runs`, `status`, `verify`, `explain`.

@@ -338,7 +338,7 @@ def test_explain_shows_a_run_through_its_whole_life(
     assert (start["stream_sequence"], start["version"]) == (1, "1.0.0")
     assert (first["stream_sequence"], first["exit_code"], first["stdout"]) == (1, 0, "output")
     assert (second["exit_code"], len(second["stdout"])) == (7, 200)
-    assert found["next"].startswith("nothing: the result arrived, at 2026-05-20T12:00:05+00:00")
+    assert found["next"].startswith("nothing: the run ended at 2026-05-20T12:00:05+00:00")
     assert found["counted"] == (
         "as a success in execution execution-1, which is running with 3 successes and 0 failures "
         "of 12 targets"

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import time
 import uuid
 
@@ -9,6 +10,7 @@ import pytest
 from click import UsageError
 from rich.cells import cell_len
 
+from repo.rejected import kind_of_reason
 from tests.integration.conftest import Projector
 from tests.support.commands import Done, run_here
 from tests.support.rows import Rows
@@ -104,7 +106,12 @@ def test_a_watched_list_is_drawn_in_place_survives_a_missing_database_and_ends_a
         terminal.wait_for(lambda text: "run-1" in text)
         insert(rows, "run-2")
         terminal.wait_for(lambda text: "run-2" in text)
-        assert "\x1b[1A" in terminal.text  # up one line
+        # Each frame replaces the one before: up to its first line, then all of it again.
+        frames = re.split(r"(?:\x1b\[1A\x1b\[2K)+", terminal.text)
+        assert len(frames) > 2
+        assert [frame.count("STARTED UTC") for frame in frames if frame.strip()] == [
+            1 for frame in frames if frame.strip()
+        ]
         away = rows.path.rename(rows.path.with_suffix(".away"))
         terminal.wait_for(lambda text: "Error: " in text)
         away.rename(rows.path)
@@ -207,6 +214,9 @@ def test_rejected_events_are_counted_by_reason_pc_and_subject(
 ) -> None:
     for number in range(3):
         reject(rows, reason=f"not JSON: at byte {number}")
+    assert kind_of_reason("not UTF-8: at byte 7, not between -3 and 9") == (
+        "not UTF-8: at byte #, not between # and #"
+    )
     reject(rows, reason="pc_id: the member is missing", subject="events.started.e.paris-1")
     reject(rows, subject="results.r", payload=b'{"pc_id": "lyon-04"}', rejected_at=at(-5000))
     reject(rows, subject="results.r", payload=b"[]")

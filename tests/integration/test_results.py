@@ -206,7 +206,7 @@ def test_status_and_check_show_both_streams_and_up_to_when_everything_is_in_the_
     assert shown["results"]["checkpoint"]["caught_up_to"] == 5
     text = projector("status", results=True).output
     assert "results    caught up\n" in text
-    assert "ago, all is projected" in text
+    assert "ago: all stored by then is in the database" in text
     checked = projector("check", "--json", results=True).document["findings"]
     streams = [one["text"] for one in checked if one["name"] == "stream"]
     assert streams == ["EVENTS has 5 messages", "RESULTS has 5 messages"]

@@ -1,5 +1,6 @@
 """`projector backup` and `projector restore`: copy the whole database, and restore a copy."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from worker.schema import migrate_command
 
 
 @command(short_help="Copy the database while workers run.")
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("given", type=click.Path(), metavar="TARGET")
 @database_options
-def backup(target: Path, **chosen: Any) -> int:
+def backup(given: str, **chosen: Any) -> int:
     """Copy the database into the new file TARGET, and verify the copy.
 
     \b
@@ -28,7 +29,10 @@ def backup(target: Path, **chosen: Any) -> int:
     Workers go on meanwhile. TARGET appears when the copy is complete, verified and synced to disk;
     an existing file is never overwritten. The path is printed. Exit code 64: TARGET exists already.
     """
+    target = Path(given)
     database, retry = unchecked_database(chosen)
+    if given.endswith(os.sep) and not target.is_dir():
+        raise SettingError("TARGET", f"the folder {given} does not exist")
     if target.exists() and not target.is_dir():
         raise SettingError("TARGET", f"{target} exists already; choose a new name")
     began = time.monotonic()

@@ -31,7 +31,7 @@ from worker.jetstream.permissions import (
     reading_permissions,
     worker_permissions,
 )
-from worker.jetstream.presence import elsewhere
+from worker.jetstream.presence import Peer, elsewhere
 from worker.jetstream.stream import missing_stream
 from worker.projections.base import Projection
 from worker.projections.manifests import ManifestCache
@@ -200,8 +200,7 @@ def _workers(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
         text = f"another program receives messages of consumer {settings.consumer}"
         yield Finding("workers", Level.ERROR, f"{text}, says the worker on {shared[0]}")
     else:
-        listed = "; ".join(f"{one}, {one.state}" for one in found) or "none runs, or may be seen"
-        yield Finding("workers", Level.OK, listed)
+        yield _running(client, settings, found)
     with database.reading() as connection:
         stored = checkpoints.read(connection, Position(settings.stream, settings.consumer))
     if stored is not None and stored.lost.at is not None:
@@ -212,6 +211,18 @@ def _workers(client: BrokerClient, settings: Settings) -> Iterator[Finding]:
                 f"last one {stored.lost.up_to}, noticed at {stored.lost.at}"
             )
             yield Finding("lost", Level.WARNING, text)
+
+
+def _running(client: BrokerClient, settings: Settings, found: Sequence[Peer]) -> Finding:
+    """Return which workers run; a warning if messages wait and no program pulls them."""
+    if found:
+        listed = "; ".join(f"{one}, {one.state}" for one in found)
+        return Finding("workers", Level.OK, listed)
+    consumer = inspect_broker(client, settings).consumer
+    if consumer is not None and consumer.has_work and not consumer.pull_requests:
+        text = f"none runs: {consumer.not_acked} messages wait, and no program pulls them"
+        return Finding("workers", Level.WARNING, text)
+    return Finding("workers", Level.OK, "none runs, or this user may not see them")
 
 
 def _manifests(client: BrokerClient, settings: Settings) -> Iterator[Finding]:

@@ -68,11 +68,16 @@ def _options(context: click.Context, options: Mapping[str, Any]) -> Iterator[Mem
         source = _SOURCES.get(context.get_parameter_source(name), str(parameter.envvar))
         if name == "database" and value is None:
             value, source = settings.default_database(), "yoyo.ini"
-        yield {"option": parameter.opts[0], "value": _shown(value), "source": source}
+        unit = parameter.type.name if isinstance(value, float) else ""
+        yield {"option": parameter.opts[0], "value": _shown(value, unit), "source": source}
 
 
-def _shown(value: Any) -> bool | float | str | None:
+def _shown(value: Any, unit: str) -> bool | float | str | None:
     """Return a value without secrets: a URL without its user information."""
+    if unit == "seconds":
+        return f"{value:g}s"
+    if unit == "duration":
+        return f"{value / 86_400:g}d"
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, list | tuple):  # each use of --nats is a list of URLs

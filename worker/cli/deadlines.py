@@ -98,7 +98,9 @@ def recompute(*, manifest: str | None, yes: bool, as_json: bool, **options: Any)
             for (job_id, reason), runs in reasons.most_common()
         ]
     if yes and summary[CHANGED]:
-        extra = {"runs": summary[CHANGED], "manifest": manifest, "database": settings.database}
+        extra = {"runs": summary[CHANGED], "database": settings.database}
+        if manifest is not None:
+            extra["manifest"] = manifest
         log.warning("deadlines.recomputed", extra=extra)
     return EXIT_OK
 

@@ -19,8 +19,8 @@ _UNWRAPPED = "\b"
 @click.option(
     "--to",
     "folder",
-    type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path),
-    help="Write a page for each command to this folder.",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write a page for each command to this folder, which may be missing.",
 )
 @click.pass_context
 def man(context: click.Context, /, *, names: tuple[str, ...], folder: Path | None) -> int:
@@ -36,6 +36,7 @@ def man(context: click.Context, /, *, names: tuple[str, ...], folder: Path | Non
     root = click.Context(context.find_root().command, info_name="projector")
     pages = dict(_pages(root))
     if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
         for path, page in pages.items():
             (folder / f"{path.replace(' ', '-')}.1").write_text(page, "utf-8")
         return EXIT_OK

@@ -45,7 +45,8 @@ def migrate(
         raise click.UsageError("--to is for --rollback")
     database, retry = unchecked_database(chosen)
     if dry_run:
-        retry(_print_sql, database)
+        if not retry(_print_sql, database):
+            click.echo("no migration is pending", err=True)
     elif list_only:
         retry(_print_states, database)
     elif rollback:
@@ -67,7 +68,7 @@ def _roll_back(database: Database, to: str | None, yes: bool) -> None:
     undo = applied[kept:][::-1]
     if undo and not yes:
         names = ", ".join(undo)
-        problem = f"pass --yes to undo {names}; what they created is dropped with all rows"
+        problem = f"pass --yes to undo {names}; tables that they created are dropped with all rows"
         raise SettingError("--rollback", problem)
     if undo:
         database.roll_back(undo)
@@ -76,9 +77,11 @@ def _roll_back(database: Database, to: str | None, yes: bool) -> None:
     click.echo(f"{len(undo)} migrations undone in {database.url}", err=True)
 
 
-def _print_sql(database: Database) -> None:
-    for sql in database.migration_sql():
+def _print_sql(database: Database) -> int:
+    statements = database.migration_sql()
+    for sql in statements:
         click.echo(f"{sql.rstrip().rstrip(';')};")
+    return len(statements)
 
 
 def _print_states(database: Database) -> None:

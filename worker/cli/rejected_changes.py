@@ -129,13 +129,14 @@ def retry(*, without_deadlines: bool, as_json: bool, **options: Any) -> int:
     counts = dict.fromkeys((WRITTEN, REJECTED, UNKNOWN, *_RETRY_COUNTS), 0)
 
     reasons: Counter[str] = Counter()
+    newest: dict[str, str] = {}
 
     def line(item: Members) -> str | None:
         return None if selection.is_filtered else _outcome_line(item)
 
     def ending(_: Members) -> str:
         of_each = reasons.most_common() if selection.is_filtered else ()
-        lines = [f"{count:>7} still rejected: {safe(reason)}" for reason, count in of_each]
+        lines = [f"{count:>7} still rejected: {safe(newest[kind])}" for kind, count in of_each]
         return "\n".join([*lines, counts_text(counts)])
 
     def extent() -> tuple[int, int]:
@@ -167,7 +168,9 @@ def retry(*, without_deadlines: bool, as_json: bool, **options: Any) -> int:
                 counts.update({name: _sum(counters, of) for name, of in _RETRY_COUNTS.items()})
                 members = outcome._asdict()
                 if outcome.reason is not None:
-                    reasons[kind_of_reason(outcome.reason)] += 1
+                    kind = kind_of_reason(outcome.reason)
+                    reasons[kind] += 1
+                    newest[kind] = outcome.reason
                 add({name: value for name, value in members.items() if value is not None})
                 bar.advance(TaskID(0))
     missed = counts[REJECTED] + (counts[UNKNOWN] if selection.ids else 0)
@@ -210,9 +213,10 @@ def discard(*, as_json: bool, **options: Any) -> int:
     projector rejected discard 7 8 >> discarded.jsonl
     projector rejected discard --reason "not JSON" --pc lyon-04 --yes > discarded.jsonl
 
-    Each event is a line of JSON; all else goes to standard error. If the events are not named by
-    their ids, it asks for confirmation; without a terminal, pass --yes. Events that are rejected in
-    the meantime are kept.
+    Each event is a line of JSON; all else goes to standard error. It is printed before it is
+    deleted, so one that is printed may still exist if the command then fails. If the events are not
+    named by their ids, it asks for confirmation; without a terminal, pass --yes. Events that are
+    rejected in the meantime are kept.
 
     With --json: {"events": […, as in `list`], "discarded": [7, 8], "unknown": [9]}. Exit code 1: an
     ID does not exist, or the answer was no.

@@ -164,9 +164,10 @@ def runs(*, by: str | None, **options: Any) -> int:
     projector runs --failed --execution 7f3e --sort duration --limit 20
     projector runs --overdue --all -o ids
 
-    With --ended or --failed it lists runs that have ended, newest first by the time at which the
-    broker stored them. The duration is by the agent's clock; that of a run that was given up at
-    its deadline is unknown. A skipped run has failed, unless its exit code is 0.
+    With --ended or --failed it lists runs that have ended, those that were started last first: by
+    the time at which the broker stored their first message. The duration is by the agent's clock;
+    that of a run that was given up at its deadline is unknown. A skipped run has failed, unless its
+    exit code is 0.
 
     With --json: {"runs": [{"result_id": …, "pc_id": …, "expires_at": …, "overdue": false, …}, …],
     "more": false, "remaining": 0}, or with --by {"groups": [{"job": …, "runs": 3, "overdue": 0,

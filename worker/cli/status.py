@@ -34,7 +34,7 @@ from worker.projections.base import Projection
 from worker.projections.results import RESULTS
 from worker.projections.starts import STARTS
 from worker.settings import Settings
-from worker.status.health import CATCHING_UP, CONSUMER_SHARED
+from worker.status.health import CATCHING_UP, CONSUMER_SHARED, IDLE, WORKING
 
 # Counting stops here; `rejected list --all` lists the rest.
 _MOST_REJECTED = 10_000
@@ -306,7 +306,10 @@ def _seconds_left(answers: _Answers) -> float | None:
     """Return how long what waits will take at the present rate of this database's workers."""
     if answers.consumer is None or not answers.consumer.has_work:
         return None
-    rate = sum(one.per_second or 0 for one in answers.workers if one.place == answers.place)
+    here = [one for one in answers.workers if one.place == answers.place]
+    if any(one.state not in (WORKING, IDLE, CATCHING_UP) for one in here):
+        return None
+    rate = sum(one.per_second or 0 for one in here)
     return round(answers.consumer.not_acked / rate, 1) if rate else None
 
 
@@ -386,5 +389,5 @@ def _position_finding(answers: _Answers, binding: Binding) -> str:
     if binding.has_work:
         return "behind" if answers.workers or binding.pull_requests else "behind; no worker runs"
     if answers.unread is not None:
-        return "caught up; the checkpoint follows"
+        return "caught up; the checkpoint is a moment behind"
     return "caught up" if answers.stored else "new: no checkpoint yet"

@@ -72,7 +72,8 @@ def _projected_up_to(members: Members) -> Text:
         because = members["unknown_because"]
         return _line("up to", f"unknown, so no run is given up: {because}", DOUBTFUL)
     now = time.time_ns()
-    return _line("up to", f"{short_time(up_to, now)} UTC, {ago(up_to, now)}, all is projected")
+    text = f"{short_time(up_to, now)} UTC, {ago(up_to, now)}: all stored by then is in the database"
+    return _line("up to", text)
 
 
 def _print_workers(console: Console, members: Members, results: Members | None) -> None:

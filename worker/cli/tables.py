@@ -147,7 +147,7 @@ def watch(seconds: float, draw: Callable[[Console], None], *, in_place: bool) ->
 
     A database that cannot be read for a while is shown as such; raises CorruptDatabaseError.
     """
-    console = terminal()
+    console, canvas = terminal(), terminal()
     try:
         if not (in_place and console.is_terminal):
             while True:
@@ -156,8 +156,10 @@ def watch(seconds: float, draw: Callable[[Console], None], *, in_place: bool) ->
                 time.sleep(seconds)
         with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
             while True:
-                with console.capture() as captured:
-                    _draw(draw, console)
+                # On a console of its own: Live would print the former frame into this one.
+                canvas.width = console.width
+                with canvas.capture() as captured:
+                    _draw(draw, canvas)
                 live.update(Text.from_ansi(captured.get()), refresh=True)
                 time.sleep(seconds)
     except KeyboardInterrupt:

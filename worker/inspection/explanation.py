@@ -99,10 +99,12 @@ def compare(run: Run, today: Calculation) -> str:
     if run.expires_at == today.expires_at:
         return "matches the current manifest"
     if run.expires_at is None:
-        return "none: it could not be computed when the event was projected; it stays empty"
+        return "none: it could not be computed when the event was projected"
     if today.expires_at is None:
         return "from the manifest at the time the event was projected"
-    return "differs from what the current manifest gives; it stays as it is"
+    return (
+        "differs from what the current manifest gives; `projector deadlines recompute` shows both"
+    )
 
 
 def counted_exec_id(found: FoundRun, end: FoundEnd, results: list[Event]) -> str | None:
@@ -154,7 +156,7 @@ def next_of_row(found: FoundRun, evidence: Evidence, now: int, whose: str) -> st
     `whose` says by which clock, unless it is the broker's.
     """
     if found.finished_at is not None and not found.reaped:
-        return f"nothing: the result arrived, at {found.finished_at}"
+        return f"nothing: the run ended at {found.finished_at}, by the agent's clock"
     if evidence.results:
         return _next_of_result(evidence)
     if found.reaped:

@@ -161,7 +161,9 @@ async def _is_refused(connection: Connection, permission: Permission) -> bool:
             subscription = await connection.subscribe(permission.covered())
             await subscription.unsubscribe()
         else:
-            await connection.publish(permission.covered(), _MEANINGLESS)
+            # A worker would log that it cannot answer; the server would answer a request for real.
+            reply = connection.new_inbox() if permission.subject.startswith("$SRV.") else ""
+            await connection.publish(permission.covered(), _MEANINGLESS, reply)
         # The server reports a refusal before it answers a later ping. The library's first ping may
         # overtake what it has not written yet; the second cannot.
         for _ in range(2):
