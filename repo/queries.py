@@ -1,6 +1,7 @@
 """The queries of commands and metrics: runs, rejected events, query plans; nothing here writes."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from repo import Connection
 from repo.errors import RepositoryError
@@ -80,7 +81,13 @@ def list_in_flight_after(
     """Return up to `limit` runs in flight that come after `last`, by their start."""
     started_at, result_id = (last.started_at, last.result_id) if last else ("", "")
     values = (started_at, started_at, result_id, *filters, limit)
-    return [InFlight(*row) for row in connection.fetch(_LIST_IN_FLIGHT_AFTER, values)]
+    rows = connection.fetch(_LIST_IN_FLIGHT_AFTER, values)
+    return [InFlight(*_texts(row)) for row in rows]
+
+
+def _texts(values: Iterable[Any]) -> list[Any]:
+    """Return values as texts: another program may have written a number for a time."""
+    return [value if value is None else str(value) for value in values]
 
 
 def can_have_row(connection: Connection, result_id: str) -> bool:
@@ -95,8 +102,9 @@ def find(connection: Connection, result_id: str) -> FoundRun | None:
     rows = connection.fetch(_FIND, (result_id,))
     if not rows:
         return None
-    *columns, finished_at, reaped = rows[0]
-    return FoundRun(Run(*columns), finished_at, bool(reaped))
+    *columns, reaped = rows[0]
+    *texts, finished_at = _texts(columns)
+    return FoundRun(Run(*texts), finished_at, bool(reaped))
 
 
 def find_end(connection: Connection, result_id: str) -> FoundEnd | None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from repo import Connection
 from repo.statements import Statement, statement
 
-_SHORTEST = 8
+SHORTEST = 8
 _MOST_CANDIDATES = 5
 _LAST_CHARACTER = "\U0010ffff"
 
@@ -27,7 +27,15 @@ def shorten(connection: Connection, ids: Ids, whole: str) -> str:
     """Return the shortest beginning of an id that no other one has, at least eight characters."""
     neighbours = connection.fetch(ids.neighbours, (whole, whole))[0]
     shared = max((_shared(whole, one) for one in neighbours if one), default=0)
-    return whole[: max(_SHORTEST, shared + 1)]
+    return whole[: max(SHORTEST, shared + 1)]
+
+
+def _can_be_stored(connection: Connection, text: str) -> bool:
+    try:
+        text.encode("utf-8")  # an argument that is not UTF-8 has surrogates
+    except UnicodeEncodeError:
+        return False
+    return connection.storable_text(text) == text
 
 
 def _shared(one: str, other: str) -> int:
@@ -36,7 +44,7 @@ def _shared(one: str, other: str) -> int:
 
 def find(connection: Connection, ids: Ids, given: str) -> list[str]:
     """Return the ids that begin with a text, at most five; the id alone if the text is one."""
-    if connection.storable_text(given) != given:  # the engine may refuse even to look for it
+    if not _can_be_stored(connection, given):  # the engine may refuse even to look for it
         return []
     values = given, given + _LAST_CHARACTER, _MOST_CANDIDATES
     found = [str(row[0]) for row in connection.fetch(ids.with_prefix, values)]

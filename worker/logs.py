@@ -19,8 +19,10 @@ from worker.codec.timestamps import NANOSECONDS, format_instant
 JSON = "json"
 TEXT = "text"
 _MAX_KEYS = 10_000
+_MOST_GROUPS = 100
+_OTHERS = object()
 _MOST_QUEUED = 10_000
-_MOST_PROBLEMS = 3
+MOST_PROBLEMS = 3
 _LONGEST_ERROR = 200
 _FLUSH_TIMEOUT = 1.0
 _TICK = 0.01
@@ -147,7 +149,7 @@ class RecentProblems(logging.Handler):
         error = str(cause)[:_LONGEST_ERROR]
         at = format_instant(int(record.created) * NANOSECONDS)
         problem = Problem(at, record.levelname.lower(), record.getMessage(), error)
-        self.problems = (*self.problems[1 - _MOST_PROBLEMS :], problem)
+        self.problems = (*self.problems[1 - MOST_PROBLEMS :], problem)
 
 
 class _Json(JsonFormatter):
@@ -236,17 +238,26 @@ Group = tuple[int, dict[str, Any]]
 
 
 class Grouped:
-    """Count log events by key, so that each key is logged once per `seconds`. Thread-safe."""
+    """Count log events by key, so that each key is logged once per `seconds`. Thread-safe.
 
-    def __init__(self, seconds: float) -> None:
+    Keys come from the stream: above `most` of them in that time, all others are one.
+    """
+
+    def __init__(self, seconds: float, most: int = _MOST_GROUPS) -> None:
         self._seconds = seconds
+        self._most = most
         self._lock = threading.Lock()
         self._logged_at: dict[Hashable, float] = {}
         self._held: dict[Hashable, Group] = {}
 
     def add(self, key: Hashable, count: int, fields: dict[str, Any]) -> None:
         """Add events; they wait until `due` returns them."""
+        now = time.monotonic()
         with self._lock:
+            known = self._logged_at.keys() | self._held.keys()
+            if key not in known and len(known) >= self._most:
+                self._forget(now)
+                key = _OTHERS
             before, first = self._held.get(key, (0, fields))
             self._held[key] = before + count, first
 
@@ -254,13 +265,14 @@ class Grouped:
         """Return what to log now: the keys not logged for so long, or all at the end."""
         now = time.monotonic()
         with self._lock:
-            # Keys come from the stream: bound the memory.
-            everything = at_end or len(self._held) >= _MAX_KEYS
-            keys = [key for key in self._held if everything or self._is_due(key, now)]
-            if len(self._logged_at) >= _MAX_KEYS:
-                self._logged_at.clear()
+            keys = [key for key in self._held if at_end or self._is_due(key, now)]
             self._logged_at |= dict.fromkeys(keys, now)
             return [self._held.pop(key) for key in keys]
+
+    def _forget(self, now: float) -> None:
+        self._logged_at = {
+            key: at for key, at in self._logged_at.items() if not self._is_due(key, now)
+        }
 
     def _is_due(self, key: Hashable, now: float) -> bool:
         return now - self._logged_at.get(key, -self._seconds) >= self._seconds

@@ -42,17 +42,20 @@ def foreign_package() -> str:
     folder = Path(__file__).parent.parent
     home = folder.parent if folder.name == "scripts" else folder
     for name in _PACKAGES:
-        expected = home / name / "__init__.py"
+        expected = (home / name / "__init__.py").resolve()
         spec = importlib.util.find_spec(name)
-        found = Path(spec.origin) if spec and spec.origin else None
+        found = Path(spec.origin).resolve() if spec and spec.origin else None
         if found != expected or not _names_distribution(expected):
             return _describe(name, found, expected)
     return ""
 
 
 def _names_distribution(file: Path) -> bool:
-    with file.open("rb") as source:
-        return DISTRIBUTION.encode() in source.readline()
+    try:
+        with file.open("rb") as source:
+            return DISTRIBUTION.encode() in source.readline()
+    except OSError:  # in an archive
+        return True
 
 
 def _describe(name: str, found: Path | None, expected: Path) -> str:

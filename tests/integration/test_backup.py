@@ -99,6 +99,7 @@ def test_a_backup_that_fails_reports_the_reason(rows: Rows, tmp_path: Path) -> N
     for target, code, text in (
         ("projector.db", 64, "exists already"),
         ("no folder/b.db", 78, "No such file"),
+        ("no folder/", 64, "the folder no folder/ does not exist"),
     ):
         done = projector(rows, "backup", target)
         assert done.code == code

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Projector, RunUntilIdle
+from tests.integration.conftest import Projector, RunUntilIdle, StartWorker
 from tests.support.broker import Broker
 from tests.support.commands import Done, run_here
 from tests.support.credentials import User, make_certificates
@@ -65,6 +65,21 @@ def test_each_problem_on_the_broker_is_reported_with_its_fix(broker: Broker, che
     done = check("--json")
     assert (done.code, levels(done)["stream"]) == (1, "error")
     assert levels(check("--json", "--create-stream"))["stream"] == "ok"
+
+
+def test_messages_that_wait_while_no_program_pulls_them_are_a_warning(
+    broker: Broker, check: Check, rows: Rows, start_worker: StartWorker
+) -> None:
+    broker.make_stream()
+    broker.make_consumer()
+    broker.publish()
+    done = check("--json")
+    assert (done.code, levels(done)["workers"]) == (0, "warning")
+    worker = start_worker(rows)
+    worker.until(lambda: rows.count() == 1 and broker.is_acked())
+    assert levels(check("--json"))["workers"] == "ok"
+    # What check sends to try a permission must not reach the worker as a request.
+    assert worker.logged("broker.error") == []
 
 
 def test_a_database_that_is_missing_locked_or_corrupt_is_an_error(

@@ -65,7 +65,7 @@ def test_deadlines_are_shown_first_and_written_only_with_yes(
     assert [(run["result_id"], run["before"], run["after"]) for run in found["runs"]] == [
         *(("none", None, IN_20_MINUTES), ("other", OLD, IN_20_MINUTES))
     ]
-    counts = {"changed": 2, "unchanged": 2, "without_deadline": 2, "ended_meanwhile": 0}
+    counts = {"changed": 2, "unchanged": 2, "without_deadline": 2, "changed_meanwhile": 0}
     assert found.items() >= {**counts, "dry_run": True}.items()
     reasons = {(one["job_id"], one["reason"].split(":")[0]) for one in found["reasons"]}
     assert {job for job, _ in reasons} == {"broken", "unknown", "check-disk"}

@@ -147,9 +147,9 @@ def test_a_run_without_a_row_is_searched_for_among_the_starts_of_its_pc_or_execu
 @pytest.mark.usefixtures("projected")
 def test_explain_takes_the_short_id_of_a_run_with_a_row(rows: Rows, projector: Projector) -> None:
     rows.write("UPDATE execution_results SET result_id = '0d9c6e6e-7e0f' WHERE result_id = 'r1'")
-    done = projector("explain", "0d9c", "--json")
+    done = projector("explain", "0d9c6e6e", "--json")
     assert (done.code, done.document["result_id"]) == (0, "0d9c6e6e-7e0f")
     rows.write("UPDATE execution_results SET result_id = '0d9c6e6e-7f' WHERE result_id = 'r2'")
-    ambiguous = projector("explain", "0d9c")
+    ambiguous = projector("explain", "0d9c6e6e")
     assert ambiguous.code == 64
     assert "0d9c6e6e-7e0f, 0d9c6e6e-7f" in ambiguous.errors

@@ -108,7 +108,7 @@ def test_a_watched_list_is_drawn_in_place_survives_a_missing_database_and_ends_a
         terminal.wait_for(lambda text: "run-2" in text)
         # Each frame replaces the one before: up to its first line, then all of it again.
         frames = re.split(r"(?:\x1b\[1A\x1b\[2K)+", terminal.text)
-        assert len(frames) > 2
+        assert len(frames) > 1
         assert [frame.count("STARTED UTC") for frame in frames if frame.strip()] == [
             1 for frame in frames if frame.strip()
         ]
@@ -137,21 +137,37 @@ def test_a_watched_list_that_is_no_terminal_is_printed_again_and_again(
 def test_a_short_id_names_one_execution_and_an_ambiguous_one_lists_candidates(
     projector: Projector, rows: Rows
 ) -> None:
-    for name in ("deployment-1", "deployment-10", "other"):
+    for name in ("deployment-1", "deployment-10", "other-one"):
         rows.insert_execution(name, 1)
         insert(rows, f"run-of-{name}", exec_id=name)
     shown = projector("executions").output.splitlines()[1:]
-    assert [line.split()[-1] for line in shown] == ["other", "deployment-10", "deployment-1"]
-    assert projector("executions", "oth", "--json").document["execution"]["exec_id"] == "other"
-    one = projector("runs", "--execution", "oth", "-o", "ids")
-    assert one.output == "run-of-other\n"
+    assert [line.split()[-1] for line in shown] == ["other-on", "deployment-10", "deployment-1"]
+    found = projector("executions", "other-on", "--json")
+    assert found.document["execution"]["exec_id"] == "other-one"
+    assert found.errors == "execution other-one\n"
+    one = projector("runs", "--execution", "other-on", "-o", "ids")
+    assert one.output == "run-of-other-one\n"
     exact = projector("runs", "--execution", "deployment-1", "-o", "ids")
     assert exact.output == "run-of-deployment-1\n"
+    assert exact.errors == ""
     with pytest.raises(UsageError, match="deployment-1, deployment-10"):
-        projector("runs", "--execution", "deploy")
-    # An execution without a row is known by its runs alone.
-    insert(rows, "early", exec_id="not yet")
-    assert projector("runs", "--execution", "not yet", "-o", "ids").output == "early\n"
+        projector("runs", "--execution", "deployment")
+    # An execution without a row is known by its runs alone, also where it begins another's id.
+    insert(rows, "early", exec_id="other-on")
+    assert projector("runs", "--execution", "other-on", "-o", "ids").output == "early\n"
+
+
+def test_a_time_that_another_program_wrote_as_a_number_is_listed_as_it_is(
+    projector: Projector, rows: Rows
+) -> None:
+    insert(rows, "odd", expires_at=1764241200)
+    insert(rows, "even")
+    assert "1764241200" in projector("runs").output
+    assert sorted(projector("runs", "-o", "ids").output.split()) == ["even", "odd"]
+    rows.write("UPDATE execution_results SET finished_at = started_at, exit_code = 'abc'")
+    rows.write("UPDATE execution_results SET exit_code = 3 WHERE result_id = 'even'")
+    ended = projector("runs", "--ended", "--sort", "exit-code", "-o", "ids")
+    assert ended.output.split() == ["even", "odd"]
 
 
 # --- for programs ---------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from tests.integration.conftest import Projector, StartWorker
 from tests.support import events
 from tests.support.broker import Broker
 from tests.support.nats_server import NatsServer
-from tests.support.restoring import copy, hold_ack_floor_back, publish, put_back
+from tests.support.restoring import copy, hold_ack_floor_back, publish, put_back, restore_into
 from tests.support.rows import Rows
 from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually
@@ -197,3 +197,21 @@ def test_a_watched_status_is_drawn_in_place_and_fits_80_columns(
         assert max(map(cell_len, terminal.plain.splitlines())) <= 80
         terminal.interrupt()
         assert terminal.exit_code() == 0
+
+
+def test_status_is_not_caught_up_beside_an_idle_worker_whose_database_was_restored_in_place(
+    broker: Broker, rows: Rows, tmp_path: Path, start_worker: StartWorker, projector: Projector
+) -> None:
+    broker.make_stream()
+    worker = start_worker(rows)
+    publish(broker, 1, 5)
+    worker.until(lambda: rows.count() == 5 and broker.is_acked())
+    backup = copy(rows, tmp_path / "backup.db")
+    publish(broker, 6, 10)
+    worker.until(lambda: rows.count() == 10 and broker.is_acked())
+    worker.until(lambda: projector("status", "--json").code == 0)
+    restore_into(rows, backup)
+    done = projector("status", "--json")
+    assert (done.code, done.document["caught_up"]) == (1, False)
+    assert "will read the stream again" in done.document["finding"]
+    assert "once it is restarted" in done.document["finding"]

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from repo import execution_results, executions, open_database, queries, reaper, results
+from repo.deadlines import DeadlineChange
 from repo.errors import (
     CorruptDatabaseError,
     DiskError,
@@ -699,6 +700,8 @@ def test_an_operator_retries_and_discards_and_a_reader_reads(pg: PostgresDb) -> 
     with as_role(pg, "a_operator") as own:
         again = own.repository.write_again([], [rejected_event(1, reason="new")], reject_of([]))
         assert len(again.still_rejected) == 1
+        change = DeadlineChange("r1", run("r1").expires_at, NOW)
+        assert own.repository.change_deadlines([change]) == ["r1"]
         assert own.repository.discard_rejected([rejected_event(2).key]) == 1
     with as_role(pg, "a_reader") as own:
         assert own.ask("SELECT state, started IS NOT NULL FROM readable_runs") == [

@@ -165,6 +165,12 @@ def test_events_of_a_key_are_logged_at_once_and_then_counted_until_their_time() 
         assert grouped.due() == []
     assert grouped.due(at_end=True) == [(10, {"number": 3})]
     assert grouped.due(at_end=True) == []
+    many = Grouped(3600, most=2)
+    for key in "abcd":
+        many.add(key, 1, {"key": key})
+    assert many.due() == [(1, {"key": "a"}), (1, {"key": "b"}), (2, {"key": "c"})]
+    many.add("e", 1, {})
+    assert many.due() == []
     at_once = Grouped(0)
     for _ in range(2):
         at_once.add("a", 1, {})

@@ -31,6 +31,28 @@ def test_a_worker_of_a_version_without_health_is_known_by_its_state_alone() -> N
     assert (peer.state, peer.restart_helps, peer.per_second) == ("idle", None, None)
 
 
-@pytest.mark.parametrize("health", ["", "no JSON", "[]", "{}", '{"per_second": "fast"}'])
+def test_what_a_client_says_of_a_worker_is_bounded() -> None:
+    health = {
+        "reason": "r" * 10_000,
+        "restart_helps": 1,
+        "per_second": 1,
+        "errors": [["x" * 9_999] * 4] * 50,
+    }
+    peer = Peer.read(answer(health=json.dumps(health), version="v" * 9_999))
+    assert peer is not None
+    assert (len(peer.reason), len(peer.version), len(peer.errors)) == (500, 500, 3)
+    assert {len(text) for error in peer.errors for text in error} == {500}
+
+
+@pytest.mark.parametrize(
+    "health",
+    [
+        *("", "no JSON", "[]", "{}", '{"per_second": "fast"}'),
+        *(
+            f'{{"reason": "", "restart_helps": 1, "per_second": {rate}, "errors": []}}'
+            for rate in ("1e999", '"nan"', "-5")
+        ),
+    ],
+)
 def test_health_that_cannot_be_read_makes_no_worker(health: str) -> None:
     assert Peer.read(answer(health=health)) is None

@@ -1,6 +1,7 @@
 """`projector deadlines recompute`: give runs in flight the deadlines of today's manifests."""
 
 import logging
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from worker.errors import EXIT_OK
 from worker.inspection.explanation import calculate
 from worker.jetstream.manifest_sync import read_manifests
 from worker.projections.manifests import ManifestCache
+from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ _AT_ONCE = 500
 CHANGED = "changed"
 UNCHANGED = "unchanged"
 WITHOUT = "without_deadline"
-ENDED = "ended_meanwhile"
+MEANWHILE = "changed_meanwhile"
 
 
 @click.group(short_help="Recompute the deadlines of runs in flight.")
@@ -61,10 +63,11 @@ def recompute(*, manifest: str | None, yes: bool, as_json: bool, **options: Any)
     may be over already: then a worker gives the run up at its next tick, unless the result waits in
     the stream. A run whose manifest gives no deadline today keeps the one it has, and the reason is
     shown; a run that has ended keeps its deadline always. It works beside workers, and may be
-    repeated. Each change is printed, and their number is logged.
+    repeated. Each change is printed before it is written, and their number is logged; a run that
+    ends meanwhile, or whose deadline another program changes, stays as it is and is counted.
 
     With --json: {"runs": [{"result_id": …, "job_id": …, "pc_id": …, "before": null, "after": …},
-    …], "changed": 3, "unchanged": 40, "without_deadline": 2, "ended_meanwhile": 0, "reasons":
+    …], "changed": 3, "unchanged": 40, "without_deadline": 2, "changed_meanwhile": 0, "reasons":
     [{"job_id": …, "reason": …, "runs": 2}], "dry_run": true}. Without --yes, "changed" counts what
     would be.
 
@@ -75,7 +78,7 @@ def recompute(*, manifest: str | None, yes: bool, as_json: bool, **options: Any)
     manifests = ManifestCache()
     with CommandBroker(settings) as broker:
         read_manifests(broker.client(), settings.bucket, manifests)
-    counts = dict.fromkeys((CHANGED, UNCHANGED, WITHOUT, ENDED), 0)
+    counts = dict.fromkeys((CHANGED, UNCHANGED, WITHOUT, MEANWHILE), 0)
     reasons: Counter[tuple[str, str]] = Counter()
     summary: Members = {**counts, "reasons": [], "dry_run": not yes}
     with (
@@ -84,25 +87,32 @@ def recompute(*, manifest: str | None, yes: bool, as_json: bool, **options: Any)
         report("runs", summary, _line, _ending, None, as_json=as_json) as add,
     ):
         changes = _changes(reader, manifests, manifest, summary, reasons)
-        while page := list(islice(changes, _AT_ONCE)):
-            changed = {one["result_id"] for one in page}
-            if yes:
-                changed = set(repository.change_deadlines([_change(one) for one in page]))
-            for one in page:
-                if one["result_id"] in changed:
+        try:
+            while page := list(islice(changes, _AT_ONCE)):
+                # Printed first: no failure leaves a change that nobody can look up.
+                for one in page:
                     add(one)
-            summary[CHANGED] += len(changed)
-            summary[ENDED] += len(page) - len(changed)
+                sys.stdout.flush()
+                changed = len(page)
+                if yes:
+                    changed = len(repository.change_deadlines([_change(one) for one in page]))
+                summary[CHANGED] += changed
+                summary[MEANWHILE] += len(page) - changed
+        finally:
+            if yes and summary[CHANGED]:
+                _log(settings, manifest, summary[CHANGED])
         summary["reasons"] = [
             {"job_id": job_id, "reason": reason, "runs": runs}
             for (job_id, reason), runs in reasons.most_common()
         ]
-    if yes and summary[CHANGED]:
-        extra = {"runs": summary[CHANGED], "database": settings.database}
-        if manifest is not None:
-            extra["manifest"] = manifest
-        log.warning("deadlines.recomputed", extra=extra)
     return EXIT_OK
+
+
+def _log(settings: Settings, manifest: str | None, runs: int) -> None:
+    extra = {"runs": runs, "database": settings.database}
+    if manifest is not None:
+        extra["manifest"] = manifest
+    log.warning("deadlines.recomputed", extra=extra)
 
 
 def _changes(
@@ -152,7 +162,7 @@ def _ending(summary: Members) -> str:
         safe(f"{one['runs']} runs of {one['job_id']} get no deadline: {one['reason']}")
         for one in summary["reasons"]
     ]
-    names: Sequence[str] = (CHANGED, UNCHANGED, WITHOUT, ENDED)
+    names: Sequence[str] = (CHANGED, UNCHANGED, WITHOUT, MEANWHILE)
     counts = counts_text({name: summary[name] for name in names})
     if not summary["dry_run"]:
         return "\n".join([*lines, counts])

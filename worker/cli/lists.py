@@ -172,9 +172,9 @@ class _Counted:
 def _sorted(found: Found, key: Callable[[Members], Any], limit: int | None) -> Iterator[Members]:
     """Return items in order, those without a value last; only `limit` of them are kept."""
 
-    def order(item: Members) -> tuple[bool, Any]:
-        value = key(item)
-        return value is None, 0 if value is None else value
+    def order(item: Members) -> tuple[bool, bool, Any]:
+        value = key(item)  # a text where another program has written one for a number
+        return value is None, isinstance(value, str), 0 if value is None else value
 
     return iter(sorted(found, key=order) if limit is None else nsmallest(limit, found, order))
 

@@ -104,6 +104,7 @@ def rebuild(
             for stream in opened.streams:
                 place = stream.projection, stream.settings.stream
                 processor = BatchProcessor(*place, opened.manifests, counters)
+                repositories.callback(processor.report, at_end=True)
                 project: _Project = partial(preview.count, processor)
                 if not dry_run:
                     position = _counted(opened.client, stream, reader)

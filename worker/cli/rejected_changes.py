@@ -157,6 +157,7 @@ def retry(*, without_deadlines: bool, as_json: bool, **options: Any) -> int:
             processor = BatchProcessor(projection, stream, manifests, counters)
             # Whatever was rejected has never been counted.
             repository = opened.enter_context(database.repository(projection))
+            opened.callback(processor.report, at_end=True)
             return Destination(processor, repository, outputs.complete)
 
         with (

@@ -2,9 +2,9 @@
 
 import click
 
-from repo import short_ids
+from repo import reports, short_ids
 from repo.reader import Reader
-from repo.short_ids import EXECUTIONS, RUNS, Ids
+from repo.short_ids import EXECUTIONS, RUNS, SHORTEST, Ids
 from worker.cli.output import safe
 
 
@@ -24,13 +24,21 @@ def whole_run(reader: Reader, given: str) -> str:
 
 
 def whole_execution(reader: Reader, given: str) -> str:
-    """Return the id of the execution that begins with a text, or the text where none does."""
+    """Return the id of the execution that begins with a text, or the text where none does.
+
+    An execution without a row is known by its runs.
+    """
+    if any(reader.read(reports.count_runs, given)):
+        return given
     return _whole(reader, EXECUTIONS, given, "execution")
 
 
 def _whole(reader: Reader, ids: Ids, given: str, what: str) -> str:
-    found = reader.read(short_ids.find, ids, given) if given else []
+    # No table shows fewer characters, unless they are the whole id.
+    found = reader.read(short_ids.find, ids, given) if len(given) >= SHORTEST else []
     if len(found) > 1:
         names = ", ".join(map(safe, found))
         raise click.UsageError(f"more than one {what} begins with {safe(given)}: {names}, …")
+    if found and found[0] != given:
+        click.echo(f"{what} {safe(found[0])}", err=True)
     return found[0] if found else given

@@ -1,5 +1,6 @@
 """`projector status`: how far the projection is, whether a worker runs or not."""
 
+import socket
 import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,7 @@ from worker.codec.timestamps import NANOSECONDS, format_instant, parse_instant
 from worker.errors import EXIT_OK, EXIT_PARTLY, BrokerError, ConfigurationError, exit_code
 from worker.jetstream.client import BrokerClient
 from worker.jetstream.command_limits import ask_limits
+from worker.jetstream.connection import Connection
 from worker.jetstream.consumer import Binding
 from worker.jetstream.inspect import BrokerView, inspect_broker, workers
 from worker.jetstream.presence import Peer, elsewhere
@@ -39,6 +41,7 @@ from worker.status.health import CATCHING_UP, CONSUMER_SHARED, IDLE, WORKING
 # Counting stops here; `rejected list --all` lists the rest.
 _MOST_REJECTED = 10_000
 _BETWEEN_LOOKS = 0.3
+_CHECKPOINT_FOLLOWS = 2.5
 # What of a checkpoint is shown beside the consumer that it belongs to.
 _OF_CHECKPOINT = ("committed_at", "caught_up_to", "last_sequence", "lost_sequences", "lost_at")
 
@@ -139,8 +142,7 @@ class _Answers:
         states = {one.state for one in self.workers if one.place == self.place}
         if self.went_back or self.foreign or states & {CATCHING_UP, CONSUMER_SHARED}:
             return False
-        # A running worker advances the checkpoint soon.
-        return self.unread is None or self.runs_here
+        return self.unread is None
 
     @property
     def runs_here(self) -> bool:
@@ -162,7 +164,9 @@ def _ask_all(settings: Settings) -> _AllAnswers:
     with CommandBroker(settings) as broker:
         answers = {one: _ask(broker, settings.of(one), one) for one in settings.chosen}
         up_to, because = _projected_up_to(broker, settings) if RESULTS in answers else (None, None)
-    workers_here = {one.pid for each in answers.values() for one in each.workers}
+    here = socket.gethostname()
+    found = [one for each in answers.values() for one in each.workers]
+    workers_here = {one.pid for one in found if one.host == here}
     return _AllAnswers(answers, up_to, because, _lock_holders(settings, workers_here))
 
 
@@ -203,8 +207,8 @@ def _ask_database(settings: Settings, answers: _Answers) -> None:
     position = Position(settings.stream, settings.consumer)
     # Deadlines are by the broker's clock, but the database is read without a broker as well.
     now = format_instant(answers.broker_time or time.time_ns())
-    database = database_of(settings)
     try:
+        database = database_of(settings)
         with database.reader() as reader:
             answers.place = database.place()
             answers.stored = reader.read(checkpoints.read, position)
@@ -228,10 +232,26 @@ def _compare(client: BrokerClient, settings: Settings, subjects: str, answers: _
     checkpoint = _checkpoint(answers.stored, binding.stream)
     answers.went_back = client.do(has_gone_back(*stream, checkpoint, binding.stream))
     above = 1 if answers.went_back else checkpoint.caught_up_to + 1
-    if above <= binding.acked and binding.stream.keeps_acked:
-        first = client.do(first_message(*stream, above, subjects))
-        if first is not None and int(first["seq"]) <= binding.acked:
-            answers.unread = int(first["seq"])
+    if answers.runs_here and binding.has_work:
+        return  # its checkpoint follows
+    answers.unread = client.do(_unread(*stream, above, subjects, binding))
+    if answers.unread is not None and answers.runs_here and not answers.went_back:
+        # An idle worker advances its checkpoint within a second, unless the database is another.
+        time.sleep(_CHECKPOINT_FOLLOWS)
+        with database_of(settings).reader() as reader:
+            stored = reader.read(checkpoints.read, Position(settings.stream, settings.consumer))
+        above = _checkpoint(stored, binding.stream).caught_up_to + 1
+        answers.unread = client.do(_unread(*stream, above, subjects, binding))
+
+
+async def _unread(
+    connection: Connection, stream: str, above: int, subjects: str, binding: Binding
+) -> int | None:
+    """Return the first sequence from `above` on that is acked and not in the database, if any."""
+    if above > binding.acked or not binding.stream.keeps_acked:
+        return None
+    first = await first_message(connection, stream, above, subjects)
+    return int(first["seq"]) if first is not None and int(first["seq"]) <= binding.acked else None
 
 
 def _checkpoint(stored: Stored | None, stream: StreamState) -> Checkpoint:
@@ -265,8 +285,8 @@ def _all_members(settings: Settings, answers: _AllAnswers) -> Members:
 
 def _projected_up_to(broker: CommandBroker, settings: Settings) -> tuple[int | None, str | None]:
     """Return up to when everything that the broker stored is in the database, or why unknown."""
-    database = database_of(settings)
     try:
+        database = database_of(settings)
         with database.reader() as reader:
             return ask_limits(
                 broker.client(), settings, reader, database.place()
@@ -384,10 +404,9 @@ def _worker_finding(answers: _Answers) -> str | None:
 def _position_finding(answers: _Answers, binding: Binding) -> str:
     if answers.went_back or binding.is_ahead:
         return "the stream went back to an older state; a worker reads it again"
-    if answers.unread is not None and not answers.runs_here:
-        return f"a worker will read the stream again from sequence {answers.unread}"
+    if answers.unread is not None:
+        when = "once it is restarted, or an event comes" if answers.runs_here else "at its start"
+        return f"a worker will read the stream again from sequence {answers.unread} {when}"
     if binding.has_work:
         return "behind" if answers.workers or binding.pull_requests else "behind; no worker runs"
-    if answers.unread is not None:
-        return "caught up; the checkpoint is a moment behind"
     return "caught up" if answers.stored else "new: no checkpoint yet"

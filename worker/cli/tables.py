@@ -150,8 +150,9 @@ def watch(seconds: float, draw: Callable[[Console], None], *, in_place: bool) ->
     console, canvas = terminal(), terminal()
     try:
         if not (in_place and console.is_terminal):
+            errors = Console(stderr=True, highlight=False, markup=False)
             while True:
-                _draw(draw, console)
+                _draw(draw, console, errors)
                 sys.stdout.flush()
                 time.sleep(seconds)
         with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
@@ -159,20 +160,20 @@ def watch(seconds: float, draw: Callable[[Console], None], *, in_place: bool) ->
                 # On a console of its own: Live would print the former frame into this one.
                 canvas.width = console.width
                 with canvas.capture() as captured:
-                    _draw(draw, canvas)
+                    _draw(draw, canvas, canvas)
                 live.update(Text.from_ansi(captured.get()), refresh=True)
                 time.sleep(seconds)
     except KeyboardInterrupt:
         return
 
 
-def _draw(draw: Callable[[Console], None], console: Console) -> None:
+def _draw(draw: Callable[[Console], None], console: Console, errors: Console) -> None:
     try:
         draw(console)
     except CorruptDatabaseError:
         raise
     except RepositoryError as error:
-        console.print(Text(f"Error: {user_message(error)}", BAD))
+        errors.print(Text(f"Error: {user_message(error)}", BAD))
 
 
 def progress(what: str, total: int) -> Progress:

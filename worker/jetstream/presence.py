@@ -24,7 +24,7 @@ from worker.codec.jsontext import parse_json
 from worker.codec.timestamps import present_second
 from worker.errors import PullLost, no_response
 from worker.jetstream.connection import Connection
-from worker.logs import Problem
+from worker.logs import MOST_PROBLEMS, Problem
 from worker.settings import Settings
 from worker.status.health import Verdict
 from worker.status.peers import Worker
@@ -34,6 +34,11 @@ ASK = f"$SRV.INFO.{SERVICE}"
 # A worker is present for so long after its last answer: a few questions may be lost.
 _PRESENT_FOR = 6.0
 _ANSWERS_WITHIN = 0.05
+# Any client may answer, so what it says is bounded; a worker's own answer as well, because one that
+# is larger than the server's limit ends the connection.
+_MOST_PEERS = 100
+_LONGEST = 500
+_FASTEST = 1e9
 
 # The library calls datetime.utcnow, which warns on Python 3.12.
 warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"nats\.micro")
@@ -69,7 +74,7 @@ class Peer:
         try:
             document = parse_json(answer)
             metadata: Mapping[str, Any] = document["metadata"]
-            texts: dict[str, Any] = {name: str(metadata[name]) for name in _METADATA}
+            texts: dict[str, Any] = {name: str(metadata[name])[:_LONGEST] for name in _METADATA}
             pid = int(texts.pop("pid"))
             if document["name"] != SERVICE:
                 return None
@@ -108,11 +113,14 @@ def _health(metadata: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     health = parse_json(str(metadata["health"]).encode())
     rate = health["per_second"]
+    if rate is not None and not 0 <= float(rate) < _FASTEST:
+        raise ValueError("no rate")
+    errors = health["errors"][-MOST_PROBLEMS:]
     return {
-        "reason": str(health["reason"]),
+        "reason": str(health["reason"])[:_LONGEST],
         "restart_helps": bool(health["restart_helps"]),
         "per_second": None if rate is None else float(rate),
-        "errors": tuple(Problem(*map(str, one)) for one in health["errors"]),
+        "errors": tuple(Problem(*(str(text)[:_LONGEST] for text in one)) for one in errors),
     }
 
 
@@ -166,7 +174,7 @@ class Presence:
     def show(self, verdict: Verdict, per_second: float | None, errors: Iterable[Problem]) -> None:
         """Announce this health from now on."""
         health = {
-            "reason": verdict.reason,
+            "reason": verdict.reason[:_LONGEST],
             "restart_helps": verdict.restart_helps,
             "per_second": per_second,
             "errors": list(errors),
@@ -217,6 +225,8 @@ class Presence:
             return
         now = time.monotonic()
         before = self._seen.get(peer.service_id)
+        if before is None and len(self._seen) >= _MOST_PEERS:
+            return
         since = before[1] if before is not None and before[0].place == peer.place else now
         self._seen[peer.service_id] = (peer, since, now)
 

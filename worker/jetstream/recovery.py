@@ -246,7 +246,7 @@ class Recovery:
 
     def _note_shared(self, others: list[Peer]) -> None:
         self._shared_until = time.monotonic() + _SHARED_FOR
-        who = "; ".join(f"a worker on {other}" for other in others) or "an unknown program"
+        who = "; ".join(f"a worker on {other}" for other in others[:3]) or "an unknown program"
         problem = (
             f"{who} also receives messages of consumer {self._settings.consumer}, for another "
             "database; give one of them a consumer of its own with --consumer NAME"

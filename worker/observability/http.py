@@ -3,12 +3,14 @@
 Each request has a thread of its own, so that a slow reader holds up no other request.
 """
 
+import contextlib
 import json
 import logging
 import socket
 import socketserver
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -26,6 +28,8 @@ from worker.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 _SLOWEST_CLIENT = 5.0
+_LONGEST_REQUEST = 15.0
+_MOST_REQUESTS = 50
 _POLL = 0.1
 _NO_HEADERS: Mapping[str, str] = {}
 
@@ -56,6 +60,7 @@ class HealthServer(socketserver.ThreadingTCPServer):
         self.registry = registry
         self.overview = overview
         self._supervisor = supervisor
+        self._requests: dict[Any, float] = {}
         address: Any
         try:
             self.address_family, _, _, _, address = socket.getaddrinfo(
@@ -79,8 +84,25 @@ class HealthServer(socketserver.ThreadingTCPServer):
         self._thread.join()
 
     def service_actions(self) -> None:
-        """Take a sample if one is due; called after each poll."""
+        """Take a sample if one is due, and end what takes too long; called after each poll."""
         self.overview.sample()
+        latest = time.monotonic() - _LONGEST_REQUEST
+        for request, began in self._requests.copy().items():
+            if began < latest:
+                with contextlib.suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002
+        """Return whether there is room: slow clients must not take the files of the database."""
+        if len(self._requests) >= _MOST_REQUESTS:
+            return False
+        self._requests[request] = time.monotonic()
+        return True
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget a request that has ended."""
+        self._requests.pop(request, None)
+        super().shutdown_request(request)
 
     def _serve(self) -> None:
         try:

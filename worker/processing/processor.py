@@ -33,7 +33,8 @@ class Prepared:
     """A batch as rows; `sources[i]` is the message that `rows[i]` was made of.
 
     `markers` are the messages that mean nothing: the server's notes of expired ones. `incomplete`
-    are those that cannot become rows yet, each with the objects that it needs.
+    are those that cannot become rows yet, each with the objects that it needs. `without_deadline`
+    counts rows by manifest and by why it gives no deadline.
     """
 
     rows: list[Any]
@@ -41,6 +42,7 @@ class Prepared:
     rejected: list[RejectedEvent]
     markers: list[Message]
     incomplete: dict[Message, Fetch]
+    without_deadline: Mapping[tuple[str, NoTimeout], int]
 
     def leave_out(self, indexes: Collection[int]) -> list[Message]:
         """Remove rows; return the messages that they were made of."""
@@ -200,9 +202,9 @@ class BatchProcessor:
         held = None if held is None else set(held)
         decode, build_row = self.projection.decode, self.projection.build_row
         objects, key = self.projection.objects, self.projection.key
-        prepared = Prepared([], [], [], [], {})
-        rows, sources = prepared.rows, prepared.sources
         deadlines = Deadlines(self._manifests)
+        prepared = Prepared([], [], [], [], {}, deadlines.missing)
+        rows, sources = prepared.rows, prepared.sources
         for message in messages:
             if message.is_marker:
                 prepared.markers.append(message)
@@ -223,8 +225,6 @@ class BatchProcessor:
                 continue
             rows.append(row)
             sources.append(message)
-        for (manifest_id, no_timeout), count in deadlines.missing.items():
-            self._count_missing_deadline(manifest_id, no_timeout, count)
         return prepared
 
     def rejected(self, message: Message, reason: str) -> RejectedEvent:
@@ -286,6 +286,8 @@ class BatchProcessor:
             markers=len(prepared.markers),
             promotions_failed=len(written.promotion_failures),
         )
+        for (manifest_id, no_timeout), count in prepared.without_deadline.items():
+            self._count_missing_deadline(manifest_id, no_timeout, count)
         self._log_rejected(batch, written)
         self.report()
         log_promotion_failures(written.promotion_failures)
