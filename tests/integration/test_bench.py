@@ -72,6 +72,7 @@ def test_results_are_measured_beside_starts(measure: Measure) -> None:
     assert [table.row_count for table in tables] == [len(kinds)]
 
 
+@pytest.mark.long
 def test_each_index_and_the_deletion_of_old_rows_are_measured_on_each_engine(
     measure: Measure,
 ) -> None:

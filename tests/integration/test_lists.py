@@ -207,7 +207,7 @@ def test_a_list_is_sorted_with_unknown_values_last(projector: Projector, rows: R
     for number, took in enumerate((3, 90, 7)):
         times = {"started_at": at(-100), "finished_at": at(-100 + took), "exit_code": number}
         insert(rows, f"took-{took}", **times)
-    insert(rows, "reaped", finished_at=at(-10), exit_code=-1, reaped=1)
+    insert(rows, "reaped", finished_at=at(-20), exit_code=-1, reaped=1)
 
     def ids(*arguments: object) -> list[str]:
         return projector("runs", "-o", "ids", *arguments).output.split()
@@ -217,6 +217,7 @@ def test_a_list_is_sorted_with_unknown_values_last(projector: Projector, rows: R
     longest = ["took-90", "took-7", "took-3", "reaped"]
     assert ids("--ended", "--sort", "duration", "--all") == longest
     assert ids("--ended", "--sort", "exit-code", "--limit", 2) == ["reaped", "took-3"]
+    assert ids("--ended", "--sort", "ended") == ["took-90", "reaped", "took-7", "took-3"]
     for wrong in (("--sort", "duration"), ("--ended", "--sort", "deadline")):
         with pytest.raises(UsageError, match="--sort"):
             projector("runs", *wrong)

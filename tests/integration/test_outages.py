@@ -40,7 +40,7 @@ def test_a_consumer_that_is_deleted_while_no_pull_request_is_open_is_recreated(
 def test_two_workers_share_one_consumer_and_one_database(
     stream: Broker, rows: Rows, start_worker: StartWorker
 ) -> None:
-    workers = [start_worker(rows, "--batch", "50") for _ in range(2)]
+    workers = [start_worker(rows, "--batch", "50", "--max-outstanding", "100") for _ in range(2)]
     for worker in workers:
         worker.wait_for("worker.ready")
     published = stream.publish_starts(events.start() for _ in range(4000))

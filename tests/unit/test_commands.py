@@ -74,7 +74,8 @@ def test_the_help_of_each_command_has_two_examples_and_its_exit_codes(path: str)
 
 @pytest.mark.parametrize("path", ALL)
 def test_each_option_stands_in_the_section_of_its_kind_the_commands_own_first(path: str) -> None:
-    context = click.Context(ALL[path], info_name=path)
+    root = click.Context(command, info_name="projector", **command.context_settings)
+    context = click.Context(ALL[path], info_name=path, parent=root)
     found = sections(ALL[path], context)
     assert next(iter(found)) == "Options"
     of = {one.name: title for title, several in found.items() for one in several}

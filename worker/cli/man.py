@@ -33,7 +33,8 @@ def man(context: click.Context, /, *, names: tuple[str, ...], folder: Path | Non
 
     Exit codes: 0; 64 the command does not exist.
     """
-    root = click.Context(context.find_root().command, info_name="projector")
+    main = context.find_root().command
+    root = click.Context(main, info_name="projector", **main.context_settings)
     pages = dict(_pages(root))
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -79,6 +79,14 @@ _ENDED = Listing(
     "no matching runs that have ended",
 )
 
+
+def _latest_end(run: Members) -> int | None:
+    try:
+        return -parse_stored(run["finished_at"])
+    except ValueError:  # written by another program
+        return None
+
+
 _SORTS: Mapping[str, Callable[[Members], Any]] = {
     "job": lambda run: run["job_id"],
     "pc": lambda run: run["pc_id"],
@@ -86,8 +94,9 @@ _SORTS: Mapping[str, Callable[[Members], Any]] = {
     "deadline": lambda run: run["expires_at"],
     "duration": lambda run: None if (took := run["duration_seconds"]) is None else -took,
     "exit-code": lambda run: run["exit_code"],
+    "ended": _latest_end,
 }
-_OF_FLIGHT, _OF_ENDED = ("deadline",), ("duration", "exit-code")
+_OF_FLIGHT, _OF_ENDED = ("deadline",), ("duration", "exit-code", "ended")
 
 
 class _Kind(NamedTuple):
@@ -161,13 +170,14 @@ def runs(*, by: str | None, **options: Any) -> int:
     \b
     projector runs --by job
     projector runs --overdue --pc pc-17 --watch
-    projector runs --failed --execution 7f3e --sort duration --limit 20
+    projector runs --failed --execution 7f3e --sort ended --limit 20
     projector runs --overdue --all -o ids
 
     With --ended or --failed it lists runs that have ended, those that were started last first: by
-    the time at which the broker stored their first message. The duration is by the agent's clock;
-    that of a run that was given up at its deadline is unknown. A skipped run has failed, unless its
-    exit code is 0.
+    the time at which the broker stored their first message. --sort ended lists those that ended
+    last first, by the agent's clock, and reads all that match. The duration is by the agent's clock
+    as well; that of a run that was given up at its deadline is unknown. A skipped run has failed,
+    unless its exit code is 0.
 
     With --json: {"runs": [{"result_id": …, "pc_id": …, "expires_at": …, "overdue": false, …}, …],
     "more": false, "remaining": 0}, or with --by {"groups": [{"job": …, "runs": 3, "overdue": 0,
