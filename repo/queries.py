@@ -92,6 +92,10 @@ def _texts(values: Iterable[Any]) -> list[Any]:
 
 def can_have_row(connection: Connection, result_id: str) -> bool:
     """Return whether the engine can store an id; it may refuse even to look for another one."""
+    try:
+        result_id.encode("utf-8")  # an argument that is not UTF-8 has surrogates
+    except UnicodeEncodeError:
+        return False
     return connection.storable_text(result_id) == result_id
 
 

@@ -5,6 +5,7 @@ from operator import eq
 from typing import NamedTuple
 
 from repo import Connection
+from repo.queries import can_have_row
 from repo.statements import Statement, statement
 
 SHORTEST = 8
@@ -30,21 +31,13 @@ def shorten(connection: Connection, ids: Ids, whole: str) -> str:
     return whole[: max(SHORTEST, shared + 1)]
 
 
-def _can_be_stored(connection: Connection, text: str) -> bool:
-    try:
-        text.encode("utf-8")  # an argument that is not UTF-8 has surrogates
-    except UnicodeEncodeError:
-        return False
-    return connection.storable_text(text) == text
-
-
 def _shared(one: str, other: str) -> int:
     return sum(1 for _ in takewhile(bool, map(eq, one, other)))
 
 
 def find(connection: Connection, ids: Ids, given: str) -> list[str]:
     """Return the ids that begin with a text, at most five; the id alone if the text is one."""
-    if not _can_be_stored(connection, given):  # the engine may refuse even to look for it
+    if not can_have_row(connection, given):
         return []
     values = given, given + _LAST_CHARACTER, _MOST_CANDIDATES
     found = [str(row[0]) for row in connection.fetch(ids.with_prefix, values)]

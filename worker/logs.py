@@ -252,11 +252,8 @@ class Grouped:
 
     def add(self, key: Hashable, count: int, fields: dict[str, Any]) -> None:
         """Add events; they wait until `due` returns them."""
-        now = time.monotonic()
         with self._lock:
-            known = self._logged_at.keys() | self._held.keys()
-            if key not in known and len(known) >= self._most:
-                self._forget(now)
+            if key not in self._held and key not in self._logged_at and not self._has_room():
                 key = _OTHERS
             before, first = self._held.get(key, (0, fields))
             self._held[key] = before + count, first
@@ -269,10 +266,12 @@ class Grouped:
             self._logged_at |= dict.fromkeys(keys, now)
             return [self._held.pop(key) for key in keys]
 
-    def _forget(self, now: float) -> None:
+    def _has_room(self) -> bool:
+        now = time.monotonic()
         self._logged_at = {
             key: at for key, at in self._logged_at.items() if not self._is_due(key, now)
         }
+        return len(self._logged_at.keys() | self._held.keys()) < self._most
 
     def _is_due(self, key: Hashable, now: float) -> bool:
         return now - self._logged_at.get(key, -self._seconds) >= self._seconds

@@ -39,6 +39,10 @@ class UnreadLog:
         while chunk := os.read(self._descriptor, 65_536):
             self._read += chunk
 
+    def has(self, event: str) -> bool:
+        """Return whether this event was read."""
+        return f'"{event}"'.encode() in self._read
+
     def close(self) -> list[dict[str, Any]]:
         """Return the lines that were read once the worker has ended."""
         if self._thread.is_alive():
@@ -75,6 +79,8 @@ def test_dropped_lines_are_counted_and_reported_once_the_log_is_read(
     worker = start_worker(rows, "--log-level", "debug")
     eventually(lambda: rows.count() == starts, 30)
     log.read_on()
+    # The end waits a second for what is queued, which a busy machine may not read in that time.
+    eventually(lambda: log.has("log.dropped"), 30)
     assert worker.stop() == 0
     lines = log.close()
     reported = [line["lines"] for line in lines if line["event"] == "log.dropped"]

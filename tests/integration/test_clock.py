@@ -16,7 +16,7 @@ from worker.status.broker_clock import BrokerClock
 
 def test_an_old_server_is_asked_for_its_time_again_after_ten_minutes(deployment: Broker) -> None:
     if deployment.version >= (2, 10):
-        pytest.skip("servers since 2.10 tell their time in each answer")
+        pytest.skip("servers since 2.10 report their time in each answer")
     settings = Settings((deployment.url,), "sqlite:///no.db")
     passed = 0
     consumers = []

@@ -24,6 +24,7 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig
 
 from worker.codec.timestamps import NANOSECONDS, format_instant, parse_instant
+from worker.jetstream.tasks import cancel
 
 NOTE = "[fleet: no result by the deadline]"
 ALLOWED = 540  # seconds for a run, which a manifest of 360 s gives
@@ -181,8 +182,7 @@ async def _run(program: Program, url: str, consumers: Sequence[str]) -> None:
     for task in tasks:
         if task.done():
             task.result()  # raises what has ended it
-        task.cancel()
-    await asyncio.wait(tasks)
+    await cancel(*tasks)
     await client.close()
 
 

@@ -13,6 +13,7 @@ import click
 from repo.deadlines import DeadlineChange
 from repo.queries import Filters
 from repo.reader import Reader
+from repo.repository import Repository
 from worker.cli.context import CommandBroker, chosen_settings, database_of
 from worker.cli.help import Command
 from worker.cli.options import broker_options, logs
@@ -93,9 +94,7 @@ def recompute(*, manifest: str | None, yes: bool, as_json: bool, **options: Any)
                 for one in page:
                     add(one)
                 sys.stdout.flush()
-                changed = len(page)
-                if yes:
-                    changed = len(repository.change_deadlines([_change(one) for one in page]))
+                changed = _write(repository, page) if yes else len(page)
                 summary[CHANGED] += changed
                 summary[MEANWHILE] += len(page) - changed
         finally:
@@ -147,8 +146,10 @@ def _deadline(manifests: ManifestCache, job_id: str, recorded_at: str) -> tuple[
     return calculation.expires_at, calculation.problem or ""
 
 
-def _change(run: Members) -> DeadlineChange:
-    return DeadlineChange(run["result_id"], run["before"], run["after"])
+def _write(repository: Repository[Any], page: Sequence[Members]) -> int:
+    """Write the deadlines of a page, and return how many runs got theirs."""
+    changes = [DeadlineChange(one["result_id"], one["before"], one["after"]) for one in page]
+    return len(repository.change_deadlines(changes))
 
 
 def _line(run: Members) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
 from typing import Any
 
 import click
@@ -42,7 +43,7 @@ _EXECUTIONS = Listing(
     "no matching executions",
 )
 _SORTS: Mapping[str, Callable[[Members], Any]] = {
-    "job": lambda execution: execution["job_id"],
+    "job": itemgetter("job_id"),
     "missing": lambda execution: -execution["missing"],
     "failed": lambda execution: -execution["failure_count"],
 }

@@ -21,7 +21,7 @@ JSON = "json"
 CSV = "csv"
 IDS = "ids"
 
-MOST_LISTED = 100
+_MOST_LISTED = 100
 # So many more are counted; a history of millions would take seconds.
 _MOST_COUNTED = 10_000
 _ROWS_OF_A_TABLE = 500
@@ -77,7 +77,7 @@ def list_options(sorts: Iterable[str]) -> Decorator:
         click.option(
             "--limit",
             type=Whole(1, 1_000_000),
-            help=f"List at most this many.  [default: {MOST_LISTED}]",
+            help=f"List at most this many.  [default: {_MOST_LISTED}]",
         ),
         click.option("--all", "everything", is_flag=True, help="List all of them."),
         click.option(
@@ -100,7 +100,7 @@ def pop_view(options: dict[str, Any]) -> View:
     form, as_json, limit, everything, sort, every = (options.pop(name) for name in names)
     if everything and limit is not None:
         raise click.UsageError("--all and --limit exclude each other")
-    limit = None if everything else limit or MOST_LISTED
+    limit = None if everything else limit or _MOST_LISTED
     return View(JSON if as_json else form, limit, sort, every)
 
 
@@ -145,6 +145,30 @@ def show_list(
         watch(view.every, draw, in_place=view.is_for_people)
     else:
         draw(terminal())
+
+
+def grouped(
+    found: Iterable[Members],
+    by: str,
+    member_of: str,
+    counted: str,
+    *,
+    add_up: Callable[[Members, Members], None],
+    key_of: Callable[[str], str] = str,
+) -> Found:
+    """Yield groups of items, largest first, with their number as the member `counted`.
+
+    A group is named, in the member `by`, after the member `member_of` of its first item; items for
+    which that has the same key are one group. `add_up` adds an item to the other members of its
+    group. Memory grows with the number of groups.
+    """
+    groups: dict[str, Members] = {}
+    for item in found:
+        name = item[member_of] or ""
+        group = groups.setdefault(key_of(name), {by: name, counted: 0})
+        group[counted] += 1
+        add_up(group, item)
+    yield from sorted(groups.values(), key=lambda group: (-group[counted], group[by]))
 
 
 class _Counted:
@@ -193,11 +217,10 @@ def _print_table(console: Console, listing: Listing, items: Iterator[Members]) -
 
 
 def _print_wide(console: Console, listing: Listing, items: Iterator[Members]) -> None:
-    _print_pages(console, [member(heading(name), name) for name in listing.wide], items)
+    _print_pages(console, [member(_heading(name), name) for name in listing.wide], items)
 
 
-def heading(name: str) -> str:
-    """Return the heading of a member."""
+def _heading(name: str) -> str:
     return name.replace("_", " ").upper()
 
 

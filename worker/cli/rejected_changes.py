@@ -127,17 +127,13 @@ def retry(*, without_deadlines: bool, as_json: bool, **options: Any) -> int:
     database = database_of(settings)
     manifests, counters = ManifestCache(), Counters()
     counts = dict.fromkeys((WRITTEN, REJECTED, UNKNOWN, *_RETRY_COUNTS), 0)
-
-    reasons: Counter[str] = Counter()
-    newest: dict[str, str] = {}
+    still = _StillRejected()
 
     def line(item: Members) -> str | None:
         return None if selection.is_filtered else _outcome_line(item)
 
     def ending(_: Members) -> str:
-        of_each = reasons.most_common() if selection.is_filtered else ()
-        lines = [f"{count:>7} still rejected: {safe(newest[kind])}" for kind, count in of_each]
-        return "\n".join([*lines, counts_text(counts)])
+        return "\n".join([*(still.lines() if selection.is_filtered else ()), counts_text(counts)])
 
     def extent() -> tuple[int, int]:
         return counts[WRITTEN] + counts[REJECTED] + counts[UNKNOWN], len(chosen)
@@ -169,13 +165,29 @@ def retry(*, without_deadlines: bool, as_json: bool, **options: Any) -> int:
                 counts.update({name: _sum(counters, of) for name, of in _RETRY_COUNTS.items()})
                 members = outcome._asdict()
                 if outcome.reason is not None:
-                    kind = kind_of_reason(outcome.reason)
-                    reasons[kind] += 1
-                    newest[kind] = outcome.reason
+                    still.add(outcome.reason)
                 add({name: value for name, value in members.items() if value is not None})
                 bar.advance(TaskID(0))
     missed = counts[REJECTED] + (counts[UNKNOWN] if selection.ids else 0)
     return EXIT_PARTLY if missed else EXIT_OK
+
+
+class _StillRejected:
+    """How many events are still rejected, by kind of reason, with the newest reason of each."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._newest: dict[str, str] = {}
+
+    def add(self, reason: str) -> None:
+        kind = kind_of_reason(reason)
+        self._counts[kind] += 1
+        self._newest[kind] = reason
+
+    def lines(self) -> Iterator[str]:
+        """Yield a line for each kind, the most frequent first."""
+        for kind, count in self._counts.most_common():
+            yield f"{count:>7} still rejected: {safe(self._newest[kind])}"
 
 
 def _has_start(reader: Reader, ids: Sequence[int], results_stream: str) -> bool:

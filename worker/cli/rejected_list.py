@@ -2,7 +2,8 @@
 
 import base64
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ from repo import rejected as rejected_events
 from repo.rejected import AFTER_ALL, RejectedEvent, kind_of_reason
 from worker.cli.context import open_database
 from worker.cli.help import command
-from worker.cli.lists import JSON, Listing, list_options, pop_view, show_list
+from worker.cli.lists import JSON, Listing, grouped, list_options, pop_view, show_list
 from worker.cli.options import SINCE, Whole, database_command, database_options, together
 from worker.cli.output import Members, json_text, safe
 from worker.cli.runs import time_column
@@ -67,8 +68,8 @@ def pop_filters(options: dict[str, Any]) -> Filters:
         if value == "":
             problem = "expected a text; an empty one would select all events"
             raise click.UsageError(f"{option}: {problem}")
-    before = None if since is None else format_instant(since.before(time.time_ns()))
-    return Filters(reason, pc, before)
+    rejected_since = None if since is None else format_instant(since.before(time.time_ns()))
+    return Filters(reason, pc, rejected_since)
 
 
 @command("list", short_help="List rejected events, newest first.")
@@ -111,15 +112,16 @@ def list_(*, by: str | None, **options: Any) -> int:
                     yield {**event_members(listed.rejected_id, event), "pc_id": pc_id}
 
     if by is None:
-        sorts = {name: _value_of(member) for name, member in _GROUPS.items()}
+        sorts = {name: itemgetter(column) for name, column in _GROUPS.items()}
         show_list(view, _LIST, find, sorts=sorts)
-    else:
-        show_list(view, _groups_of(by), lambda: _groups(by, find()), about=lambda: {"by": by})
+        return EXIT_OK
+    key_of = kind_of_reason if by == "reason" else str
+
+    def find_groups() -> Iterator[Members]:
+        return grouped(find(), by, _GROUPS[by], "events", add_up=_add_up, key_of=key_of)
+
+    show_list(view, _groups_of(by), find_groups, about=lambda: {"by": by})
     return EXIT_OK
-
-
-def _value_of(name: str) -> Callable[[Members], Any]:
-    return lambda item: item[name]
 
 
 def _groups_of(by: str) -> Listing:
@@ -132,25 +134,10 @@ def _groups_of(by: str) -> Listing:
     return Listing("groups", by, columns, wide, _LIST.nothing)
 
 
-def _groups(by: str, found: Iterator[Members]) -> Iterator[Members]:
-    """Yield the counts of each group, largest first; memory grows with the number of groups."""
-    groups: dict[str, Members] = {}
-    for event in found:
-        shown = event[_GROUPS[by]] or ""
-        key = kind_of_reason(shown) if by == "reason" else shown
-        group = groups.setdefault(
-            key,
-            {
-                by: shown,
-                "events": 0,
-                "first_rejected_at": None,
-                "last_rejected_at": event["rejected_at"],
-                "newest_id": event["rejected_id"],
-            },
-        )
-        group["events"] += 1
-        group["first_rejected_at"] = event["rejected_at"]
-    yield from sorted(groups.values(), key=lambda group: (-group["events"], group[by]))
+def _add_up(group: Members, event: Members) -> None:
+    group["first_rejected_at"] = event["rejected_at"]  # newest first, so the last one stays
+    group.setdefault("last_rejected_at", event["rejected_at"])
+    group.setdefault("newest_id", event["rejected_id"])
 
 
 @command(short_help="Show one event with its payload.")

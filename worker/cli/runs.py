@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import click
@@ -11,7 +12,7 @@ from repo.reader import Reader
 from repo.reports import Ended, EndedFilters, list_ended_before
 from worker.cli.context import open_database
 from worker.cli.help import command
-from worker.cli.lists import Listing, View, list_options, pop_view, show_list
+from worker.cli.lists import Listing, View, grouped, list_options, pop_view, show_list
 from worker.cli.options import database_options
 from worker.cli.output import Members
 from worker.cli.short import short_run, whole_execution
@@ -88,12 +89,10 @@ def _latest_end(run: Members) -> int | None:
 
 
 _SORTS: Mapping[str, Callable[[Members], Any]] = {
-    "job": lambda run: run["job_id"],
-    "pc": lambda run: run["pc_id"],
-    "execution": lambda run: run["exec_id"],
-    "deadline": lambda run: run["expires_at"],
+    **{name: itemgetter(column) for name, column in _GROUPS.items()},
+    "deadline": itemgetter("expires_at"),
     "duration": lambda run: None if (took := run["duration_seconds"]) is None else -took,
-    "exit-code": lambda run: run["exit_code"],
+    "exit-code": itemgetter("exit_code"),
     "ended": _latest_end,
 }
 _OF_FLIGHT, _OF_ENDED = ("deadline",), ("duration", "exit-code", "ended")
@@ -207,7 +206,7 @@ def runs(*, by: str | None, **options: Any) -> int:
                 filters = Filters(*places, now if overdue else None, without_deadline)
                 found = in_flight(reader, filters, now)
             if by is not None:
-                found = _groups(by, found, kind.add_up)
+                found = grouped(found, by, _GROUPS[by], "runs", add_up=kind.add_up)
             elif view.is_table:
                 found = shortened(reader, found)
             yield from found
@@ -262,16 +261,3 @@ def _duration(run: Ended) -> float | None:
     except ValueError:  # written by another program
         return None
     return round(nanoseconds / NANOSECONDS, 3)
-
-
-def _groups(
-    by: str, found: Iterator[Members], add_up: Callable[[Members, Members], None]
-) -> Iterator[Members]:
-    """Yield the counts of each group, largest first; memory grows with the number of groups."""
-    groups: dict[str, Members] = {}
-    for run in found:
-        name = run[_GROUPS[by]] or ""
-        group = groups.setdefault(name, {by: name, "runs": 0})
-        group["runs"] += 1
-        add_up(group, run)
-    yield from sorted(groups.values(), key=lambda group: (-group["runs"], group[by]))

@@ -194,7 +194,7 @@ class OutstandingMessages:
             self._waiting.appendleft(one._replace(message=message))
 
     def _hold(self, one: _Outstanding, fetch: Fetch) -> None:
-        """Keep a message until it is complete, and every earlier one of its run is settled."""
+        """Keep a message until it is complete, and no earlier one of its run is kept."""
         self._last_incomplete += 1
         self._incomplete[self._last_incomplete] = one._replace(run=fetch.run)
         if fetch.run in self._behind:

@@ -3,17 +3,18 @@
 import os
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from repo import Database
-from worker.observability.http import HealthServer
-from worker.observability.metrics import Metrics
-from worker.observability.overview import Overview
 from worker.observability.systemd import Notifier, extend
 from worker.projections.manifests import ManifestCache
 from worker.settings import Settings
 from worker.status.health import DRAINING, RUNNING
 from worker.status.worker_status import WorkerStatus
 from worker.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from worker.observability.http import HealthServer
 
 _WAITING = 30.0
 _LEAVING = 5.0
@@ -42,6 +43,11 @@ class Exporter:
         """Listen on the configured port; raises ConfigurationError where that is impossible."""
         settings = self._settings
         if settings.metrics_port is not None:
+            # A worker without the port starts without what serves it.
+            from worker.observability.http import HealthServer  # noqa: PLC0415
+            from worker.observability.metrics import Metrics  # noqa: PLC0415
+            from worker.observability.overview import Overview  # noqa: PLC0415
+
             metrics = Metrics(self._status, manifests, database, versions)
             place = settings.metrics_host, settings.metrics_port
             overview = Overview(settings, self._status, database)

@@ -295,6 +295,8 @@ class BatchProcessor:
             self._log_rows(batch, prepared, written, seconds)
 
     def _log_rejected(self, batch: Batch, written: WriteResult) -> None:
+        if not written.rejected:
+            return
         deliveries = {message.stream_sequence: message.delivery for message in batch.messages}
         for event in written.rejected:
             fields = {
