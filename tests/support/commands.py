@@ -10,6 +10,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
+from tests.support.logs import restored_logging
 from tests.support.worker_process import PROJECTOR, clean_environment
 from worker.cli.main import command
 
@@ -56,12 +57,13 @@ def run_projector(
 def run_here(*arguments: object, **environment: str) -> Done:
     """Run a command in this process, which is faster where a test runs many of them."""
     gone = {name: None for name in os.environ if name.startswith("PROJECTOR_")}
-    result = CliRunner().invoke(
-        command,
-        [str(argument) for argument in arguments],
-        env={**gone, **environment},
-        standalone_mode=False,
-    )
+    with restored_logging():
+        result = CliRunner().invoke(
+            command,
+            [str(argument) for argument in arguments],
+            env={**gone, **environment},
+            standalone_mode=False,
+        )
     if result.exception is not None:
         raise result.exception
     return Done(result.return_value, result.stdout_bytes, result.stderr)

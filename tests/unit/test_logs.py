@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.logs import restored_logging
 from worker.logs import JSON, TEXT, Grouped, Repeats, set_up_logging
 
 HOSTILE = "pc\n12:00:00 ERROR   worker.failed\r\u2028\x1b[31m\x00 x=y"
@@ -20,13 +21,8 @@ logger = logging.getLogger("worker.test")
 
 @pytest.fixture(autouse=True)
 def _restored_logging() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("", "nats", "asyncio", "yoyo")]
-    handlers, levels = logging.root.handlers[:], [each.level for each in loggers]
-    yield
-    logging.root.handlers[:] = handlers
-    for each, level in zip(loggers, levels, strict=True):
-        each.setLevel(level)
-    logging.captureWarnings(False)
+    with restored_logging():
+        yield
 
 
 def line(capsys: Capture) -> str:
